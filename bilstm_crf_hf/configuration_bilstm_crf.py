@@ -1,0 +1,66 @@
+"""Configuration of the BiLSTM-CRF models. This file is copied into exported model repositories."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class BiLSTMCRFConfig(PreTrainedConfig):
+    """Configuration of [`BiLSTMCRFModel`] and of the models with a head on it.
+
+    The defaults are those of the character tagger that `recipes/ner.py` trains. The model of the tutorial that this
+    package grew from is `embedding_size=768, hidden_size=256, ngrams=[]` and every dropout 0.
+
+    Args:
+        vocab_size: number of token ids.
+        embedding_size: width of a token's embedding.
+        ngrams: windows of neighbouring tokens, each `[first, last]` relative to a token, both included: `[-1, 0]` is
+            the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens.
+        ngram_buckets: number of rows of the n-gram embedding table, which all windows share.
+        ngram_embedding_size: width of an n-gram's embedding; 0 windows or width 0 leave n-grams out.
+        jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.
+        hidden_size: width of a BiLSTM layer's output, both directions together.
+        num_hidden_layers: number of BiLSTM layers.
+        embedding_dropout: dropout on single elements of the input of the first layer.
+        locked_dropout: variational dropout on the input of the first layer and on the output of each: one mask for
+            all timesteps of a sequence (Gal and Ghahramani, 2016).
+        word_dropout: probability that a token's whole input is zeroed in training.
+        pad_token_id: id of the padding token.
+        special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...), wherever they stand.
+    """
+
+    model_type = "bilstm_crf"
+    _auto_class = "AutoConfig"  # saved with its code, for trust_remote_code
+    keys_to_ignore_at_inference = ["path_log_probs"]
+
+    vocab_size: int = 32000
+    embedding_size: int = 128
+    ngrams: list[list[int]] | None = None
+    ngram_buckets: int = 65536
+    ngram_embedding_size: int = 64
+    jamo_embedding_size: int = 0
+    hidden_size: int = 384
+    num_hidden_layers: int = 1
+    embedding_dropout: float = 0.0
+    locked_dropout: float = 0.5
+    word_dropout: float = 0.1
+    pad_token_id: int | None = 0
+    special_token_ids: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.ngrams is None:
+            self.ngrams = [[-1, 0], [0, 1]]
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Part of `@strict`'s validation: sizes that fit each other, probabilities below 1, windows in order."""
+        if self.hidden_size <= 0 or self.hidden_size % 2:
+            raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
+        if self.num_hidden_layers < 1:
+            raise ValueError(f"num_hidden_layers must be at least 1, got {self.num_hidden_layers}")
+        for name in ("embedding_dropout", "locked_dropout", "word_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for window in self.ngrams:
+            if len(window) != 2 or window[0] > window[1]:
+                raise ValueError(f"each of ngrams must be [first, last] with first <= last, got {window}")

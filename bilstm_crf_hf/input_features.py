@@ -1,0 +1,106 @@
+"""What the BiLSTM reads of a token: its embedding, hashed n-grams of its neighbours, the jamo of its syllable.
+
+All of it is derived from `input_ids`, so that a plain tokenizer.json and the stock pipelines suffice. A further input
+is one more module in [`InputFeatures`]. This file is copied into exported model repositories.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+from transformers import initialization as init
+
+from .configuration_bilstm_crf import BiLSTMCRFConfig
+
+CHARACTER, WORD_START, INITIAL, VOWEL, FINAL = range(5)
+"""Columns of the token table: what one token id is."""
+
+JAMO_COUNTS = (19, 21, 28)
+"""Initials, vowels and finals (no final is one of them) of a Hangul syllable; Unicode standard, section 3.12."""
+
+
+def token_table(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """What each token id stands for, (vocabulary, 5) integers.
+
+    - CHARACTER: the id of the same piece at the beginning of a word, where there is one, else the id itself; so `##가`
+      and `가` share n-grams.
+    - WORD_START: 1 if the piece begins a word. Known for WordPiece (`##`) and SentencePiece (`▁`) vocabularies.
+    - INITIAL, VOWEL, FINAL: the jamo of a piece that is one Hangul syllable, from 1 on; 0 for anything else.
+    """
+    vocabulary = tokenizer.get_vocab()
+    specials = set(tokenizer.all_special_tokens)
+    wordpiece = any(token.startswith("##") for token in vocabulary)
+    table = torch.zeros(max(vocabulary.values()) + 1, 5, dtype=torch.long)
+    table[:, CHARACTER] = torch.arange(len(table))
+    for token, i in vocabulary.items():
+        if token in specials:
+            continue
+        piece = token.removeprefix("##") if wordpiece else token.removeprefix("▁")
+        initial_form = piece if wordpiece else "▁" + piece
+        table[i, CHARACTER] = vocabulary.get(initial_form, i)
+        table[i, WORD_START] = token == initial_form
+        if len(piece) == 1 and "가" <= piece <= "힣":
+            initial, rest = divmod(ord(piece) - ord("가"), JAMO_COUNTS[1] * JAMO_COUNTS[2])
+            vowel, final = divmod(rest, JAMO_COUNTS[2])
+            table[i, INITIAL:] = torch.tensor([initial + 1, vowel + 1, final + 1])
+    return table
+
+
+def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> Tensor:
+    """The bucket of each window around each token.
+
+    Args:
+        characters: (T, B), 0 where there is no token.
+
+    Returns:
+        (T, B, windows). Two windows over the same characters have buckets of their own. The hash is Fowler, Noll and
+        Vo's (FNV-1a) over characters instead of bytes, with the upper bits folded in; it is part of a trained model.
+    """
+    reach = max(max(-first, last, 0) for first, last in windows)
+    padded = nn.functional.pad(characters, (0, 0, reach, reach))
+    hashes = []
+    for seed, (first, last) in enumerate(windows):
+        value = torch.full_like(characters, 0x811C9DC5 + seed)
+        for offset in range(first, last + 1):
+            value = ((value ^ padded[reach + offset : reach + offset + len(characters)]) * 0x01000193) & 0xFFFFFFFF
+        hashes.append((value ^ (value >> 15)) % buckets)
+    return torch.stack(hashes, -1)
+
+
+class InputFeatures(nn.Module):
+    """The input of the BiLSTM: (T, B) token ids to (T, B, `self.width`)."""
+
+    def __init__(self, config: BiLSTMCRFConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.width = config.embedding_size
+        if config.ngrams and config.ngram_embedding_size:
+            self.ngram_embeddings = nn.Embedding(config.ngram_buckets, config.ngram_embedding_size)
+            self.width += len(config.ngrams) * config.ngram_embedding_size
+        if config.jamo_embedding_size:
+            self.jamo_embeddings = nn.ModuleList(
+                nn.Embedding(count + 1, config.jamo_embedding_size) for count in JAMO_COUNTS
+            )
+            self.width += len(JAMO_COUNTS) * config.jamo_embedding_size
+        self.register_buffer("token_table", torch.empty(config.vocab_size, 5, dtype=torch.long))
+        self.reset_table()
+
+    def reset_table(self, table: Tensor | None = None) -> None:
+        """Describe the vocabulary by `table` (see [`token_table`]); by default each token as a character of its own."""
+        if table is None:
+            table = torch.zeros_like(self.token_table)
+            table[:, CHARACTER] = torch.arange(len(table), device=table.device)
+        init.copy_(self.token_table, table)
+
+    def forward(self, input_ids: Tensor, inside: Tensor) -> Tensor:
+        """`inside`: (T, B), which of the ids belong to the sequences; the result elsewhere is of no account."""
+        features = [self.word_embeddings(input_ids)]
+        tokens = self.token_table[input_ids]  # (T, B, 5)
+        if self.config.ngrams and self.config.ngram_embedding_size:
+            characters = (tokens[..., CHARACTER] + 1) * inside
+            buckets = hash_ngrams(characters, self.config.ngrams, self.config.ngram_buckets)
+            features.append(self.ngram_embeddings(buckets).flatten(-2))
+        if self.config.jamo_embedding_size:
+            jamo = tokens[..., INITIAL : FINAL + 1].unbind(-1)
+            features += [embed(index) for embed, index in zip(self.jamo_embeddings, jamo, strict=True)]
+        return torch.cat(features, -1)

@@ -1,0 +1,195 @@
+"""Forward-backward over the lattice of all tag sequences, and Viterbi's recursion.
+
+Letters in shapes: T timesteps, B sequences, K tags. Tensors are time-major and every sequence begins at timestep 0, so
+that no recursion needs a mask: what lies behind a sequence's end is computed, and never read. A message that runs
+backwards is the same recursion over the reversed sequence with the transitions transposed, so both directions run as
+one batch, in T - 1 steps.
+
+This file is copied into exported model repositories: it imports torch only.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+IMPOSSIBLE = -1e30
+"""Log-potential of what cannot occur: finite, so that no gradient becomes NaN, and below any sum of real scores."""
+
+
+class Potentials(NamedTuple):
+    """Log-scores of starting with a tag (K,), ending with one (K,), and of one tag behind another (K, K)."""
+
+    start: Tensor
+    end: Tensor
+    transitions: Tensor
+
+
+class Lattice(Protocol):
+    """What the forward and backward messages of a batch tell."""
+
+    log_z: Tensor
+    """The logarithm of the partition function, (B,)."""
+
+    def log_posterior(self) -> Tensor:
+        """log P(y_t = k), (T, B, K)."""
+
+    def log_ahead(self) -> Tensor:
+        """The log-score of all that follows from y_t = k on, its emission included, up to a constant a timestep."""
+
+    def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """P(y_t = k) * weights_b, (T, B, K), and the sum of weights_b P(y_t = i, y_t+1 = j) over t and b, (K, K)."""
+
+
+def inside(timesteps: int, lengths: Tensor) -> Tensor:
+    """(T, B) booleans: which timesteps lie within the sequences."""
+    return torch.arange(timesteps, device=lengths.device)[:, None] < lengths
+
+
+def forward_backward(emissions: Tensor, lengths: Tensor, potentials: Potentials) -> Lattice:
+    """The lattice of emissions (T, B, K), 0 behind each sequence's end.
+
+    On the CPU scores of ordinary size take the fast way; telling so elsewhere would make the host wait.
+    """
+    if emissions.device.type == "cpu" and emissions.dtype == torch.float64 and _is_moderate(emissions, potentials):
+        return ScaledLattice(emissions, lengths, potentials)
+    return LogLattice(emissions, lengths, potentials)
+
+
+class LogLattice:
+    """Messages as logarithms: right for scores of any size.
+
+    alpha_t(j) = e_t(j) + log sum_i exp(alpha_t-1(i) + T_ij); beta_t(i) + e_t(i) is the same over the reversed sequence.
+    """
+
+    def __init__(self, emissions: Tensor, lengths: Tensor, potentials: Potentials) -> None:
+        start, end, transitions = potentials
+        inputs = torch.stack([emissions, _reverse(emissions, lengths)], 1).unbind(0)  # T of (2, B, K)
+        both = torch.stack([transitions, transitions.T])[:, None]  # (2, 1, K, K)
+        states = [inputs[0] + torch.stack([start, end])[:, None]]
+        for scores in inputs[1:]:
+            states.append((states[-1][..., None] + both).logsumexp(-2) + scores)
+        self.alpha, reversed_beta = torch.stack(states, 1)  # (T, B, K) each
+        self.beta = _reverse(reversed_beta, lengths)  # with the emission
+        self.emissions, self.lengths, self.transitions = emissions, lengths, transitions
+        self.log_z = (self.beta[0] + start).logsumexp(-1)
+
+    def log_posterior(self) -> Tensor:
+        return (self.alpha + self.beta - self.emissions).log_softmax(-1)
+
+    def log_ahead(self) -> Tensor:
+        return self.beta
+
+    def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """A block of timesteps at a time, so that the (T, B, K, K) tensor of pairs never takes more than 64 MB."""
+        weights = weights.to(self.alpha.dtype) * inside(len(self.alpha), self.lengths)
+        pairs = torch.zeros_like(self.transitions)
+        block = max(1, 2**23 // (self.alpha.shape[1] * pairs.numel()))
+        for t in range(0, len(self.alpha) - 1, block):
+            before, behind = self.alpha[t:-1][:block, :, :, None], self.beta[t + 1 :][:block, :, None]
+            scores = before + behind + (self.transitions - self.log_z[:, None, None])
+            pairs += torch.einsum("tbij,tb->ij", scores.exp_(), weights[t + 1 :][:block])
+        return self.log_posterior().exp() * weights[..., None], pairs
+
+
+class ScaledLattice:
+    """Messages as probabilities, brought back to a sum of 1 every few timesteps: a matrix product a step.
+
+    In float64 nothing that counts underflows for scores that `_is_moderate` lets pass.
+    """
+
+    RESCALE_EVERY = 4
+
+    def __init__(self, emissions: Tensor, lengths: Tensor, potentials: Potentials) -> None:
+        peaks = emissions.amax(-1, keepdim=True)
+        self.emissions = (emissions - peaks).exp_()  # probabilities up to a factor, as all below
+        self.lengths = lengths
+        start, end, self.transitions = (score.exp() for score in potentials)
+        inputs = torch.stack([self.emissions, _reverse(self.emissions, lengths)], 1)  # (T, 2, B, K)
+        both = torch.stack([self.transitions, self.transitions.T])
+        messages = torch.empty_like(inputs)
+        steps = messages.unbind(0)
+        torch.mul(inputs[0], torch.stack([start, end])[:, None], out=steps[0])
+        scales = []
+        for t, scores in enumerate(inputs.unbind(0)[1:], 1):
+            torch.bmm(steps[t - 1], both, out=steps[t]).mul_(scores)
+            if t % self.RESCALE_EVERY == 0:
+                scales.append(steps[t].sum(-1, keepdim=True))
+                steps[t].div_(scales[-1])
+        self.alpha, self.beta = messages[:, 0], _reverse(messages[:, 1], lengths)
+
+        last = (lengths - 1)[None, :, None].expand_as(self.alpha[:1])
+        self.log_z = (self.alpha.gather(0, last)[0] * end).sum(-1).log() + peaks[..., 0].sum(0)
+        if scales:  # of those within each sequence
+            at = torch.arange(1, len(scales) + 1, device=lengths.device)[:, None] * self.RESCALE_EVERY
+            self.log_z += (torch.stack(scales)[:, 0, :, 0].log() * (at < lengths)).sum(0)
+
+    def _posterior(self) -> Tensor:
+        joint = self.alpha * self.beta / self.emissions
+        return joint / joint.sum(-1, keepdim=True)
+
+    def log_posterior(self) -> Tensor:
+        return self._posterior().log()
+
+    def log_ahead(self) -> Tensor:
+        return self.beta.log()
+
+    def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        weights = (weights.to(self.alpha.dtype) * inside(len(self.alpha), self.lengths))[..., None]  # (T, B, 1)
+        before, behind = self.alpha[:-1], self.beta[1:]
+        behind = behind * (weights[1:] / ((before @ self.transitions) * behind).sum(-1, keepdim=True))
+        pairs = self.transitions * (before.flatten(0, 1).T @ behind.flatten(0, 1))
+        return self._posterior() * weights, pairs
+
+
+def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
+    """Whether scores differ by so little that `ScaledLattice` loses nothing.
+
+    Between two rescalings, and on the at most three steps by which a BIO or BIOES scheme leads from any tag to any
+    other, the weight of a tag falls by no more than the range of the scores a step; float64 reaches down to e^-708.
+    """
+    spread = (emissions.amax(-1) - emissions.amin(-1)).max()
+    for scores in potentials:
+        possible = scores[scores > IMPOSSIBLE / 2]
+        if not len(possible):
+            return False
+        spread = spread + possible.max().clamp(min=0) - possible.min().clamp(max=0)
+    return bool(spread < 700 / (ScaledLattice.RESCALE_EVERY + 3))
+
+
+def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
+    """(T, B, K) with each sequence turned round in its place; behind its end stand copies of its first timestep."""
+    index = (lengths - 1 - torch.arange(len(x), device=x.device)[:, None]).clamp(min=0)
+    return x.gather(0, index[..., None].expand_as(x))
+
+
+def best_paths(emissions: Tensor, lengths: Tensor, potentials: Potentials, k: int) -> tuple[Tensor, Tensor]:
+    """The k best paths (k, T, B) and their scores (k, B), by Viterbi's recursion over the k best ways into each tag.
+
+    A state is one of k ranks of one of K tags, flattened to rank * K + tag; a back-pointer is the state before. Of a
+    path that does not exist the score is -inf, and behind a sequence's end paths hold any tag.
+    """
+    start, end, transitions = potentials
+    timesteps, batch, num_tags = emissions.shape
+    state = emissions.new_full((batch, k, num_tags), -torch.inf)
+    state[:, 0] = emissions[0] + start
+    states, pointers = [state], []
+    for scores in emissions[1:, :, None].unbind(0):
+        entering = (state[..., None] + transitions).flatten(1, 2)  # (B, k * K, K)
+        state, pointer = entering.max(1, keepdim=True) if k == 1 else entering.topk(k, 1)
+        state = state + scores
+        states.append(state)
+        pointers.append(pointer.flatten(1))
+    final = lengths - 1
+    leaving = torch.stack(states)[final, torch.arange(batch, device=final.device)] + end
+    scores, current = leaving.flatten(1).topk(k, 1)  # (B, k)
+
+    path = [current]
+    if pointers:
+        staying = torch.arange(k * num_tags, device=final.device)
+        within = inside(timesteps, lengths)[1:, :, None]
+        for pointer in torch.where(within, torch.stack(pointers), staying).flip(0).unbind(0):
+            current = pointer.gather(1, current)
+            path.append(current)
+    paths = torch.stack(path[::-1]) % num_tags  # (T, B, k)
+    return paths.permute(2, 0, 1), scores.masked_fill(scores < IMPOSSIBLE / 2, -torch.inf).T

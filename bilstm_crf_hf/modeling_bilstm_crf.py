@@ -1,0 +1,268 @@
+"""BiLSTM-CRF models in PyTorch. This file is copied into exported model repositories.
+
+Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence, K labels.
+Inside, the tokens of a sentence's sequence (attended to, and not special) stand in front and tensors are time-major.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+
+from .configuration_bilstm_crf import BiLSTMCRFConfig
+from .crf import UNKNOWN, LinearChainCRF
+from .input_features import InputFeatures, token_table
+from .pipeline_bilstm_crf import CUSTOM_PIPELINES
+
+
+@dataclass
+class BiLSTMCRFOutput(ModelOutput):
+    """Output of [`BiLSTMCRFForTokenClassification`]. Positions outside of a sequence hold 0, and -100 in `predictions`.
+
+    Args:
+        loss: scalar, if labels were given: the negative log-likelihood, mean over the sentences of the batch.
+        logits: (B, S, K). In evaluation the logarithm of each label's posterior probability, so that their softmax is
+            that probability; in training the emissions of the CRF.
+        predictions: (B, S), in evaluation: the label ids of the best path.
+        path_log_probs: (B, S, 3), in evaluation: from which the exact probability of each entity on the best path
+            follows, see `LinearChainCRF.posterior`.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    predictions: Tensor | None = None
+    path_log_probs: Tensor | None = None
+
+
+class Sequences:
+    """Which tokens of a padded batch make up the sequences, and the way there and back.
+
+    The sequence of a sentence is its tokens that are attended to and not special: derived from the ids alone, it is
+    the same in training and inference, on either side of padding, with and without special tokens.
+    """
+
+    def __init__(self, input_ids: Tensor, attention_mask: Tensor | None, special: Iterable[int]) -> None:
+        """Args: input_ids (B, S); attention_mask (B, S) or None for all ones; special: ids that belong to none."""
+        chosen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        for token_id in special:
+            chosen = chosen & (input_ids != token_id)
+        self.chosen = chosen  # (B, S)
+        self.order = (~chosen).byte().argsort(dim=1, stable=True)  # (B, S)
+        self.lengths = self.chosen.sum(1)  # (B,)
+        if input_ids.device.type == "cpu":  # elsewhere the host would have to wait for the length
+            self.order = self.order[:, : max(1, int(self.lengths.max()))]
+        steps = torch.arange(self.order.shape[1], device=input_ids.device)[:, None]
+        self.inside = steps < self.lengths  # (T, B)
+        self.reversal = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
+
+    def front(self, values: Tensor) -> Tensor:
+        """(B, S) to (T, B): the values of each sequence from timestep 0 on."""
+        return values.gather(1, self.order).T
+
+    def back(self, values: Tensor, fill: float = 0) -> Tensor:
+        """(T, B, ...) to (B, S, ...): each timestep where its token stands, `fill` elsewhere."""
+        rank = (self.chosen.cumsum(1) - 1).clamp(min=0)  # (B, S)
+        values = values.transpose(0, 1)
+        trailing = (1,) * (values.dim() - 2)
+        spread = values.gather(1, rank.view(*rank.shape, *trailing).expand(*rank.shape, *values.shape[2:]))
+        return spread.masked_fill(~self.chosen.view(*rank.shape, *trailing), fill)
+
+    def reverse(self, values: Tensor) -> Tensor:
+        """(T, B, D) with each sequence turned round and padding left where it is."""
+        return values.gather(0, self.reversal[..., None].expand_as(values))
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all timesteps of a sequence, over (T, B, D)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * nn.functional.dropout(torch.ones_like(x[:1]), self.p)
+
+
+class BiLSTMLayer(nn.Module):
+    """One bidirectional layer, (T, B, D) to (T, B, H), that pays no heed to padding.
+
+    Sequences begin at timestep 0, so the forward direction meets the padding last. The backward one reads each
+    sequence reversed in its own place. Both run at the speed of the plain padded kernel; `pack_padded_sequence` is
+    several times slower to train on CPU.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.forward_lstm = nn.LSTM(input_size, hidden_size // 2)
+        self.backward_lstm = nn.LSTM(input_size, hidden_size // 2)
+
+    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
+        ahead, _ = self.forward_lstm(x)
+        behind, _ = self.backward_lstm(sequences.reverse(x))
+        return torch.cat([ahead, sequences.reverse(behind)], -1)
+
+
+class BiLSTMCRFPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading common to the models."""
+
+    config_class = BiLSTMCRFConfig
+    base_model_prefix = "bilstm"
+    accepts_loss_kwargs = False  # the loss is a mean over sentences, which Trainer has to scale when it accumulates
+    _keep_in_fp32_modules_strict = ["crf"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.LSTM):
+            for name, parameter in module.named_parameters():
+                if name.startswith("weight_hh"):
+                    init.orthogonal_(parameter)
+                elif name.startswith("weight_ih"):
+                    init.xavier_uniform_(parameter)
+                else:
+                    # The forget gate, second of i, f, g, o, begins open (Jozefowicz et al., 2015).
+                    forget = torch.zeros(4, module.hidden_size)
+                    forget[1] = name.startswith("bias_ih")
+                    init.copy_(parameter, forget.flatten())
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            bound = (3 / module.embedding_dim) ** 0.5  # unit length on average (Ma and Hovy, 2016)
+            init.uniform_(module.weight, -bound, bound)
+        elif isinstance(module, InputFeatures):
+            module.reset_table()
+        elif isinstance(module, LinearChainCRF):
+            module.reset_parameters()
+            module.reset_constraints()
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, **config) -> "BiLSTMCRFPreTrainedModel":
+        """A new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
+
+        Raises:
+            ValueError: the tokenizer has no padding token.
+        """
+        if tokenizer.pad_token_id is None:
+            raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
+        table = token_table(tokenizer)
+        special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+        model = cls(
+            BiLSTMCRFConfig(
+                vocab_size=len(table), pad_token_id=tokenizer.pad_token_id, special_token_ids=special, **config
+            )
+        )
+        getattr(model, model.base_model_prefix, model).features.reset_table(table)
+        return model
+
+
+class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
+    """Input features and BiLSTM layers without a head."""
+
+    _auto_class = "AutoModel"
+
+    def __init__(self, config: BiLSTMCRFConfig) -> None:
+        super().__init__(config)
+        self.features = InputFeatures(config)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.locked_dropout = LockedDropout(config.locked_dropout)
+        widths = [self.features.width] + [config.hidden_size] * (config.num_hidden_layers - 1)
+        self.layers = nn.ModuleList(BiLSTMLayer(width, config.hidden_size) for width in widths)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.features.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.features.word_embeddings = value
+
+    def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
+        """The sequences in a batch: see [`Sequences`]."""
+        special = {self.config.pad_token_id, *(self.config.special_token_ids or [])} - {None}
+        return Sequences(input_ids, attention_mask, special)
+
+    def encode(self, input_ids: Tensor, sequences: Sequences) -> Tensor:
+        """Hidden states (T, B, H) of the sequences, each from timestep 0 on; padding behind them holds anything."""
+        x = self.features(sequences.front(input_ids), sequences.inside)
+        x = self.locked_dropout(self.embedding_dropout(x))
+        if self.training and self.config.word_dropout:
+            x = x * (torch.rand(x.shape[:2], device=x.device) >= self.config.word_dropout)[..., None]
+        for layer in self.layers:
+            x = self.locked_dropout(layer(x, sequences))
+        return x
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput | tuple:
+        """Hidden states (B, S, H) of the tokens, 0 at special and padded ones. `token_type_ids` are not used."""
+        sequences = self.sequences(input_ids, attention_mask)
+        hidden = sequences.back(self.encode(input_ids, sequences))
+        output = BaseModelOutput(last_hidden_state=hidden)
+        return output if _wants_dict(self, return_dict) else output.to_tuple()
+
+
+class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
+    """BiLSTM, linear emissions and a CRF whose constraints follow from the names of the labels."""
+
+    _auto_class = "AutoModelForTokenClassification"
+
+    def __init__(self, config: BiLSTMCRFConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bilstm = BiLSTMCRFModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.crf = LinearChainCRF(config.num_labels, labels=[config.id2label[i] for i in range(config.num_labels)])
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> BiLSTMCRFOutput | tuple:
+        """
+        Args:
+            input_ids: (B, S).
+            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
+            token_type_ids: not used; tokenizers made for BERT pass them.
+            labels: (B, S). -100 outside of the sequences; -100 within one is an unknown label, summed over.
+        """
+        sequences = self.bilstm.sequences(input_ids, attention_mask)
+        emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
+        # A sentence without any token is a sequence of one unknown label: its loss is 0, and `back` drops the rest.
+        mask = sequences.inside.clone()
+        mask[0] = True
+        output = BiLSTMCRFOutput()
+        if labels is not None:
+            tags = sequences.front(labels).masked_fill(~sequences.inside, UNKNOWN)
+            output["loss"] = -self.crf(emissions, tags, mask, reduction="mean")
+        if self.training:
+            output["logits"] = sequences.back(emissions)
+        else:
+            log_marginals, paths, path_log_probs = self.crf.posterior(emissions, mask)
+            output["logits"] = sequences.back(log_marginals)
+            output["predictions"] = sequences.back(paths, fill=UNKNOWN)
+            output["path_log_probs"] = sequences.back(path_log_probs)
+        return output if _wants_dict(self, return_dict) else output.to_tuple()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """As every model's, and names the pipeline in the configuration."""
+        self.config.custom_pipelines = CUSTOM_PIPELINES
+        super().save_pretrained(save_directory, **kwargs)
+
+
+def _wants_dict(model: PreTrainedModel, return_dict: bool | None) -> bool:
+    return model.config.return_dict if return_dict is None else return_dict

@@ -1,0 +1,117 @@
+"""The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
+
+from .alignment import Span, entities_of_tokens, render
+
+UNLIMITED = 2**31 - 1
+"""A `max_length` in tokens that no text reaches."""
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
+    """`TokenClassificationPipeline` that reports the best path of the CRF, with exact probabilities.
+
+    It takes the arguments of the stock pipeline and differs from it in this:
+
+    - `aggregation_strategy` is `"simple"` by default: entities. Their `score` is the probability that there is exactly
+      this entity, its marginal probability under the CRF, and not a mean over tokens. `word` is cut from the text.
+    - With `"none"`, tokens carry their tags on the best path, and the marginal probabilities of those tags. `"first"`,
+      `"average"` and `"max"` are the stock pipeline's, over marginal probabilities.
+    - A text is cut into windows of `tokenizer.model_max_length` tokens only if `stride` is given, and never truncated.
+    """
+
+    def preprocess(self, sentence, offset_mapping=None, **params):
+        params.setdefault("tokenizer_params", {"max_length": UNLIMITED})
+        yield from super().preprocess(sentence, offset_mapping, **params)
+
+    def _forward(self, model_inputs):
+        rest = {name: model_inputs.pop(name) for name in list(model_inputs) if name not in MODEL_INPUTS}
+        return {**rest, **model_inputs, **self.model(**model_inputs)}
+
+    def postprocess(self, all_outputs, aggregation_strategy=AggregationStrategy.SIMPLE, ignore_labels=None):
+        if aggregation_strategy not in (AggregationStrategy.SIMPLE, AggregationStrategy.NONE):
+            return super().postprocess(all_outputs, aggregation_strategy, ignore_labels)
+        ignored = ["O"] if ignore_labels is None else ignore_labels
+        text = all_outputs[0]["sentence"]
+        words = all_outputs[0].get("word_to_chars_map")
+        found = []
+        for window in all_outputs:
+            offsets = _text_offsets(window, words)
+            tags = [self.model.config.id2label.get(i) for i in window["predictions"][0].tolist()]
+            if aggregation_strategy == AggregationStrategy.NONE:
+                found += self._tokens(text, window, offsets, tags, ignored)
+            else:
+                found += _entities(text, window, offsets, tags, ignored)
+        return found if len(all_outputs) == 1 else self.aggregate_overlapping_entities(found)
+
+    def _tokens(self, text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
+        probabilities = np.exp(window["path_log_probs"][0, :, 0].float().numpy())
+        names = self.tokenizer.convert_ids_to_tokens(window["input_ids"][0].tolist())
+        return [
+            {
+                "entity": tag,
+                "score": probabilities[i],
+                "index": i,
+                "word": text[slice(*offsets[i])] if names[i] == self.tokenizer.unk_token else names[i],
+                "start": offsets[i][0],
+                "end": offsets[i][1],
+            }
+            for i, tag in enumerate(tags)
+            if tag is not None and tag not in ignored
+        ]
+
+
+CUSTOM_PIPELINES = {
+    "token-classification": {
+        "impl": f"pipeline_bilstm_crf.{BiLSTMCRFTokenClassificationPipeline.__name__}",
+        "pt": ["AutoModelForTokenClassification"],
+    }
+}
+"""Entry of a model's configuration by which `pipeline("token-classification", ...)` finds the class."""
+
+
+def render_entities(text: str, entities: Iterable[dict[str, Any]]) -> str:
+    """`text` with the entities of the pipeline marked inline: `<손흥민:PS>은 <춘천:LC>에서 태어났다.`"""
+    return render(text, [Span(entity["start"], entity["end"], entity["entity_group"]) for entity in entities])
+
+
+def _text_offsets(window: dict, words: list[tuple[int, int]] | None) -> list[tuple[int, int]]:
+    """Offsets of tokens in the whole text; for text that came in words, those of a token within its word are moved."""
+    offsets = [tuple(pair) for pair in window["offset_mapping"][0].tolist()]
+    if words is None:
+        return offsets
+    starts = [0 if word is None else words[word][0] for word in window["word_ids"]]
+    return [(start + shift, end + shift) for (start, end), shift in zip(offsets, starts, strict=True)]
+
+
+def _entities(text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
+    """Entities of a window; also runs of O, if these are not ignored, as the stock pipeline has them."""
+    log_probs = window["path_log_probs"][0].double().numpy()
+    found = [pair for pair in entities_of_tokens(text, offsets, tags) if pair[0].label not in ignored]
+    if "O" not in ignored:
+        found = sorted(found + list(_runs_outside(offsets, tags)))
+    return [
+        {
+            "entity_group": label,
+            "score": float(np.exp(log_probs[tokens[0], 0] + log_probs[tokens[1:], 1].sum() + log_probs[tokens[-1], 2])),
+            "word": text[start:end],
+            "start": start,
+            "end": end,
+        }
+        for (start, end, label), tokens in found
+    ]
+
+
+def _runs_outside(offsets: list[tuple[int, int]], tags: list[str | None]) -> Iterable[tuple[Span, list[int]]]:
+    inside = [i for i, tag in enumerate(tags) if tag is not None]
+    for is_outside, run in groupby(inside, key=lambda i: tags[i] == "O"):
+        tokens = list(run)
+        if is_outside:
+            yield Span(offsets[tokens[0]][0], offsets[tokens[-1]][1], "O"), tokens

@@ -1,0 +1,292 @@
+"""What the recipes share around `Trainer`: arguments, learning rates by part, batches by length, reports."""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import (
+    AutoConfig,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    HfArgumentParser,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from .configuration_bilstm_crf import BiLSTMCRFConfig
+from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification
+from .tokenization import build_character_tokenizer
+
+logger = logging.getLogger(__name__)
+
+BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained, over which tokens."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Model on the Hub or in a folder to fine-tune. Default: a new BiLSTM-CRF."},
+    )
+    tokenizer_name: str | None = field(
+        default=None,
+        metadata={"help": "Tokenizer on the Hub or in a folder. Default: the model's; of a new one, characters."},
+    )
+    config_overrides: dict | str | None = field(
+        default=None,
+        metadata={"help": "Fields of the new model's configuration: a mapping in YAML, JSON on the command line."},
+    )
+    min_frequency: int = field(
+        default=2, metadata={"help": "Characters rarer than this in the training set are unknown to a new tokenizer."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Whether to run code that a model brings along."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.config_overrides, str):
+            try:
+                self.config_overrides = json.loads(self.config_overrides)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"config_overrides is not JSON ({error}): {self.config_overrides}") from None
+
+
+def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer that `arguments` name, or a new one for the characters of `texts`."""
+    name = arguments.tokenizer_name or arguments.model_name_or_path
+    if name is None:
+        return build_character_tokenizer(texts, arguments.min_frequency)
+    return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+
+
+def load_tagger(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]
+) -> PreTrainedModel:
+    """The model that `arguments` name, with a head for `labels`, or a new BiLSTM-CRF.
+
+    A model that has been trained on all of the labels keeps its own list of them.
+
+    Raises:
+        ValueError: the model has labels of its own, and not all of these; `config_overrides` goes with a model that
+            exists already, or names no field of the configuration.
+    """
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    overrides = arguments.config_overrides or {}
+    if arguments.model_name_or_path is None:
+        fields = BiLSTMCRFConfig.__dataclass_fields__
+        if unknown := sorted(set(overrides) - set(fields)):
+            raise ValueError(f"config_overrides: BiLSTMCRFConfig has no field {', '.join(unknown)}")
+        return BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names, **overrides)
+    if overrides:
+        raise ValueError("config_overrides describes a new model: leave it out with model_name_or_path")
+    options = {"trust_remote_code": arguments.trust_remote_code}
+    own = AutoConfig.from_pretrained(arguments.model_name_or_path, **options).id2label
+    if all(label.startswith("LABEL_") for label in own.values()):
+        options |= names
+    elif missing := sorted(set(labels) - set(own.values())):
+        raise ValueError(
+            f"{arguments.model_name_or_path} has no label {', '.join(missing)} (it has {', '.join(own.values())}): "
+            "train on data with its labels, or start from a model without a head"
+        )
+    return AutoModelForTokenClassification.from_pretrained(arguments.model_name_or_path, **options)
+
+
+@dataclass
+class TaggerTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with defaults that suit a BiLSTM-CRF, and learning rates of their own for its parts.
+
+    Args:
+        learning_rate: None for 2e-3 if the model is a BiLSTM-CRF and 5e-5 if it is not.
+        crf_learning_rate: of the CRF's parameters; None for `learning_rate`.
+        embedding_learning_rate: of the embeddings; None for `learning_rate`.
+    """
+
+    output_dir: str = "outputs/ner"
+    learning_rate: float | None = field(default=None, metadata={"help": "Default: 2e-3, or 5e-5 for an encoder."})
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 64
+    num_train_epochs: float = 8
+    weight_decay: float = 0.01
+    max_grad_norm: float = 5.0
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_strategy: str = "epoch"
+    save_total_limit: int | None = 1
+    load_best_model_at_end: bool = True
+    metric_for_best_model: str | None = "f1"
+    train_sampling_strategy: str = "group_by_length"
+    seed: int = 42
+    crf_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the CRF."})
+    embedding_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of embeddings."})
+
+
+def parse_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
+    """Instances of argument dataclasses from `[config.yaml] [--name value ...]`, where names on the line win.
+
+    Raises:
+        FileNotFoundError: there is no such configuration file.
+        ValueError: a key of the file is not the name of an argument, or the file holds no mapping.
+        SystemExit: whatever argparse refuses, with its message.
+    """
+    parser = HfArgumentParser(types)
+    defaults: list[str] = []
+    argv = list(argv)
+    if argv and not argv[0].startswith("-"):
+        path = Path(argv.pop(0))
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such configuration file")
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected lines `name: value`")
+        known = {action.dest for action in parser._actions}
+        for name, value in values.items():
+            if name not in known:
+                raise ValueError(f"{path}: there is no argument {name!r}; --help lists them")
+            defaults += _as_arguments(name, value)
+    return parser.parse_args_into_dataclasses([*defaults, *argv])
+
+
+def _as_arguments(name: str, value: Any) -> list[str]:
+    """A YAML value as on a command line, where argparse gives it the type of the argument (YAML's 1e-3 is a string)."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
+    """The folder that `--resume_from_checkpoint` names; for `true`, the newest complete one in `output_dir`, if any.
+
+    `Trainer` writes `trainer_state.json` last, so a checkpoint without a readable one was interrupted: it is left out,
+    with a warning.
+    """
+    wanted = arguments.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() not in ("true", "false"):
+        return wanted
+    if str(wanted).lower() == "false":
+        return None
+    folders = Path(arguments.output_dir).glob("checkpoint-*")
+    for folder in sorted(folders, key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
+        state = folder / "trainer_state.json"
+        if state.is_file() and state.read_text(encoding="utf-8").rstrip().endswith("}"):
+            return str(folder)
+        logger.warning("%s is incomplete (saving it was interrupted): an earlier checkpoint is used", folder)
+    return None
+
+
+class EpochLengthGroupedSampler(LengthGroupedSampler):
+    """Batches of similar lengths, drawn from the seed and the number of the epoch alone.
+
+    So a run that is resumed, in mid-epoch too, meets the batches that it would have met, and the processes of a
+    distributed run agree on them.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.generator.manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
+class TaggerTrainer(Trainer):
+    """`Trainer` with a learning rate for each part of the model, batches grouped by length, and a line an epoch."""
+
+    def __init__(self, *args, columns: dict[str, str], **kwargs) -> None:
+        """`columns`: the scores of `compute_metrics` that are shown after each epoch, and how they are called."""
+        super().__init__(*args, **kwargs)
+        if self.args.learning_rate is None:
+            ours = self.model.config.model_type.startswith("bilstm")
+            self.args.learning_rate = BILSTM_LEARNING_RATE if ours else ENCODER_LEARNING_RATE
+        for default in (ProgressCallback, PrinterCallback):
+            self.remove_callback(default)
+        self.epoch_report = EpochReport(columns)
+        self.add_callback(self.epoch_report)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over groups of embeddings, CRF and the rest, each with and without weight decay."""
+        if self.optimizer is not None:
+            return self.optimizer
+        model = self.model if model is None else model
+        decaying = set(self.get_decay_parameter_names(model))
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                decay = self.args.weight_decay if name in decaying else 0.0
+                groups.setdefault((self._rate_of(name), decay), []).append(parameter)
+        optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+        self.optimizer = optimizer_class(
+            [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
+            **options,
+        )
+        return self.optimizer
+
+    def _rate_of(self, name: str) -> float:
+        rate = None
+        if name.startswith("crf."):
+            rate = self.args.crf_learning_rate
+        elif "embeddings" in name:
+            rate = self.args.embedding_learning_rate
+        return self.args.learning_rate if rate is None else rate
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(dataset)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochLengthGroupedSampler(batch_size, [len(ids) for ids in dataset["input_ids"]], seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
+        """In order: `Trainer` would group by length here too, and return predictions in an order of its own."""
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+
+class EpochReport(ProgressCallback):
+    """Progress bars, and one line an epoch instead of `Trainer`'s dictionaries.
+
+    Attributes:
+        seconds: of each epoch's training, evaluation not counted in.
+    """
+
+    def __init__(self, columns: dict[str, str]) -> None:
+        super().__init__()
+        self.columns = columns
+        self.seconds: list[float] = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        pass
+
+    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, args, state, control, **kwargs) -> None:
+        self.seconds.append(time.perf_counter() - self.began)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
+        super().on_evaluate(args, state, control, **kwargs)
+        if self.training_bar is None or not self.seconds:
+            return
+        loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
+        scores = "".join(f"  {name} {metrics[f'eval_{key}']:.4f}" for key, name in self.columns.items())
+        self.training_bar.write(
+            f"epoch {state.epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  "
+            f"validation loss {metrics['eval_loss']:.4f}{scores}  {self.seconds[-1]:.1f} s"
+        )

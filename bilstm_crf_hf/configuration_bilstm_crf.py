@@ -30,7 +30,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     """
 
     model_type = "bilstm_crf"
-    _auto_class = "AutoConfig"  # saved with its code, for trust_remote_code
+    _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
     keys_to_ignore_at_inference = ["path_log_probs"]
 
     vocab_size: int = 32000

@@ -5,10 +5,14 @@ Inside, the tokens of a sentence's sequence (attended to, and not special) stand
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
@@ -19,6 +23,13 @@ from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import UNKNOWN, LinearChainCRF
 from .input_features import InputFeatures, token_table
 from .pipeline_bilstm_crf import CUSTOM_PIPELINES
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig",
+    "AutoModel": "modeling_bilstm_crf.BiLSTMCRFModel",
+    "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
+}
+"""Entry of a saved configuration by which the Auto classes find the code, with `trust_remote_code=True`."""
 
 
 @dataclass
@@ -162,11 +173,44 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         getattr(model, model.base_model_prefix, model).features.reset_table(table)
         return model
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """As every model's.
+
+        Raises:
+            OSError: there is no model at this place, or its weights are damaged.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        except SafetensorError as error:
+            raise OSError(
+                f"the weights in {pretrained_model_name_or_path} cannot be read ({error}): model.safetensors is cut off "
+                "or damaged, save or download it again"
+            ) from error
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """As every model's, with the code of all models and of the pipeline.
+
+        Files are written in a folder of their own and then moved into place, so that an interrupted save leaves those
+        of an earlier one whole.
+        """
+        self.config.auto_map = dict(AUTO_MAP)
+        self.config.custom_pipelines = CUSTOM_PIPELINES
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        for interrupted in directory.glob(".saving-*"):
+            shutil.rmtree(interrupted)
+        kwargs.setdefault("repo_id", directory.name)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder:
+            super().save_pretrained(folder, **kwargs)
+            for file in Path(folder).iterdir():
+                file.replace(directory / file.name)
+
 
 class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
     """Input features and BiLSTM layers without a head."""
 
-    _auto_class = "AutoModel"
+    _auto_class = "AutoModel"  # which makes `save_pretrained` copy the code
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__(config)
@@ -257,11 +301,6 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
             output["predictions"] = sequences.back(paths, fill=UNKNOWN)
             output["path_log_probs"] = sequences.back(path_log_probs)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """As every model's, and names the pipeline in the configuration."""
-        self.config.custom_pipelines = CUSTOM_PIPELINES
-        super().save_pretrained(save_directory, **kwargs)
 
 
 def _wants_dict(model: PreTrainedModel, return_dict: bool | None) -> bool:

@@ -57,7 +57,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return [
             {
                 "entity": tag,
-                "score": probabilities[i],
+                "score": float(probabilities[i]),
                 "index": i,
                 "word": text[slice(*offsets[i])] if names[i] == self.tokenizer.unk_token else names[i],
                 "start": offsets[i][0],

@@ -126,6 +126,7 @@ class TaggerTrainingArguments(TrainingArguments):
     load_best_model_at_end: bool = True
     metric_for_best_model: str | None = "f1"
     train_sampling_strategy: str = "group_by_length"
+    dataloader_pin_memory: bool = torch.accelerator.is_available()
     seed: int = 42
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the CRF."})
     embedding_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of embeddings."})

@@ -130,7 +130,6 @@ def main(argv: list[str]) -> None:
         columns=COLUMNS,
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(arguments))
-    trainer.save_model()
     trainer.save_state()
 
     final = trainer.predict(corpora["validation"].inputs, metric_key_prefix="eval")
@@ -141,6 +140,8 @@ def main(argv: list[str]) -> None:
     results |= {f"{split}_sentences": len(dataset) for split, dataset in datasets.items()}
     results |= {"parameters": model.num_parameters(), "seed": arguments.seed}
     if trainer.is_world_process_zero():
+        model.save_pretrained(arguments.output_dir)
+        tokenizer.save_pretrained(arguments.output_dir)
         trainer.save_metrics("all", results, combined=False)
         plot_training(trainer.state.log_history, Path(arguments.output_dir, "training.png"), COLUMNS)
         print_report(results, arguments.output_dir)

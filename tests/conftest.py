@@ -1,0 +1,53 @@
+"""A small tagger over a dozen sentences, which the tests share."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+
+from bilstm_crf_hf import BiLSTMCRFForTokenClassification
+from bilstm_crf_hf.corpora import parse_inline
+from bilstm_crf_hf.tokenization import build_character_tokenizer
+
+LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
+
+SENTENCES = [
+    "<손흥민:PS>은 <1992년 7월 8일:DT> <춘천:LC>에서 태어났다.",
+    "<김연아:PS>는 <지난해:DT> <서울:LC>로 돌아왔다.",
+    "<부산:LC>에는 <3월 1일:DT>에 비가 왔다.",
+    "<봉준호:PS> 감독이 <파리:LC>에 갔다.",
+    "<어제:DT> <춘천:LC>에서 <김연아:PS>를 만났다.",
+    "정말 재미있는 영화였다 ㅋㅋ",
+    "<손흥민:PS>과 <봉준호:PS>는 <서울:LC>에 산다.",
+    "<1443년:DT> <세종대왕:PS>이 글자를 만들었다.",
+]
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    return [parse_inline(sentence)[0] for sentence in SENTENCES]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(texts):
+    return build_character_tokenizer(texts)
+
+
+def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassification:
+    """An untrained tagger whose scores are as uneven as a trained one's."""
+    torch.manual_seed(seed)
+    options = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **(options | names | config)).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(10)
+        for parameter in model.crf.parameters():
+            parameter.uniform_(-1, 1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tagger(tokenizer) -> BiLSTMCRFForTokenClassification:
+    return new_tagger(tokenizer)

@@ -1,0 +1,335 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from clean_process import run_without_package
+from conftest import LABELS, new_tagger
+from safetensors.torch import load_file
+from torchcrf import CRF
+from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
+
+from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFForTokenClassification, BiLSTMCRFModel
+
+
+def spread(output, row: int, width: int) -> list[torch.Tensor]:
+    return [output[key][row, :width] for key in ("logits", "predictions", "path_log_probs")]
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def test_auto_classes_know_the_model_type():
+    config = AutoConfig.for_model("bilstm_crf", vocab_size=50, num_labels=3)
+    assert isinstance(config, BiLSTMCRFConfig)
+    assert isinstance(AutoModel.from_config(config), BiLSTMCRFModel)
+    assert isinstance(AutoModelForTokenClassification.from_config(config), BiLSTMCRFForTokenClassification)
+
+
+def test_the_blogs_model_is_one_configuration_away():
+    """32,000 embeddings of 768, one layer of 128 + 128: the tutorial's numbers, counted by hand."""
+    config = BiLSTMCRFConfig(
+        vocab_size=32000, embedding_size=768, hidden_size=256, ngrams=[], locked_dropout=0.0, word_dropout=0.0
+    )
+    config.num_labels = 13
+    model = BiLSTMCRFForTokenClassification(config)
+    lstm = 2 * 4 * (768 * 128 + 128 * 128 + 128 + 128)
+    assert model.num_parameters() == 32000 * 768 + lstm + 256 * 13 + 13 + 13 * 13 + 13 + 13
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("hidden_size", 255, "even"),
+        ("hidden_size", "256", "hidden_size"),
+        ("num_hidden_layers", 0, "at least 1"),
+        ("word_dropout", 1.0, r"\[0, 1\)"),
+        ("ngrams", [[1, -1]], "first <= last"),
+        ("ngrams", [[0]], "first <= last"),
+    ],
+)
+def test_configuration_refuses(field, value, message):
+    with pytest.raises(Exception, match=message):
+        BiLSTMCRFConfig(**{field: value})
+
+
+# ---------------------------------------------------------------- outputs
+
+
+def test_a_sentence_does_not_depend_on_padding_and_neighbours(tagger, tokenizer, texts):
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        together = tagger(**batch)
+        for row, text in enumerate(texts):
+            alone = tagger(**tokenizer(text, return_tensors="pt"))
+            width = alone.logits.shape[1]
+            for ours, others in zip(spread(alone, 0, width), spread(together, row, width), strict=True):
+                torch.testing.assert_close(ours, others, atol=1e-5, rtol=0)
+
+
+def test_padding_side_and_special_tokens_make_no_difference(tagger, tokenizer, texts):
+    with torch.no_grad():
+        usual = tagger(**tokenizer(texts, padding=True, return_tensors="pt"))
+        bare = tagger(
+            **tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
+        )
+    for row in range(len(texts)):
+        inside = usual.predictions[row] != -100
+        other = bare.predictions[row] != -100
+        assert usual.predictions[row][inside].tolist() == bare.predictions[row][other].tolist()
+        torch.testing.assert_close(usual.logits[row][inside], bare.logits[row][other], atol=1e-5, rtol=0)
+
+
+def test_without_a_mask_padding_is_recognised_by_its_id(tagger, tokenizer, texts):
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(tagger(batch["input_ids"]).logits, tagger(**batch).logits)
+
+
+def test_the_chain_is_what_is_attended_to_and_not_special(tagger, tokenizer, texts):
+    batch = tokenizer(texts, padding=True, return_tensors="pt", return_special_tokens_mask=True)
+    special = batch.pop("special_tokens_mask").bool()
+    predictions = tagger(**batch).predictions
+    assert torch.equal(predictions == -100, special)
+
+
+def test_outputs_equal_torchcrf_on_the_same_emissions(tagger, tokenizer, texts):
+    """Loss and best paths of the whole model against pytorch-crf's, fed with the model's emissions one by one."""
+    reference = CRF(len(LABELS), batch_first=True)
+    reference.load_state_dict(tagger.crf.state_dict())
+    with torch.no_grad():
+        for name in ("start", "end", "transition"):
+            parameter = getattr(reference, "transitions" if name == "transition" else f"{name}_transitions")
+            parameter.masked_fill_(~getattr(tagger.crf, f"{name}_possible"), -1e4)
+    losses = []
+    for text in texts:
+        batch = tokenizer(text, return_tensors="pt")
+        hidden = tagger.bilstm(**batch).last_hidden_state[:, 1:-1]
+        emissions = tagger.classifier(hidden)
+        labels = torch.full(batch["input_ids"].shape, LABELS.index("O"))
+        labels[0, [0, -1]] = -100
+        output = tagger(**batch, labels=labels)
+        assert reference.decode(emissions)[0] == output.predictions[0, 1:-1].tolist()
+        losses.append(-reference(emissions, labels[:, 1:-1]))
+        torch.testing.assert_close(output.loss, losses[-1], rtol=1e-5, atol=1e-5)
+
+
+def test_softmax_of_logits_is_the_posterior(tagger, tokenizer, texts):
+    batch = tokenizer(texts[0], return_tensors="pt")
+    emissions = tagger.classifier(tagger.bilstm(**batch).last_hidden_state[:, 1:-1]).transpose(0, 1)
+    expected = tagger.crf.marginals(emissions)[:, 0]
+    torch.testing.assert_close(tagger(**batch).logits[0, 1:-1].softmax(-1), expected, atol=1e-6, rtol=0)
+
+
+def test_unknown_labels_are_summed_over(tagger, tokenizer, texts):
+    """P(first tag known) is the sum over the labels of the second: no hole in the chain, no constant added."""
+    batch = tokenizer("서울", return_tensors="pt")
+    labels = torch.full((len(LABELS), 4), -100)
+    labels[:, 1], labels[:, 2] = LABELS.index("B-LC"), torch.arange(len(LABELS))
+    each = [tagger(**batch, labels=row[None]).loss for row in labels]
+    total = torch.stack(each).neg().logsumexp(0)
+    labels[0, 2] = -100
+    torch.testing.assert_close(-tagger(**batch, labels=labels[:1]).loss, total, atol=1e-5, rtol=1e-5)
+
+
+def test_sentences_without_a_token(tagger, tokenizer):
+    batch = tokenizer(["", "서울", "   "], padding=True, return_tensors="pt")
+    labels = torch.full(batch["input_ids"].shape, -100)
+    output = tagger(**batch, labels=labels)
+    assert output.loss.item() == pytest.approx(0, abs=1e-6)
+    assert (output.predictions[[0, 2]] == -100).all()
+    assert not output.logits[[0, 2]].any()
+
+
+def test_tuples_on_demand(tagger, tokenizer, texts):
+    batch = tokenizer(texts[0], return_tensors="pt")
+    logits, predictions, _ = tagger(**batch, return_dict=False)
+    assert torch.equal(predictions, tagger(**batch).predictions)
+    assert logits.shape == (*predictions.shape, len(LABELS))
+
+
+def test_layers_equal_packed_lstms(tokenizer, texts):
+    """The hidden states of two layers against torch's own packed bidirectional LSTM with the same weights."""
+    model = new_tagger(tokenizer, num_hidden_layers=2).bilstm
+    batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+    sequences = model.sequences(**batch)
+    x = model.features(sequences.front(batch["input_ids"]), sequences.inside)
+    for layer in model.layers:
+        reference = torch.nn.LSTM(x.shape[-1], 12, bidirectional=True)
+        state = {f"{name}": value for name, value in layer.forward_lstm.state_dict().items()}
+        state |= {f"{name}_reverse": value for name, value in layer.backward_lstm.state_dict().items()}
+        reference.load_state_dict(state)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x, sequences.lengths, enforce_sorted=False)
+        x, _ = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0])
+    hidden = model(**batch).last_hidden_state.transpose(0, 1)
+    torch.testing.assert_close(hidden, x * sequences.inside[..., None], atol=1e-5, rtol=1e-4)
+
+
+def test_autocast_and_half_precision_stay_close(tokenizer, texts):
+    model = new_tagger(tokenizer).train()
+    model.config.word_dropout = 0.0
+    model.bilstm.locked_dropout.p = 0.0
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    labels = torch.where(model.bilstm.sequences(**batch).chosen, LABELS.index("O"), -100)
+    exact = model(**batch, labels=labels).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(**batch, labels=labels).loss
+    mixed.backward()
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(exact.item(), rel=0.02)
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert model.to(torch.bfloat16)(**batch, labels=labels).loss.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+# ---------------------------------------------------------------- initialisation, saving, loading
+
+
+def test_fresh_weights(tokenizer):
+    model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, num_labels=3)
+    for layer in model.bilstm.layers:
+        for lstm in (layer.forward_lstm, layer.backward_lstm):
+            forget = (lstm.bias_ih_l0 + lstm.bias_hh_l0).view(4, -1)
+            assert torch.equal(forget, torch.tensor([0.0, 1.0, 0.0, 0.0])[:, None].expand_as(forget))
+            square = lstm.weight_hh_l0[: lstm.hidden_size]
+            assert square.abs().max() > 0
+    assert model.crf.transitions.abs().max() <= 0.1
+
+
+def test_saved_and_loaded_model_is_the_same(tagger, tokenizer, texts, tmp_path):
+    tagger.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    assert type(loaded) is BiLSTMCRFForTokenClassification
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    for ours, theirs in zip(tagger(**batch).to_tuple(), loaded(**batch).to_tuple(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl")] == []
+
+
+def test_new_label_set_on_a_trained_model(tagger, tmp_path):
+    """The head that the checkpoint lacks is initialised, its constraints follow the new labels."""
+    tagger.save_pretrained(tmp_path)
+    names = {0: "B-OG", 1: "I-OG", 2: "O"}
+    model = AutoModelForTokenClassification.from_pretrained(
+        tmp_path, id2label=names, label2id={v: k for k, v in names.items()}, ignore_mismatched_sizes=True
+    )
+    assert model.crf.transitions.abs().max() <= 0.1
+    assert model.crf.transition_possible.tolist() == [[True] * 3, [True] * 3, [True, False, True]]
+    assert model.classifier.weight.isfinite().all()
+    assert torch.equal(model.bilstm.features.token_table, tagger.bilstm.features.token_table)
+
+
+def test_the_body_loads_without_its_head(tagger, tokenizer, texts, tmp_path):
+    tagger.save_pretrained(tmp_path)
+    batch = tokenizer(texts[0], return_tensors="pt")
+    body = AutoModel.from_pretrained(tmp_path)
+    assert torch.equal(body(**batch).last_hidden_state, tagger.bilstm(**batch).last_hidden_state)
+
+
+def test_embeddings_can_be_resized(tokenizer):
+    model = new_tagger(tokenizer)
+    size = model.config.vocab_size
+    model.resize_token_embeddings(size + 3)
+    assert model.get_input_embeddings().num_embeddings == size + 3
+
+
+def test_exported_folder_works_without_the_package(tagger, tokenizer, texts, tmp_path):
+    export = tmp_path / "export"
+    tagger.save_pretrained(export)
+    tokenizer.save_pretrained(export)
+    found = run_without_package(
+        f"""
+        import json, torch
+        from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification, AutoTokenizer
+        tokenizer = AutoTokenizer.from_pretrained({str(export)!r}, trust_remote_code=False)
+        model = AutoModelForTokenClassification.from_pretrained({str(export)!r}, trust_remote_code=True)
+        body = AutoModel.from_pretrained({str(export)!r}, trust_remote_code=True)
+        batch = tokenizer({texts!r}, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            output, hidden = model(**batch), body(**batch).last_hidden_state
+        model.save_pretrained("again")
+        again = AutoModelForTokenClassification.from_pretrained("./again", trust_remote_code=True)
+        assert torch.equal(again(**batch).logits, output.logits)
+        print(json.dumps([type(body).__name__, output.logits.tolist(), output.predictions.tolist(), hidden.tolist()]))
+        """,
+        tmp_path,
+    )
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected, hidden = tagger(**batch), tagger.bilstm(**batch).last_hidden_state
+    assert found[0] == "BiLSTMCRFModel"
+    torch.testing.assert_close(torch.tensor(found[1]), expected.logits, atol=1e-6, rtol=0)
+    assert found[2] == expected.predictions.tolist()
+    torch.testing.assert_close(torch.tensor(found[3]), hidden, atol=1e-6, rtol=0)
+
+
+def test_missing_pytorch_crf_is_called_by_its_name(tagger, tmp_path):
+    tagger.save_pretrained(tmp_path / "export")
+    message = run_without_package(
+        f"""
+        import json, sys
+        sys.modules["torchcrf"] = None
+        from transformers import AutoModelForTokenClassification
+        try:
+            AutoModelForTokenClassification.from_pretrained({str(tmp_path / "export")!r}, trust_remote_code=True)
+        except ImportError as error:
+            print(json.dumps(str(error)))
+        """,
+        tmp_path,
+    )
+    assert "pip install pytorch-crf" in message
+
+
+# ---------------------------------------------------------------- broken and interrupted
+
+
+def test_truncated_weights_are_an_error(tagger, tmp_path):
+    tagger.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(OSError, match=rf"{tmp_path}.*model.safetensors is cut off"):
+        AutoModelForTokenClassification.from_pretrained(tmp_path)
+
+
+def test_a_folder_that_is_no_model_is_an_error(tmp_path):
+    with pytest.raises((OSError, ValueError), match="config.json"):
+        AutoModelForTokenClassification.from_pretrained(tmp_path)
+
+
+def test_save_killed_half_way_leaves_the_earlier_model_whole(tagger, tokenizer, tmp_path):
+    """A second process begins to save other weights into the folder and is killed while it writes them."""
+    tagger.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code = f"""
+        import os, signal
+        import transformers.modeling_utils as utils
+        from bilstm_crf_hf import BiLSTMCRFForTokenClassification
+        model = BiLSTMCRFForTokenClassification.from_pretrained({str(tmp_path)!r})
+        model.classifier.weight.data.zero_()
+        write = utils.safe_save_file
+        def write_half(tensors, filename, **kwargs):
+            write(tensors, filename, **kwargs)
+            os.truncate(filename, os.path.getsize(filename) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        utils.safe_save_file = write_half
+        model.save_pretrained({str(tmp_path)!r})
+    """
+    process = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=False)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    tagger.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+    assert load_file(tmp_path / "model.safetensors").keys() == tagger.state_dict().keys()
+
+
+def test_failed_save_leaves_nothing_behind(tagger, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        tagger.save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,179 @@
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from clean_process import run_without_package
+from conftest import LABELS, new_tagger
+from datasets import Dataset
+from transformers import TokenClassificationPipeline, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, render_entities
+from bilstm_crf_hf.alignment import spans_from_tags
+
+
+@pytest.fixture
+def pipe(tagger, tokenizer):
+    return pipeline(
+        "token-classification", model=tagger, tokenizer=tokenizer, pipeline_class=BiLSTMCRFTokenClassificationPipeline
+    )
+
+
+def test_saved_folder_brings_its_pipeline_along(tagger, tokenizer, texts, pipe, tmp_path):
+    tagger.save_pretrained(tmp_path / "export")
+    tokenizer.save_pretrained(tmp_path / "export")
+    found = run_without_package(
+        f"""
+        import json
+        from transformers import pipeline
+        ours = pipeline("token-classification", model="./export", trust_remote_code=True)
+        alias = pipeline("ner", model="./export", trust_remote_code=True, aggregation_strategy="simple")
+        names = [type(ours).__name__, type(alias).__name__]
+        print(json.dumps([*names, ours({texts!r}), len(alias({texts[0]!r}))]))
+        """,
+        tmp_path,
+    )
+    assert found[0] == "BiLSTMCRFTokenClassificationPipeline"
+    assert found[1] == "TokenClassificationPipeline"
+    assert found[3] > 0
+    for ours, theirs in zip(found[2], pipe(texts), strict=True):
+        assert [e | {"score": 0} for e in ours] == [e | {"score": 0} for e in theirs]
+        assert [e["score"] for e in ours] == pytest.approx([e["score"] for e in theirs], abs=1e-6)
+
+
+def test_entities_are_those_of_the_best_path(pipe, tagger, tokenizer, texts):
+    for text in texts:
+        predictions = tagger(**tokenizer(text, return_tensors="pt")).predictions[0, 1:-1]
+        offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        expected = [
+            (offsets[start][0], offsets[end - 1][1], label)
+            for start, end, label in spans_from_tags(LABELS[i] for i in predictions)
+        ]
+        assert [(e["start"], e["end"], e["entity_group"]) for e in pipe(text)] == expected
+        assert all(e["word"] == text[e["start"] : e["end"]] for e in pipe(text))
+
+
+def test_score_is_the_probability_of_exactly_this_entity(pipe, tagger, tokenizer):
+    """Against the sum over all paths of a four-character text, by brute force in float64."""
+    text = "서울에서"
+    batch = tokenizer(text, return_tensors="pt")
+    emissions = tagger.classifier(tagger.bilstm(**batch).last_hidden_state[0, 1:-1]).double()
+    crf = tagger.crf.double()
+    weights: dict[tuple, float] = {}
+    for path in itertools.product(range(len(LABELS)), repeat=4):
+        possible = crf.start_possible[path[0]] and all(
+            crf.transition_possible[a, b] for a, b in itertools.pairwise(path)
+        )
+        if possible:
+            score = crf.start_transitions[path[0]] + crf.end_transitions[path[-1]]
+            score += sum(emissions[t, tag] for t, tag in enumerate(path))
+            score += sum(crf.transitions[a, b] for a, b in itertools.pairwise(path))
+            weights[path] = math.exp(score.item())
+    crf.float()
+    total = sum(weights.values())
+    entities = pipe(text)
+    assert entities
+    for entity in entities:
+        span = (entity["start"], entity["end"], entity["entity_group"])
+        holding = sum(w for path, w in weights.items() if span in spans_from_tags(LABELS[i] for i in path))
+        assert entity["score"] == pytest.approx(holding / total, rel=1e-4)
+
+
+def test_tokens_with_strategy_none_carry_the_tags_of_the_best_path(pipe, tagger, tokenizer, texts):
+    batch = tokenizer(texts[0], return_tensors="pt")
+    output = tagger(**batch)
+    tokens = pipe(texts[0], aggregation_strategy="none", ignore_labels=[])
+    assert [LABELS.index(t["entity"]) for t in tokens] == output.predictions[0, 1:-1].tolist()
+    marginals = output.logits.softmax(-1)[0]
+    assert [t["score"] for t in tokens] == pytest.approx(
+        [marginals[t["index"], LABELS.index(t["entity"])].item() for t in tokens], rel=1e-5
+    )
+    assert [t["word"].removeprefix("##") for t in tokens] == [c for c in texts[0] if c != " "]
+
+
+@pytest.mark.parametrize("strategy", ["first", "average", "max"])
+def test_word_strategies_are_the_stock_pipelines(pipe, tagger, tokenizer, texts, strategy):
+    tagger.config.custom_pipelines = {}  # an earlier save names ours
+    stock = TokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
+    assert pipe(texts, aggregation_strategy=strategy) == stock(texts, aggregation_strategy=strategy)
+
+
+def test_ignored_labels_may_be_kept(pipe, texts):
+    groups = pipe(texts[0], ignore_labels=[])
+    covered = {i for g in groups for i in range(g["start"], g["end"])}
+    assert {i for i, c in enumerate(texts[0]) if c != " "} <= covered
+    assert [g for g in groups if g["entity_group"] != "O"] == pipe(texts[0])
+    assert not [g for g in pipe(texts, ignore_labels=["O", "PS"]) for g in g if g["entity_group"] == "PS"]
+
+
+def test_batches_lists_and_data_sets_give_the_same(pipe, texts):
+    one_by_one = [pipe(text) for text in texts]
+    column = KeyDataset(Dataset.from_dict({"text": texts}), "text")
+    for found in (pipe(texts), pipe(texts, batch_size=3), list(pipe(column, batch_size=4))):
+        for ours, theirs in zip(found, one_by_one, strict=True):
+            assert [e | {"score": 0} for e in ours] == [e | {"score": 0} for e in theirs]
+            assert [e["score"] for e in ours] == pytest.approx([e["score"] for e in theirs], abs=1e-5)
+
+
+def test_empty_texts_have_no_entities(pipe):
+    assert pipe("") == []
+    assert pipe(["", "  ", "\n"]) == [[], [], []]
+
+
+def test_long_texts_are_not_cut(tagger, tokenizer, texts, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    short = type(tokenizer).from_pretrained(tmp_path, model_max_length=24)
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=short)
+    text = " ".join(texts * 5)
+    tokens = pipe(text, aggregation_strategy="none", ignore_labels=[])
+    assert len(tokens) == sum(not c.isspace() for c in text)
+    whole = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)(text)
+    assert pipe(text) == whole
+
+
+def test_stride_covers_the_whole_text_in_windows(tagger, tokenizer, texts, tmp_path):
+    """With windows, every part of the text is read, entities keep to the text and do not overlap."""
+    tokenizer.save_pretrained(tmp_path)
+    short = type(tokenizer).from_pretrained(tmp_path, model_max_length=24)
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=short)
+    text = " ".join(texts * 5)
+    found = pipe(text, stride=8)
+    assert max(e["end"] for e in found) > len(text) - 30
+    assert all(a["end"] <= b["start"] for a, b in itertools.pairwise(found))
+    assert all(e["word"] == text[e["start"] : e["end"]] for e in found)
+    with pytest.raises(ValueError, match="stride"):
+        pipe(text, stride=24)
+
+
+def test_words_instead_of_a_text(pipe):
+    words = ["김연아는", "지난해", "서울로", "돌아왔다."]
+    assert pipe(words, is_split_into_words=True) == [pipe(" ".join(words))]  # nested, as the stock pipeline has it
+
+
+def test_result_renders_as_inline_marks():
+    text = "손흥민은 1992년 7월 8일 춘천에서 태어났다."
+    entities = [
+        {"entity_group": "PS", "start": 0, "end": 3},
+        {"entity_group": "DT", "start": 5, "end": 16},
+        {"entity_group": "LC", "start": 17, "end": 19},
+    ]
+    assert render_entities(text, entities) == "<손흥민:PS>은 <1992년 7월 8일:DT> <춘천:LC>에서 태어났다."
+
+
+def test_results_are_plain_json(pipe, texts):
+    assert json.loads(json.dumps(pipe(texts))) == pipe(texts)
+    assert json.dumps(pipe(texts[0], aggregation_strategy="none"))
+
+
+def test_bieos_labels(tokenizer, texts):
+    labels = ["B-PS", "I-PS", "E-PS", "S-PS", "O"]
+    model = new_tagger(tokenizer, id2label=dict(enumerate(labels)), label2id={x: i for i, x in enumerate(labels)})
+    found = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)(texts)
+    assert {e["entity_group"] for row in found for e in row} == {"PS"}
+    assert all(0 < e["score"] <= 1 + 1e-6 for row in found for e in row)
+    with torch.no_grad():
+        paths = model(**tokenizer(texts, padding=True, return_tensors="pt")).predictions
+    for path in paths:
+        spans_from_tags((labels[i] for i in path if i != -100), strict=True)

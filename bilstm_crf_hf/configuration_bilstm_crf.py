@@ -36,7 +36,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     vocab_size: int = 32000
     embedding_size: int = 128
     ngrams: list[list[int]] | None = None
-    ngram_buckets: int = 65536
+    ngram_buckets: int = 131072
     ngram_embedding_size: int = 64
     jamo_embedding_size: int = 0
     hidden_size: int = 384

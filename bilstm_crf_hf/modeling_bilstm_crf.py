@@ -184,8 +184,8 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
             raise OSError(
-                f"the weights in {pretrained_model_name_or_path} cannot be read ({error}): model.safetensors is cut off "
-                "or damaged, save or download it again"
+                f"the weights in {pretrained_model_name_or_path} cannot be read ({error}): "
+                "model.safetensors is cut off or damaged, save or download it again"
             ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:

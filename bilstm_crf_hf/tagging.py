@@ -93,7 +93,7 @@ class EncodedCorpus:
         windows: list[list[tuple[int, int, list[Span]]]] = [[] for _ in self.texts]
         for row, sentence in enumerate(self.sentence_of):
             offsets, special = self.offsets[row], self.special[row]
-            tags = [None if s else self.labels[p] for s, p in zip(special, predictions[row])]
+            tags = [None if s or p == IGNORED else self.labels[p] for s, p in zip(special, predictions[row])]
             spans = spans_from_token_tags(self.texts[sentence], offsets, tags)
             covered = [pair for pair, s in zip(offsets, special, strict=True) if not s]
             if covered:
@@ -118,10 +118,11 @@ class EncodedCorpus:
         def compute(prediction: EvalPrediction) -> dict[str, float]:
             predicted = self.character_tags(self.decode(prediction.predictions))
             scores = metric.compute(predictions=predicted, references=gold, labels=labels)
-            known = prediction.label_ids != IGNORED
+            gold_ids, predicted_ids = prediction.label_ids, prediction.predictions
+            known = (gold_ids != IGNORED) & (predicted_ids != IGNORED)
             rows = [
                 [[self.labels[i] for i in row[mask]] for row, mask in zip(ids, known, strict=True)]
-                for ids in (prediction.label_ids, prediction.predictions[:, : known.shape[1]])
+                for ids in (gold_ids, predicted_ids)
             ]
             return scores | {"token_f1": float(f1_score(*rows))}
 

@@ -251,7 +251,8 @@ class TaggerTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(dataset)
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        # All that one update sees, so that neither accumulation nor the number of processes changes the order.
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return EpochLengthGroupedSampler(batch_size, [len(ids) for ids in dataset["input_ids"]], seed)
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import BertProcessing
 from transformers import DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerFast
 
-from bilstm_crf_hf.alignment import Span
+from bilstm_crf_hf.alignment import Span, scheme_of
 from bilstm_crf_hf.corpora import parse_inline
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
 from bilstm_crf_hf.tokenization import build_character_tokenizer
@@ -45,9 +45,11 @@ def characters():
 
 @pytest.fixture(scope="module")
 def wordpiece():
-    """Entities begin and end inside `통신부는`, `손흥`, `민을` and `민은`, and nowhere else."""
-    words = "[PAD] [UNK] [CLS] [SEP] 대한 ##민국 과학 ##기술 ##정보 ##통신부는 1992 ##년 7 ##월 8 ##일 강원 ##도 춘천 ##에서"
-    words += " 손흥 ##민을 ##민은 만났다 비가 온다 서울 ##부산 날씨 ##가 좋아 ##서 멀리 ##까지 걸었다 태어 ##났다 ."
+    """Entities begin and end inside `통신부는`, `민을` and `민은`, and nowhere else."""
+    words = "[PAD] [UNK] [CLS] [SEP] 대한 ##민국 과학 ##기술 ##정보 ##통신부는 1992 ##년 7 ##월 8 ##일 강원 ##도 춘천"
+    words += (
+        " ##에서 손흥 ##민을 ##민은 만났다 비가 온다 서울 ##부산 날씨 ##가 좋아 ##서 멀리 ##까지 걸었다 태어 ##났다 ."
+    )
     vocabulary = {word: i for i, word in enumerate(words.split())}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -79,6 +81,9 @@ def dataset_of(rows, names=BIO):
     return Dataset.from_dict({"text": [text for text, _ in rows], "tags": ids}, features=features)
 
 
+SENTENCES = dataset_of(ROWS)
+
+
 def expressible(tokenizer, text, spans):
     """What tokens can say of `spans`: each entity is the tokens whose first character it holds."""
     kept = []
@@ -95,7 +100,7 @@ def visible_tags(text, spans):
     tags = {i: "O" for i, character in enumerate(text) if not character.isspace()}
     for start, end, label in spans:
         inside = [i for i in range(start, end) if i in tags]
-        tags |= {i: f"I-{label}" for i in inside} | {inside[0]: f"B-{label}"}
+        tags |= dict.fromkeys(inside, f"I-{label}") | {inside[0]: f"B-{label}"}
     return list(tags.values())
 
 
@@ -132,12 +137,12 @@ def test_labels_follow_the_scheme_and_the_order_of_the_models_labels(characters)
 
 @pytest.mark.parametrize("max_length", [8, 20, None])
 def test_rows_are_in_order_of_length_and_entities_in_order_of_the_data_set(characters, max_length):
-    corpus = EncodedCorpus(dataset_of(ROWS), characters, BIO, max_length, stride=4)
+    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=4)
     lengths = [len(ids) for ids in corpus.inputs["input_ids"]]
     assert lengths == sorted(lengths)
     assert max(lengths) <= (max_length or 512)
     assert corpus.texts == TEXTS
-    assert [[span.label for span in spans][:1] for spans in corpus.decode(corpus.inputs["labels"])] == [
+    assert [[span.label for span in spans][:1] for spans in corpus.decode(corpus.inputs["labels"][:])] == [
         ["OG"],
         [],
         ["LC"],
@@ -147,7 +152,7 @@ def test_rows_are_in_order_of_length_and_entities_in_order_of_the_data_set(chara
 
 
 def test_bert_tokenizers_give_no_token_types(wordpiece):
-    assert "token_type_ids" not in EncodedCorpus(dataset_of(ROWS), wordpiece, BIO).inputs.column_names
+    assert "token_type_ids" not in EncodedCorpus(SENTENCES, wordpiece, BIO).inputs.column_names
 
 
 def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
@@ -155,93 +160,96 @@ def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
     rows = [("나는 서울 에", [Span(2, 6, "LC")]), ("서울 에", [Span(2, 3, "LC")])]
     corpus = EncodedCorpus(dataset_of(rows), characters, BIO)
     assert corpus.spans == [[Span(3, 5, "LC")], []]
-    assert corpus.decode(corpus.inputs["labels"]) == corpus.spans
+    assert corpus.decode(corpus.inputs["labels"][:]) == corpus.spans
 
 
 # Windows
 
 
-@pytest.mark.parametrize("labels", [BIO, BIOES], ids=["BIO", "BIOES"])
-@pytest.mark.parametrize("stride", [1, 2, 5, 20])
+@pytest.mark.parametrize(
+    ("labels", "stride"),
+    [(BIO, 1), (BIO, 2), (BIO, 7), (BIO, 20), (BIOES, 2), (BIOES, 7)],
+    ids=lambda value: None if isinstance(value, int) else scheme_of(value),
+)
 def test_gold_labels_in_windows_of_any_length_give_the_gold_entities_back(characters, labels, stride):
     for max_length in limits(characters, stride):
-        corpus = EncodedCorpus(dataset_of(ROWS), characters, labels, max_length, stride)
-        assert corpus.decode(corpus.inputs["labels"]) == GOLD, max_length
+        corpus = EncodedCorpus(SENTENCES, characters, labels, max_length, stride)
+        assert corpus.decode(corpus.inputs["labels"][:]) == GOLD, max_length
 
 
-@pytest.mark.parametrize("stride", [1, 2, 5])
+@pytest.mark.parametrize("stride", [1, 4])
 def test_gold_labels_of_wordpiece_tokens_give_what_tokens_can_express(wordpiece, stride):
     expected = [expressible(wordpiece, *row) for row in ROWS]
     assert expected != GOLD
     for max_length in limits(wordpiece, stride):
-        corpus = EncodedCorpus(dataset_of(ROWS), wordpiece, BIO, max_length, stride)
-        assert corpus.decode(corpus.inputs["labels"]) == expected, max_length
+        corpus = EncodedCorpus(SENTENCES, wordpiece, BIO, max_length, stride)
+        assert corpus.decode(corpus.inputs["labels"][:]) == expected, max_length
 
 
-@pytest.mark.parametrize("stride", [1, 2, 5])
+@pytest.mark.parametrize("stride", [4, 9])
 def test_gold_labels_of_sentencepiece_tokens_give_the_gold_entities_back(sentencepiece, stride):
     """A lone `▁` stands for no character: its label is unknown, -100, though it is no special token."""
     for max_length in limits(sentencepiece, stride):
-        corpus = EncodedCorpus(dataset_of(ROWS), sentencepiece, BIO, max_length, stride)
-        assert corpus.decode(corpus.inputs["labels"]) == GOLD, max_length
+        corpus = EncodedCorpus(SENTENCES, sentencepiece, BIO, max_length, stride)
+        assert corpus.decode(corpus.inputs["labels"][:]) == GOLD, max_length
 
 
 def test_an_entity_across_the_border_of_windows_is_one(characters):
-    rows = [("나는 강원도 춘천시에 갔다", [Span(3, 10, "LC")])]
+    rows = [("비가 강원도 춘천에서 온다", [Span(3, 9, "LC")])]
     corpus = EncodedCorpus(dataset_of(rows), characters, BIO, max_length=8, stride=4)
-    windows = ["나는강원도춘", "강원도춘천시", "도춘천시에갔", "천시에갔다"]
+    windows = ["비가강원도춘", "강원도춘천에", "도춘천에서온", "천에서온다"]
     decoded = {"".join(characters.convert_ids_to_tokens(ids)[1:-1]) for ids in corpus.inputs["input_ids"]}
     assert {window.replace("##", "") for window in decoded} == set(windows)
-    assert corpus.decode(corpus.inputs["labels"]) == [[Span(3, 10, "LC")]]
+    assert corpus.decode(corpus.inputs["labels"][:]) == [[Span(3, 9, "LC")]]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_windows_may_be_counted_from_either_end(side):
     tokenizer = build_character_tokenizer(TEXTS)
     tokenizer.truncation_side = side
-    corpus = EncodedCorpus(dataset_of(ROWS), tokenizer, BIO, max_length=24, stride=16)
+    corpus = EncodedCorpus(SENTENCES, tokenizer, BIO, max_length=24, stride=16)
     assert corpus.split_sentences == 1
-    assert corpus.decode(corpus.inputs["labels"]) == GOLD
+    assert corpus.decode(corpus.inputs["labels"][:]) == GOLD
 
 
 @pytest.mark.parametrize("max_length", [7, 10, 16])
 def test_no_window_begins_inside_an_entity(characters, max_length):
-    corpus = EncodedCorpus(dataset_of(ROWS), characters, BIO, max_length, stride=3)
-    assert not any(BIO[labels[1]].startswith("I-") for labels in corpus.inputs["labels"])
+    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=3)
+    assert not any(BIO[labels[1]].startswith("I-") for labels in corpus.inputs["labels"][:])
 
 
-@pytest.mark.parametrize(("max_length", "split"), [(8, 4), (14, 3), (18, 1), (60, 0), (None, 0)])
+@pytest.mark.parametrize(("max_length", "split"), [(6, 4), (8, 3), (18, 1), (60, 0), (None, 0)])
 def test_split_sentences_counts_sentences_and_not_windows(characters, max_length, split):
     lengths = [len(ids) for ids in characters(TEXTS)["input_ids"]]
     assert split == sum(length > (max_length or 512) for length in lengths)
-    assert EncodedCorpus(dataset_of(ROWS), characters, BIO, max_length, stride=2).split_sentences == split
+    assert EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=2).split_sentences == split
 
 
 def test_the_default_limit_is_the_tokenizers():
     tokenizer = build_character_tokenizer(TEXTS, model_max_length=12)
-    corpus = EncodedCorpus(dataset_of(ROWS), tokenizer, BIO, stride=8)
+    corpus = EncodedCorpus(SENTENCES, tokenizer, BIO, stride=8)
     assert max(len(ids) for ids in corpus.inputs["input_ids"]) == 12
     assert corpus.split_sentences == 3
 
 
 def test_a_tokenizer_without_a_limit_splits_nothing(wordpiece):
     assert wordpiece.model_max_length > 2**31
-    assert EncodedCorpus(dataset_of(ROWS), wordpiece, BIO).split_sentences == 0
+    assert EncodedCorpus(SENTENCES, wordpiece, BIO).split_sentences == 0
 
 
 # Decoding
 
 
 def test_predictions_may_be_padded(characters):
-    corpus = EncodedCorpus(dataset_of(ROWS), characters, BIO, max_length=20, stride=18 - 1)
+    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length=20, stride=17)
     batch = DataCollatorForTokenClassification(characters)(corpus.inputs.to_list())
     assert batch["labels"].shape[1] == 20
-    assert corpus.decode(rectangle(batch["labels"].tolist(), width=25)) == corpus.decode(corpus.inputs["labels"])
+    assert corpus.decode(rectangle(batch["labels"].tolist(), width=25)) == corpus.decode(corpus.inputs["labels"][:])
 
 
 def test_sentences_without_an_entity_or_without_anything_visible_have_none(characters):
     corpus = EncodedCorpus(dataset_of([("비가 온다", []), ("   ", []), ("", [])]), characters, BIO)
-    assert corpus.decode(corpus.inputs["labels"]) == [[], [], []]
+    assert corpus.decode(corpus.inputs["labels"][:]) == [[], [], []]
     assert corpus.character_tags(corpus.spans) == [["O"] * 4, [], []]
 
 
@@ -263,7 +271,7 @@ def test_the_name_of_a_special_token_in_a_text_is_no_part_of_the_sequence(charac
 
 
 def test_character_tags_leave_white_space_out(characters):
-    corpus = EncodedCorpus(dataset_of(ROWS), characters, BIO)
+    corpus = EncodedCorpus(SENTENCES, characters, BIO)
     assert corpus.character_tags(GOLD) == [visible_tags(*row) for row in ROWS]
     assert corpus.character_tags(GOLD)[2] == ["B-LC", "I-LC", "B-LC", "I-LC"]
 
@@ -276,32 +284,32 @@ def test_a_slow_tokenizer_is_an_error():
         is_fast = False
 
     with pytest.raises(ValueError, match="SlowTokenizer gives no offsets.*fast tokenizer"):
-        EncodedCorpus(dataset_of(ROWS), SlowTokenizer(), BIO)
+        EncodedCorpus(SENTENCES, SlowTokenizer(), BIO)
 
 
 def test_entity_types_that_the_model_does_not_know_are_an_error_that_names_them(characters):
     labels = ["B-PS", "I-PS", "B-DT", "I-DT", "O"]
     with pytest.raises(ValueError, match=re.escape(f"no label for B-LC, B-OG; its labels are {', '.join(labels)}")):
-        EncodedCorpus(dataset_of(ROWS), characters, labels)
+        EncodedCorpus(SENTENCES, characters, labels)
 
 
 @pytest.mark.parametrize("missing", ["I-PS", "O"])
 def test_any_other_label_that_the_model_does_not_know_is_an_error_too(characters, missing):
     with pytest.raises(ValueError, match=f"no label for {missing}"):
-        EncodedCorpus(dataset_of(ROWS), characters, [label for label in BIO if label != missing])
+        EncodedCorpus(SENTENCES, characters, [label for label in BIO if label != missing])
 
 
 def test_a_type_that_no_sentence_has_may_be_unknown_to_the_model(characters):
     rows = [("서울에", [Span(0, 2, "LC")])]
     corpus = EncodedCorpus(dataset_of(rows, names=BIO), characters, ["O", "B-LC", "I-LC"])
-    assert corpus.decode(corpus.inputs["labels"]) == [[Span(0, 2, "LC")]]
+    assert corpus.decode(corpus.inputs["labels"][:]) == [[Span(0, 2, "LC")]]
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(10, 8), (10, 9), (2, 0)])
 def test_a_stride_that_leaves_no_room_for_new_tokens_is_an_error(characters, max_length, stride):
     with pytest.raises(ValueError, match=f"stride of {stride} tokens leaves windows of {max_length} no room"):
-        EncodedCorpus(dataset_of(ROWS), characters, BIO, max_length, stride)
-    assert len(EncodedCorpus(dataset_of(ROWS), characters, BIO, stride + 3, stride).inputs) > len(ROWS)
+        EncodedCorpus(SENTENCES, characters, BIO, max_length, stride)
+    assert len(EncodedCorpus(SENTENCES, characters, BIO, stride + 3, stride).inputs) > len(ROWS)
 
 
 # Scores
@@ -327,9 +335,9 @@ def guesses(rng):
 def test_scores_are_those_of_seqeval_and_sklearn_on_characters(request, name, labels, seed):
     tokenizer = request.getfixturevalue(name)
     guessed = guesses(random.Random(seed))
-    corpus = EncodedCorpus(dataset_of(ROWS), tokenizer, labels)
+    corpus = EncodedCorpus(SENTENCES, tokenizer, labels)
     predicting = EncodedCorpus(dataset_of(list(zip(TEXTS, guessed))), tokenizer, labels)
-    gold_ids, ids = corpus.inputs["labels"], predicting.inputs["labels"]
+    gold_ids, ids = corpus.inputs["labels"][:], predicting.inputs["labels"][:]
     scores = corpus.scorer()(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids)))
 
     gold = [visible_tags(*row) for row in ROWS]
@@ -360,15 +368,15 @@ def test_scores_do_not_depend_on_how_sentences_are_split(characters):
         corpora = [
             EncodedCorpus(dataset_of(list(zip(TEXTS, s))), characters, BIO, max_length, 16) for s in (GOLD, guessed)
         ]
-        gold, predicted = (rectangle(corpus.inputs["labels"]) for corpus in corpora)
+        gold, predicted = (rectangle(corpus.inputs["labels"][:]) for corpus in corpora)
         scores.append(corpora[0].scorer()(EvalPrediction(predictions=predicted, label_ids=gold)))
         del scores[-1]["token_f1"]  # counts the tokens in an overlap twice
     assert scores[0] == scores[1]
 
 
 def test_scores_see_that_entities_end_inside_tokens_and_token_f1_does_not(wordpiece):
-    corpus = EncodedCorpus(dataset_of(ROWS), wordpiece, BIO)
-    labels = rectangle(corpus.inputs["labels"])
+    corpus = EncodedCorpus(SENTENCES, wordpiece, BIO)
+    labels = rectangle(corpus.inputs["labels"][:])
     scores = corpus.scorer()(EvalPrediction(predictions=labels, label_ids=labels))
     right = sum(a == b for text, spans in ROWS for a, b in zip(spans, expressible(wordpiece, text, spans)))
     assert scores["token_f1"] == 1
@@ -376,10 +384,20 @@ def test_scores_see_that_entities_end_inside_tokens_and_token_f1_does_not(wordpi
     assert scores["f1"] < 1
 
 
+def test_inside_labels_that_continue_nothing_are_wrong_in_strict_scores_and_right_in_default_ones(characters):
+    """A model without constraints may predict them; `TaggingMetric` and klue_baseline tell them from an entity."""
+    corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), characters, BIO)
+    labels = rectangle(corpus.inputs["labels"][:])
+    predictions = np.where(labels == BIO.index("B-LC"), BIO.index("I-LC"), labels)
+    scores = corpus.scorer()(EvalPrediction(predictions=predictions, label_ids=labels))
+    assert scores["default_f1"] == scores["token_f1"] == 1
+    assert scores["f1"] == 0
+
+
 def test_a_type_that_occurs_on_neither_side_counts_as_right_in_the_character_f1(characters):
     """As in klue_baseline, whose macro average is over all labels of the model."""
     corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), characters, BIO)
-    labels = rectangle(corpus.inputs["labels"])
+    labels = rectangle(corpus.inputs["labels"][:])
     nothing = np.where(labels == -100, -100, BIO.index("O"))
     scores = corpus.scorer()(EvalPrediction(predictions=nothing, label_ids=labels))
     assert scores["klue_char_macro_f1"] == pytest.approx((6 * 1 + 2 * 0 + 0.5) / 9)

@@ -1,0 +1,281 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import LABELS, SENTENCES, new_tagger
+from transformers import BertConfig, BertForTokenClassification, DataCollatorForTokenClassification, set_seed
+
+from bilstm_crf_hf.corpora import read_inline
+from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
+from bilstm_crf_hf.training import (
+    EpochLengthGroupedSampler,
+    ModelArguments,
+    TaggerTrainer,
+    TaggerTrainingArguments,
+    checkpoint_to_resume,
+    load_tagger,
+    load_tokenizer,
+    parse_arguments,
+)
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "ner.py"
+NO_DROPOUT = {"embedding_dropout": 0.0, "locked_dropout": 0.0, "word_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
+    path = tmp_path_factory.mktemp("data") / "sentences.txt"
+    path.write_text("\n".join(SENTENCES * 4), encoding="utf-8")
+    return EncodedCorpus(read_inline(path), tokenizer, LABELS)
+
+
+def new_trainer(model, corpus, tokenizer, folder, **options) -> TaggerTrainer:
+    arguments = TaggerTrainingArguments(
+        **(
+            {"output_dir": str(folder), "per_device_train_batch_size": 8, "num_train_epochs": 2, "disable_tqdm": True}
+            | {"use_cpu": True, "save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+            | options
+        )
+    )
+    return TaggerTrainer(
+        model,
+        arguments,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        train_dataset=corpus.inputs,
+        eval_dataset=corpus.inputs,
+        compute_metrics=corpus.scorer(),
+        preprocess_logits_for_metrics=best_labels,
+        columns={"f1": "F1"},
+    )
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same_weights(ours, theirs, **tolerance):
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter, theirs[name], msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+
+
+# ---------------------------------------------------------------- Trainer
+
+
+def test_accumulated_batches_equal_one_large_batch(corpus, tokenizer, tmp_path):
+    """4 x 8 against 32: the logged loss, and the weights after an epoch of plain SGD, which shows the gradient."""
+    results = []
+    for size, steps in ((32, 1), (8, 4)):
+        model = new_tagger(tokenizer, **NO_DROPOUT)
+        trainer = new_trainer(
+            model, corpus, tokenizer, tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps,
+            optim="sgd", learning_rate=0.1, num_train_epochs=3, lr_scheduler_type="constant", weight_decay=0.0,
+        )  # fmt: skip
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        results.append((losses, weights_of(model)))
+    (large, large_weights), (small, small_weights) = results
+    assert len(large) == 3
+    assert small == pytest.approx(large, rel=1e-5)
+    assert_same_weights(small_weights, large_weights, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("checkpoint", [3, 4])  # in the middle of the first epoch of 4 steps, and at its end
+def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
+    """With dropout and length-grouped batches: the weights are equal to the last bit."""
+    final = []
+    for resume in (None, str(tmp_path / f"checkpoint-{checkpoint}")):
+        set_seed(1)
+        model = new_tagger(tokenizer)
+        trainer = new_trainer(
+            model, corpus, tokenizer, tmp_path, save_strategy="steps", save_steps=1, save_total_limit=20
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        final.append(weights_of(trainer.model))
+    assert trainer.state.global_step == 8
+    assert_same_weights(*final, atol=0, rtol=0)
+
+
+def test_training_under_bf16_autocast_learns(corpus, tokenizer, tmp_path):
+    model = new_tagger(tokenizer, **NO_DROPOUT)
+    trainer = new_trainer(model, corpus, tokenizer, tmp_path, bf16=True, num_train_epochs=8, learning_rate=1e-2)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before / 2
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_each_part_has_its_learning_rate(corpus, tokenizer, tmp_path):
+    model = new_tagger(tokenizer)
+    trainer = new_trainer(model, corpus, tokenizer, tmp_path, crf_learning_rate=0.5, embedding_learning_rate=0.25)
+    rates = {}
+    for group in trainer.create_optimizer().param_groups:
+        rates |= {id(parameter): (group["lr"], group["weight_decay"]) for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        expected = 0.5 if name.startswith("crf") else 0.25 if "embeddings" in name else 2e-3
+        assert rates[id(parameter)][0] == expected, name
+        assert (rates[id(parameter)][1] == 0) == ("bias" in name), name
+
+
+def test_encoder_trains_through_the_same_path(corpus, tokenizer, tmp_path):
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        num_labels=len(LABELS),
+    )  # fmt: skip
+    trainer = new_trainer(BertForTokenClassification(config), corpus, tokenizer, tmp_path, eval_strategy="epoch")
+    trainer.train()
+    assert trainer.args.learning_rate == 5e-5
+    assert {"eval_f1", "eval_token_f1", "eval_klue_char_macro_f1"} <= set(trainer.evaluate())
+
+
+def test_epochs_are_reported_in_a_line_each(corpus, tokenizer, tmp_path, capsys):
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, eval_strategy="epoch")
+    trainer.train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split()[:2] for line in lines] == [["epoch", "1/2"], ["epoch", "2/2"]]
+    last = trainer.state.log_history[-2]
+    assert f"F1 {last['eval_f1']:.4f}" in lines[1]
+    assert len(trainer.epoch_report.seconds) == 2
+
+
+def test_sampler_draws_from_seed_and_epoch_alone():
+    lengths = [5, 9, 1, 7, 3, 8, 2, 6, 4, 10] * 20
+    sampler = EpochLengthGroupedSampler(4, lengths, seed=1)
+    first = list(sampler)
+    torch.rand(100)
+    assert list(sampler) == first
+    assert sorted(first) == list(range(len(lengths)))
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    grouped = [[lengths[i] for i in first[at : at + 4]] for at in range(0, len(first), 4)]
+    assert sum(max(group) - min(group) for group in grouped) < len(grouped)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def test_command_line_wins_over_the_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "learning_rate: 1e-3\nseed: 7\nconfig_overrides: {hidden_size: 64}\nlogging_strategy: 'no'\nbf16: false"
+    )
+    model, training = parse_arguments((ModelArguments, TaggerTrainingArguments), [str(path), "--seed", "8"])
+    assert (training.learning_rate, training.seed, training.bf16) == (1e-3, 8, False)
+    assert model.config_overrides == {"hidden_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("learning_rat: 1", "config.yaml: there is no argument 'learning_rat'"), ("- a\n- b", "expected lines")],
+)
+def test_wrong_configuration_files(tmp_path, content, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        parse_arguments((ModelArguments,), [str(path)])
+
+
+def test_missing_configuration_file():
+    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
+        parse_arguments((ModelArguments,), ["nowhere.yaml"])
+
+
+def test_config_overrides_must_be_json_and_name_fields(tokenizer):
+    with pytest.raises(ValueError, match="config_overrides is not JSON"):
+        ModelArguments(config_overrides="hidden_size=3")
+    with pytest.raises(ValueError, match="no field hidden"):
+        load_tagger(ModelArguments(config_overrides='{"hidden": 3}'), tokenizer, LABELS)
+
+
+def test_interrupted_checkpoints_are_passed_over(tmp_path, caplog):
+    for step, state in ((9, "{}"), (10, '{"epoch": 1, "log_hist'), (11, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    arguments = TaggerTrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint="true")
+    assert checkpoint_to_resume(arguments) == str(tmp_path / "checkpoint-9")
+    assert "checkpoint-10 is incomplete" in caplog.text
+    assert "checkpoint-11 is incomplete" in caplog.text
+    arguments.resume_from_checkpoint = "elsewhere"
+    assert checkpoint_to_resume(arguments) == "elsewhere"
+
+
+# ---------------------------------------------------------------- models and tokenizers by name
+
+
+def test_trained_model_keeps_its_labels(tagger, tokenizer, tmp_path):
+    tagger.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path))
+    model = load_tagger(arguments, load_tokenizer(arguments, []), ["O", "B-LC", "I-LC"])
+    assert [model.config.id2label[i] for i in range(7)] == LABELS
+    with pytest.raises(ValueError, match="has no label B-OG, I-OG"):
+        load_tagger(arguments, tokenizer, ["B-OG", "I-OG", "O"])
+
+
+def test_encoder_without_a_head_gets_one(tokenizer, tmp_path):
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    BertForTokenClassification(config).bert.save_pretrained(tmp_path)
+    model = load_tagger(ModelArguments(model_name_or_path=str(tmp_path)), tokenizer, LABELS)
+    assert model.classifier.out_features == len(LABELS)
+    assert model.config.id2label == dict(enumerate(LABELS))
+
+
+# ---------------------------------------------------------------- the recipe as a process
+
+
+def run_recipe(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> tuple[dict, str]:
+    command = [*(launcher or (sys.executable,)), str(RECIPE), "--output_dir", "run", "--use_cpu", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads((folder / "run" / "all_results.json").read_text()), result.stdout
+
+
+SMALL = (
+    "--config_overrides",
+    json.dumps(
+        {"embedding_size": 16, "hidden_size": 16, "ngram_buckets": 256, "ngram_embedding_size": 8, **NO_DROPOUT}
+    ),
+    *("--max_train_samples", "64", "--max_eval_samples", "16", "--num_train_epochs", "2", "--learning_rate", "0.01"),
+)
+
+
+def test_recipe_leaves_all_that_it_promises(tmp_path):
+    results, printed = run_recipe(tmp_path, *SMALL, "--num_examples", "2")
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "modeling_bilstm_crf.py"} <= files
+    assert {"pipeline_bilstm_crf.py", "all_results.json", "trainer_state.json", "training.png"} <= files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pth"))]
+    assert (results["train_sentences"], results["validation_sentences"], results["epochs"]) == (64, 16, 2)
+    assert f"best F1 {results['best_f1']:.4f}" in printed
+    assert printed.count("epoch 1/2") == 1
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    scores = [entry["eval_f1"] for entry in state["log_history"] if "eval_f1" in entry]
+    assert results["best_f1"] == max(scores)
+    assert results["mean_f1"] == pytest.approx(sum(scores) / 2)
+
+
+def test_two_processes_train_to_the_same_loss(tmp_path):
+    """Without dropout, 2 processes x 8 sentences (gloo) against one x 16."""
+    launch = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "use_cpu": True}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(launch | {"num_processes": 2, "num_machines": 1}))
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml")
+    runs = []
+    for size, command in ((16, ()), (8, launcher)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "two.yaml").write_text((tmp_path / "two.yaml").read_text())
+        results, _ = run_recipe(folder, *SMALL, "--per_device_train_batch_size", str(size), launcher=command)
+        state = json.loads((folder / "run" / "trainer_state.json").read_text())
+        assert state["global_step"] == 8
+        runs.append(([e["loss"] for e in state["log_history"] if "loss" in e], results["eval_loss"]))
+    assert runs[1][0] == pytest.approx(runs[0][0], rel=1e-4)
+    assert runs[1][1] == pytest.approx(runs[0][1], rel=1e-4)

@@ -105,8 +105,8 @@ def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tupl
     - white space at the edges is taken off (SentencePiece counts the space before a word in);
     - of two tokens with the same first character the earlier one gets an empty range: a lone `▁` before a word, or the
       first of several tokens that normalisation made from one character (`㎞` to `k`, `m`);
-    - combining characters (marks, vowel and final jamo, controls) that no token covers go to the token before them:
-      `tokenizers` ends the offsets of a character composed by NFC at its first part.
+    - a character that normalisation composes with the one before it (a mark, a jamo) goes to that one's token:
+      `tokenizers` ends the offsets of a composed character at its first part.
     """
     ranges = []
     for start, end in offsets:
@@ -124,15 +124,20 @@ def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tupl
             ranges[i] = (start, start)
             continue
         end = min(end, following)
-        while end < following and _is_combining(text[end]):
+        while end < following and _goes_into(text, start, end):
             end += 1
         ranges[i] = (start, end)
         following = start
     return ranges
 
 
-def _is_combining(character: str) -> bool:
-    return "\u1160" <= character <= "\u11ff" or unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf", "Cc")
+def _goes_into(text: str, start: int, end: int) -> bool:
+    """Whether normalisation makes one character of the last of `text[start:end]` and `text[end]`."""
+    if text[end].isspace():
+        return False
+    composed = unicodedata.normalize("NFKC", text[start : end + 1])
+    mark = unicodedata.category(text[end])[0] == "M"
+    return mark or len(composed) <= len(unicodedata.normalize("NFKC", text[start:end]))
 
 
 def token_tags(
@@ -180,6 +185,22 @@ def entities_of_tokens(
 def spans_from_token_tags(text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]) -> list[Span]:
     """The entities on the characters of `text` that token tags say; the inverse of [`token_tags`]."""
     return [span for span, _ in entities_of_tokens(text, offsets, tags)]
+
+
+def character_tags(text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]) -> list[str]:
+    """The BIO tag of each character of `text` that token tags say, as KLUE-baseline spreads them.
+
+    The first character of a token has its tag, the others continue it; characters of no token are O. Unlike
+    [`spans_from_token_tags`], an I- tag that continues nothing stays one.
+    """
+    spread = ["O"] * len(text)
+    for (start, end), tag in zip(character_ranges(text, offsets), tags, strict=True):
+        if start < end and tag not in (None, "O"):
+            prefix, label = split_tag(tag)
+            spread[start:end] = [f"I-{label}"] * (end - start)
+            if prefix in _OPENING:
+                spread[start] = f"B-{label}"
+    return spread
 
 
 def render(text: str, spans: Iterable[Span]) -> str:

@@ -79,6 +79,8 @@ class LinearChainCRF(CRF):
             raise ValueError(f"invalid reduction: {reduction}")
         scores, lengths = self._inward(emissions, mask)
         tags = tags.transpose(0, 1) if self.batch_first else tags
+        known = (tags == UNKNOWN) | ((tags >= 0) & (tags < self.num_tags)) | ~inside(len(tags), lengths)
+        _check(known, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
             potentials = self._potentials(scores.dtype)
             log_likelihood = _log_likelihood(scores, tags, lengths, potentials).to(_result_dtype(emissions))
@@ -158,11 +160,6 @@ class LinearChainCRF(CRF):
 
     def _validate(self, emissions: Tensor, tags: Tensor | None = None, mask: Tensor | None = None) -> None:
         super()._validate(emissions, tags=tags)
-        if tags is not None:
-            known = (tags == UNKNOWN) | ((tags >= 0) & (tags < self.num_tags))
-            if mask is not None and mask.shape == tags.shape:
-                known = known | ~mask.bool()
-            _check(known, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
         if mask is None:
             return
         if emissions.shape[:2] != mask.shape:
@@ -234,7 +231,7 @@ class _LogPartition(torch.autograd.Function):
     def forward(ctx, emissions: Tensor, lengths: Tensor, *potentials: Tensor) -> Tensor:
         ctx.lattice = forward_backward(emissions, lengths, Potentials(*potentials))
         ctx.last = lengths - 1
-        return ctx.lattice.log_z
+        return ctx.lattice.log_z.clone()  # a tensor that the context held would hold the context
 
     @staticmethod
     @torch.autograd.function.once_differentiable

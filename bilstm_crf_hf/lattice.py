@@ -51,7 +51,7 @@ def forward_backward(emissions: Tensor, lengths: Tensor, potentials: Potentials)
 
     On the CPU scores of ordinary size take the fast way; telling so elsewhere would make the host wait.
     """
-    if emissions.device.type == "cpu" and emissions.dtype == torch.float64 and _is_moderate(emissions, potentials):
+    if emissions.device.type == "cpu" and _is_moderate(emissions, potentials):
         return ScaledLattice(emissions, lengths, potentials)
     return LogLattice(emissions, lengths, potentials)
 
@@ -70,7 +70,8 @@ class LogLattice:
         for scores in inputs[1:]:
             states.append((states[-1][..., None] + both).logsumexp(-2) + scores)
         self.alpha, reversed_beta = torch.stack(states, 1)  # (T, B, K) each
-        self.beta = _reverse(reversed_beta, lengths)  # with the emission
+        outside = ~inside(len(emissions), lengths)[..., None]
+        self.beta = _reverse(reversed_beta, lengths).masked_fill(outside, IMPOSSIBLE)  # with the emission
         self.emissions, self.lengths, self.transitions = emissions, lengths, transitions
         self.log_z = (self.beta[0] + start).logsumexp(-1)
 
@@ -84,11 +85,12 @@ class LogLattice:
         """A block of timesteps at a time, so that the (T, B, K, K) tensor of pairs never takes more than 64 MB."""
         weights = weights.to(self.alpha.dtype) * inside(len(self.alpha), self.lengths)
         pairs = torch.zeros_like(self.transitions)
-        block = max(1, 2**23 // (self.alpha.shape[1] * pairs.numel()))
+        block = max(1, 2**23 // max(1, self.alpha.shape[1] * pairs.numel()))
         for t in range(0, len(self.alpha) - 1, block):
             before, behind = self.alpha[t:-1][:block, :, :, None], self.beta[t + 1 :][:block, :, None]
             scores = before + behind + (self.transitions - self.log_z[:, None, None])
-            pairs += torch.einsum("tbij,tb->ij", scores.exp_(), weights[t + 1 :][:block])
+            # At most 1, also where gold tags are impossible and the scores so low that rounding outweighs differences.
+            pairs += torch.einsum("tbij,tb->ij", scores.clamp_(max=0).exp_(), weights[t + 1 :][:block])
         return self.log_posterior().exp() * weights[..., None], pairs
 
 
@@ -116,7 +118,9 @@ class ScaledLattice:
             if t % self.RESCALE_EVERY == 0:
                 scales.append(steps[t].sum(-1, keepdim=True))
                 steps[t].div_(scales[-1])
-        self.alpha, self.beta = messages[:, 0], _reverse(messages[:, 1], lengths)
+        outside = ~inside(len(emissions), lengths)[..., None]
+        self.alpha = messages[:, 0].masked_fill(outside, 1)
+        self.beta = _reverse(messages[:, 1], lengths).masked_fill(outside, 1)
 
         last = (lengths - 1)[None, :, None].expand_as(self.alpha[:1])
         self.log_z = (self.alpha.gather(0, last)[0] * end).sum(-1).log() + peaks[..., 0].sum(0)
@@ -135,9 +139,11 @@ class ScaledLattice:
         return self.beta.log()
 
     def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        weights = (weights.to(self.alpha.dtype) * inside(len(self.alpha), self.lengths))[..., None]  # (T, B, 1)
+        within = inside(len(self.alpha), self.lengths)[..., None]
+        weights = weights.to(self.alpha.dtype)[:, None] * within  # (T, B, 1)
         before, behind = self.alpha[:-1], self.beta[1:]
-        behind = behind * (weights[1:] / ((before @ self.transitions) * behind).sum(-1, keepdim=True))
+        totals = ((before @ self.transitions) * behind).sum(-1, keepdim=True).masked_fill(~within[1:], 1)
+        behind = behind * (weights[1:] / totals)
         pairs = self.transitions * (before.flatten(0, 1).T @ behind.flatten(0, 1))
         return self._posterior() * weights, pairs
 
@@ -148,6 +154,8 @@ def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
     Between two rescalings, and on the at most three steps by which a BIO or BIOES scheme leads from any tag to any
     other, the weight of a tag falls by no more than the range of the scores a step; float64 reaches down to e^-708.
     """
+    if not emissions.numel():
+        return False
     spread = (emissions.amax(-1) - emissions.amin(-1)).max()
     for scores in potentials:
         possible = scores[scores > IMPOSSIBLE / 2]

@@ -62,9 +62,12 @@ class TaggingMetric(evaluate.Metric):
         for i, (predicted, gold) in enumerate(zip(predictions, references)):
             if len(predicted) != len(gold):
                 raise ValueError(f"sentence {i} has {len(predicted)} predicted and {len(gold)} gold tags")
-        strict = classification_report(
-            references, predictions, output_dict=True, mode="strict", scheme=IOB2, zero_division=0
-        )
+        if any(tag != "O" for tags in (*references, *predictions) for tag in tags):
+            strict = classification_report(
+                references, predictions, output_dict=True, mode="strict", scheme=IOB2, zero_division=0
+            )
+        else:  # seqeval averages over no type at all, with a warning
+            strict = {f"{name} avg": dict.fromkeys(_REPORT_KEYS, 0.0) for name in ("micro", "macro", "weighted")}
         default = precision_recall_fscore_support(references, predictions, average="micro", zero_division=0)
         averages = {name: strict.pop(f"{name} avg") for name in ("micro", "macro", "weighted")}
         scores = {name: averages["micro"][key] for name, key in _REPORT_NAMES}
@@ -82,4 +85,5 @@ class TaggingMetric(evaluate.Metric):
         return {name: float(value) for name, value in scores.items()}
 
 
-_REPORT_NAMES = [("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")]
+_REPORT_KEYS = ("precision", "recall", "f1-score")
+_REPORT_NAMES = list(zip(("precision", "recall", "f1"), _REPORT_KEYS, strict=True))

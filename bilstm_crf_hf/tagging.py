@@ -7,7 +7,15 @@ from datasets import Dataset
 from seqeval.metrics import f1_score
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from .alignment import IGNORED, Span, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
+from .alignment import (
+    IGNORED,
+    Span,
+    character_tags,
+    scheme_of,
+    spans_from_tags,
+    spans_from_token_tags,
+    token_tags,
+)
 from .corpora import labels_of
 from .metrics import TaggingMetric
 
@@ -48,8 +56,6 @@ class EncodedCorpus:
         self.labels = list(labels)
         self.texts: list[str] = list(dataset["text"])
         self.spans = [_trimmed(text, tags, names) for text, tags in zip(self.texts, list(dataset["tags"]), strict=True)]
-        if unknown := sorted({f"B-{s.label}" for spans in self.spans for s in spans} - _openings(self.labels)):
-            raise ValueError(f"the model has no label for {', '.join(unknown)}; its labels are {', '.join(labels)}")
         limit = max_length or tokenizer.model_max_length
         if stride >= limit - tokenizer.num_special_tokens_to_add():
             raise ValueError(f"a stride of {stride} tokens leaves windows of {limit} no room: lower the stride")
@@ -79,10 +85,31 @@ class EncodedCorpus:
     def _token_labels(self) -> list[list[int]]:
         ids = {label: i for i, label in enumerate(self.labels)} | {None: IGNORED}
         scheme = scheme_of(self.labels)
-        return [
-            [ids[tag] for tag in token_tags(self.texts[sentence], offsets, self.spans[sentence], scheme)]
+        rows = [
+            token_tags(self.texts[sentence], offsets, self.spans[sentence], scheme)
             for sentence, offsets in zip(self.sentence_of, self.offsets, strict=True)
         ]
+        if unknown := {tag for tags in rows for tag in tags} - set(ids):
+            raise ValueError(
+                f"the model has no label for {', '.join(sorted(unknown))}; its labels are {', '.join(self.labels)}"
+            )
+        return [[ids[tag] for tag in tags] for tags in rows]
+
+    def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str]]]:
+        """Offsets and predicted tags of the tokens of each sentence, its windows put together.
+
+        Where two windows overlap, each speaks for the tokens that begin in its half of the overlap.
+        """
+        windows: list[list[tuple[list[tuple[int, int]], list[str]]]] = [[] for _ in self.texts]
+        for sentence, offsets, special, row in zip(self.sentence_of, self.offsets, self.special, predictions):
+            tokens = [
+                (pair, self.labels[label])
+                for pair, is_special, label in zip(offsets, special, row)
+                if not is_special and label != IGNORED
+            ]
+            if tokens:
+                windows[sentence].append(tuple(zip(*tokens, strict=True)))
+        return [_join(text, sorted(of_sentence)) for text, of_sentence in zip(self.texts, windows, strict=True)]
 
     def decode(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
         """The predicted entities on the characters of each sentence, in the order of the data set.
@@ -90,20 +117,19 @@ class EncodedCorpus:
         Args:
             predictions: label ids of each row of `inputs`, which may be padded.
         """
-        windows: list[list[tuple[int, int, list[Span]]]] = [[] for _ in self.texts]
-        for row, sentence in enumerate(self.sentence_of):
-            offsets, special = self.offsets[row], self.special[row]
-            tags = [None if s or p == IGNORED else self.labels[p] for s, p in zip(special, predictions[row])]
-            spans = spans_from_token_tags(self.texts[sentence], offsets, tags)
-            covered = [pair for pair, s in zip(offsets, special, strict=True) if not s]
-            if covered:
-                windows[sentence].append((covered[0][0], covered[-1][1], spans))
-        return [_merge_windows(sorted(of_sentence)) for of_sentence in windows]
+        tokens = self._tokens(predictions)
+        return [spans_from_token_tags(text, *row) for text, row in zip(self.texts, tokens, strict=True)]
 
-    def character_tags(self, spans: Sequence[Sequence[Span]]) -> list[list[str]]:
-        """BIO tags of the characters of each sentence that are not white space."""
+    def predicted_tags(self, predictions: Sequence[Sequence[int]]) -> list[list[str]]:
+        """The predicted BIO tags of the characters of each sentence that are not white space."""
+        rows = zip(self.texts, self._tokens(predictions), strict=True)
+        tags = ((text, character_tags(text, *tokens)) for text, tokens in rows)
+        return [[tag for tag, c in zip(row, text, strict=True) if not c.isspace()] for text, row in tags]
+
+    def gold_tags(self) -> list[list[str]]:
+        """The BIO tags of the characters of each sentence that are not white space."""
         units = ([(i, i + 1) for i, character in enumerate(text) if not character.isspace()] for text in self.texts)
-        return [token_tags(*row) for row in zip(self.texts, units, spans, strict=True)]
+        return [token_tags(*row) for row in zip(self.texts, units, self.spans, strict=True)]
 
     def scorer(self) -> Callable[[EvalPrediction], dict[str, float]]:
         """A `compute_metrics` for predicted label ids: `metrics.TaggingMetric` on characters.
@@ -112,11 +138,11 @@ class EncodedCorpus:
         entities begin or end inside tokens.
         """
         metric = TaggingMetric()
-        gold = self.character_tags(self.spans)
+        gold = self.gold_tags()
         labels = sorted({f"{prefix}-{label[2:]}" for label in self.labels if label != "O" for prefix in "BI"} | {"O"})
 
         def compute(prediction: EvalPrediction) -> dict[str, float]:
-            predicted = self.character_tags(self.decode(prediction.predictions))
+            predicted = self.predicted_tags(prediction.predictions)
             scores = metric.compute(predictions=predicted, references=gold, labels=labels)
             gold_ids, predicted_ids = prediction.label_ids, prediction.predictions
             known = (gold_ids != IGNORED) & (predicted_ids != IGNORED)
@@ -147,22 +173,20 @@ def _trimmed(text: str, tags: list[int], names: list[str]) -> list[Span]:
     return spans
 
 
-def _openings(labels: Sequence[str]) -> set[str]:
-    return {f"B-{label[2:]}" for label in labels if label[:2] in ("B-", "S-")}
-
-
 def _repeated(items: Sequence[int]) -> list[int]:
     seen: set[int] = set()
     return [item for item in items if item in seen or seen.add(item)]
 
 
-def _merge_windows(windows: list[tuple[int, int, list[Span]]]) -> list[Span]:
-    """Entities from windows (start, end, entities): where two overlap, each speaks up to the middle of the overlap."""
-    merged: list[Span] = []
-    for i, (start, end, spans) in enumerate(windows):
-        low = (start + windows[i - 1][1]) // 2 if i else 0
-        high = (windows[i + 1][0] + end) // 2 if i + 1 < len(windows) else end
-        for span in spans:
-            if low <= span.start < high and (not merged or span.start >= merged[-1].end):
-                merged.append(span)
-    return merged
+def _join(text: str, windows: list[tuple[list[tuple[int, int]], list[str]]]) -> tuple[list[tuple[int, int]], list[str]]:
+    joined_offsets: list[tuple[int, int]] = []
+    joined_tags: list[str] = []
+    for i, (offsets, tags) in enumerate(windows):
+        # Rounded up: of a single shared token, the window that knows what stands before it speaks.
+        low = (offsets[0][0] + windows[i - 1][0][-1][1] + 1) // 2 if i else 0
+        high = (windows[i + 1][0][0][0] + offsets[-1][1] + 1) // 2 if i + 1 < len(windows) else len(text)
+        for pair, tag in zip(offsets, tags, strict=True):
+            if low <= pair[0] < high:
+                joined_offsets.append(pair)
+                joined_tags.append(tag)
+    return joined_offsets, joined_tags

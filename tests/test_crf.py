@@ -25,12 +25,13 @@ from bilstm_crf_hf.lattice import LogLattice, ScaledLattice
 BIO = ("O", "B-인물", "I-인물", "B-지명", "I-지명")
 BIOES = ("O", "B-인물", "I-인물", "E-인물", "S-인물")
 LONG_BIOES = (*BIOES, "B-지명", "I-지명", "E-지명", "S-지명")
+PAIRS = ("B-인물", "E-인물")  # every path has an even length
 POLARITY = ("긍정", "중립", "부정")
 GRAMMARS = {
     BIO: re.compile(r"(?:O |B-(\w+) (?:I-\1 )*)*"),
     BIOES: re.compile(r"(?:O |S-\w+ |B-(\w+) (?:I-\1 )*E-\1 )*"),
 }
-GRAMMARS[LONG_BIOES] = GRAMMARS[BIOES]
+GRAMMARS[LONG_BIOES] = GRAMMARS[PAIRS] = GRAMMARS[BIOES]
 REDUCTIONS = ("none", "sum", "mean", "token_mean")
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -595,6 +596,24 @@ def test_loss_and_gradient_are_finite_where_gold_breaks_the_scheme(labels, unkno
     assert all(x.isfinite().all() for x in gradients(value.sum(), crf, emissions))
 
 
+def test_padding_that_no_path_can_lead_through_leaves_the_gradient_exact():
+    problem = random_problem(random_crf(2, PAIRS), [4, 2])
+    value = problem.crf(problem.emissions, problem.tags, problem.mask)
+    expected = sum(log_likelihood(problem.crf, *sentence) for sentence in sentences(problem))
+    assert_close(value, expected, **EXACT)
+    for ours, theirs in zip(*(gradients(x, problem.crf, problem.emissions) for x in (value, expected))):
+        assert_close(ours, theirs, **EXACT)
+
+
+def test_loss_and_gradient_are_finite_where_no_path_is_possible():
+    crf = random_crf(2, PAIRS)
+    emissions = torch.randn(1, 3, 2, dtype=torch.float64, requires_grad=True)
+    value = crf(emissions, torch.tensor([[0, 1, 0]]))
+    assert value.isfinite()
+    assert all(x.isfinite().all() for x in gradients(value, crf, emissions))
+    assert (crf.viterbi(emissions) == -100).all()
+
+
 @pytest.mark.parametrize("labels", [BIO, BIOES], ids=["BIO", "BIOES"])
 def test_reset_constraints_restores_buffers_that_were_never_filled(labels):
     """As transformers leaves them: a module built on the meta device, emptied, and its parameters loaded."""
@@ -735,10 +754,9 @@ def test_a_copy_keeps_labels_constraints_and_parameters(clone):
 )
 def test_every_method_refuses_what_it_cannot_read(method, shape, mask, message):
     emissions, mask = torch.randn(shape), torch.tensor(mask).bool()
+    tags = [torch.zeros(emissions.shape[:2], dtype=torch.long)] if method == "forward" else []
     with pytest.raises(ValueError, match=message):
-        crf = LinearChainCRF(3, batch_first=True)
-        tags = [torch.zeros(emissions.shape[:2], dtype=torch.long)] if method == "forward" else []
-        getattr(crf, method)(emissions, *tags, mask)
+        getattr(LinearChainCRF(3, batch_first=True), method)(emissions, *tags, mask)
 
 
 def test_a_hole_is_refused_in_the_time_major_layout_too():

@@ -168,7 +168,7 @@ def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
 
 @pytest.mark.parametrize(
     ("labels", "stride"),
-    [(BIO, 1), (BIO, 2), (BIO, 7), (BIO, 20), (BIOES, 2), (BIOES, 7)],
+    [(BIO, 1), (BIO, 2), (BIO, 20), (BIOES, 2), (BIOES, 7)],
     ids=lambda value: None if isinstance(value, int) else scheme_of(value),
 )
 def test_gold_labels_in_windows_of_any_length_give_the_gold_entities_back(characters, labels, stride):
@@ -186,11 +186,10 @@ def test_gold_labels_of_wordpiece_tokens_give_what_tokens_can_express(wordpiece,
         assert corpus.decode(corpus.inputs["labels"][:]) == expected, max_length
 
 
-@pytest.mark.parametrize("stride", [4, 9])
-def test_gold_labels_of_sentencepiece_tokens_give_the_gold_entities_back(sentencepiece, stride):
+def test_gold_labels_of_sentencepiece_tokens_give_the_gold_entities_back(sentencepiece):
     """A lone `▁` stands for no character: its label is unknown, -100, though it is no special token."""
-    for max_length in limits(sentencepiece, stride):
-        corpus = EncodedCorpus(SENTENCES, sentencepiece, BIO, max_length, stride)
+    for max_length in limits(sentencepiece, stride=4):
+        corpus = EncodedCorpus(SENTENCES, sentencepiece, BIO, max_length, stride=4)
         assert corpus.decode(corpus.inputs["labels"][:]) == GOLD, max_length
 
 
@@ -338,7 +337,7 @@ def test_scores_are_those_of_seqeval_and_sklearn_on_characters(request, name, la
     corpus = EncodedCorpus(SENTENCES, tokenizer, labels)
     predicting = EncodedCorpus(dataset_of(list(zip(TEXTS, guessed))), tokenizer, labels)
     gold_ids, ids = corpus.inputs["labels"][:], predicting.inputs["labels"][:]
-    scores = corpus.scorer()(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids)))
+    scores = corpus.scorer()(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids, 60)))
 
     gold = [visible_tags(*row) for row in ROWS]
     predicted = [visible_tags(text, expressible(tokenizer, text, spans)) for text, spans in zip(TEXTS, guessed)]

@@ -41,7 +41,9 @@ logger = logging.getLogger("ner")
 class DataArguments:
     """Which sentences are trained on, and how long they may be."""
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub, such as klue."})
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data set on the Hub, such as klue, if no files are named."}
+    )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, such as ner."})
     train_file: str | None = field(default=None, metadata={"help": "Parquet, json, KLUE tsv, inline txt or CoNLL."})
     validation_file: str | None = field(default=None, metadata={"help": "Likewise."})
@@ -58,13 +60,14 @@ class DataArguments:
 
 
 def load_data(arguments: DataArguments) -> DatasetDict:
+    """The splits from files, which win over a data set's name; from the embedded sample, if there is neither."""
     files = {split: getattr(arguments, f"{split}_file") for split in ("train", "validation", "test")}
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = SAMPLE
     datasets = load_ner_datasets(
-        arguments.dataset_name,
-        arguments.dataset_config_name,
+        None if files else arguments.dataset_name,
+        None if files else arguments.dataset_config_name,
         files,
         text_column=arguments.text_column_name,
         tags_column=arguments.label_column_name,

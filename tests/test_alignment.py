@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from bilstm_crf_hf.alignment import (
     Span,
     character_ranges,
+    character_tags,
     entities_of_tokens,
     render,
     scheme_of,
@@ -285,6 +286,20 @@ def test_ranges_of_sentencepiece_leave_out_lone_word_marks_and_the_spaces_of_wor
     assert character_ranges(text, offsets) == [(0, 0), (0, 1), (2, 4), (5, 5), (6, 6), (6, 7)]
 
 
+@pytest.mark.parametrize(
+    ("text", "offsets", "ranges"),
+    [
+        ("가나다", [(0, 2), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 3)]),  # `나` is cut into bytes
+        ("😀가", [(0, 1), (0, 1), (0, 2)], [(0, 0), (0, 0), (0, 2)]),
+        ("서울 강", [(0, 3), (3, 4)], [(0, 2), (3, 4)]),
+        ("서울\n강", [(0, 4)], [(0, 4)]),
+        ("서울", [(0, 0), (0, 2), (0, 0), (2, 2)], [(0, 0), (0, 2), (0, 0), (2, 2)]),
+    ],
+)
+def test_ranges_do_not_overlap_nor_end_in_white_space_whatever_the_offsets(text, offsets, ranges):
+    assert character_ranges(text, offsets) == ranges
+
+
 def test_of_tokens_made_from_one_character_the_last_one_stands_for_it(characters):
     text = "삼㎞"
     assert offsets_of(characters, text, add_special_tokens=False) == [(0, 1), (1, 2), (1, 2)]
@@ -428,6 +443,42 @@ def test_entities_of_tokens_names_the_tokens_of_each_entity_and_skips_those_with
     assert list(entities_of_tokens(text, offsets, tags)) == [((0, 1, "PS"), [0, 1]), ((2, 4, "LC"), [2])]
     tags = [None, "B-PS", "I-PS", "I-LC", None, "I-LC"]
     assert list(entities_of_tokens(text, offsets, tags)) == [((0, 4, "PS"), [1, 2]), ((4, 7, "LC"), [3, 5])]
+
+
+# Character tags
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (["B-OG", "O", "B-LC", "I-LC"], ["B-OG", "I-OG", "I-OG", "O", "O", "B-LC", "I-LC"]),
+        (["I-OG", "I-OG", "O", "O"], ["I-OG", "I-OG", "I-OG", "I-OG", "O", "O", "O"]),
+        (["I-OG", "I-LC", "O", "O"], ["I-OG", "I-OG", "I-OG", "I-LC", "O", "O", "O"]),
+        (["S-OG", "E-LC", "O", "S-LC"], ["B-OG", "I-OG", "I-OG", "I-LC", "O", "O", "B-LC"]),
+        (["B-OG", "B-OG", None, "O"], ["B-OG", "I-OG", "I-OG", "B-OG", "O", "O", "O"]),
+    ],
+)
+def test_the_first_character_of_a_token_has_its_tag_and_the_others_continue_it(tags, expected):
+    text, offsets = "서울대는 큰데", [(0, 3), (3, 4), (5, 6), (6, 7)]
+    assert character_tags(text, offsets, tags) == expected
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+@pytest.mark.parametrize("tags_are_of", ["characters", "sentencepiece"])
+def test_character_tags_of_random_text_are_those_of_its_entities(request, tags_are_of, scheme):
+    tokenizer = request.getfixturevalue(tags_are_of)
+    rng = random.Random(scheme)
+    for _ in range(300):
+        text, spans = random_sentence(rng)
+        offsets = offsets_of(tokenizer, text)
+        tags = token_tags(text, offsets, spans, scheme)
+        expected = ["O"] * len(text)
+        for start, end, label in spans_from_token_tags(text, offsets, tags):
+            expected[start:end] = [f"B-{label}"] + [f"I-{label}"] * (end - start - 1)
+        visible = [i for i, character in enumerate(text) if not character.isspace()]
+        found = character_tags(text, offsets, tags)
+        assert len(found) == len(text)
+        assert [found[i] for i in visible] == [expected[i] for i in visible], (text, spans)
 
 
 # Rendering

@@ -488,6 +488,21 @@ def test_gradient_can_be_asked_for_twice(problem):
     assert once.equal(again)
 
 
+def test_a_second_derivative_is_refused_rather_than_wrong():
+    """A penalty on the gradient, say, would lack the curvature of log Z without anyone noticing."""
+    problem = random_problem(random_crf(3), [4, 2])
+    embedding_scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
+
+    def penalise():
+        emissions = problem.emissions * embedding_scale
+        value = problem.crf(emissions, problem.tags, problem.mask)
+        (gradient,) = torch.autograd.grad(value, problem.emissions, create_graph=True)
+        gradient.square().sum().backward()
+
+    with pytest.raises(RuntimeError, match="twice|differentiable|second derivative"):
+        penalise()
+
+
 def test_messages_are_freed_with_the_loss():
     """Not by the garbage collector some time later: on a GPU they are most of the memory."""
 

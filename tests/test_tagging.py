@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import BertProcessing
 from transformers import DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerFast
 
-from bilstm_crf_hf.alignment import Span, scheme_of
+from bilstm_crf_hf.alignment import Span
 from bilstm_crf_hf.corpora import parse_inline
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
 from bilstm_crf_hf.tokenization import build_character_tokenizer
@@ -50,8 +50,10 @@ def wordpiece():
     words += (
         " ##에서 손흥 ##민을 ##민은 만났다 비가 온다 서울 ##부산 날씨 ##가 좋아 ##서 멀리 ##까지 걸었다 태어 ##났다 ."
     )
+    words += " 제 ##이차세계 ##대전"
     vocabulary = {word: i for i, word in enumerate(words.split())}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -67,6 +69,10 @@ def sentencepiece():
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+
+
+def parameter_id(value):
+    return "BIOES" if value is BIOES else "BIO" if value is BIO else str(value)
 
 
 def dataset_of(rows, names=BIO):
@@ -167,9 +173,7 @@ def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
 
 
 @pytest.mark.parametrize(
-    ("labels", "stride"),
-    [(BIO, 1), (BIO, 2), (BIO, 20), (BIOES, 2), (BIOES, 7)],
-    ids=lambda value: None if isinstance(value, int) else scheme_of(value),
+    ("labels", "stride"), [(BIO, 1), (BIO, 2), (BIO, 20), (BIOES, 2), (BIOES, 7)], ids=parameter_id
 )
 def test_gold_labels_in_windows_of_any_length_give_the_gold_entities_back(characters, labels, stride):
     for max_length in limits(characters, stride):
@@ -177,12 +181,12 @@ def test_gold_labels_in_windows_of_any_length_give_the_gold_entities_back(charac
         assert corpus.decode(corpus.inputs["labels"][:]) == GOLD, max_length
 
 
-@pytest.mark.parametrize("stride", [1, 4])
-def test_gold_labels_of_wordpiece_tokens_give_what_tokens_can_express(wordpiece, stride):
+@pytest.mark.parametrize(("labels", "stride"), [(BIO, 1), (BIO, 4), (BIOES, 2), (BIOES, 5)], ids=parameter_id)
+def test_gold_labels_of_wordpiece_tokens_give_what_tokens_can_express(wordpiece, labels, stride):
     expected = [expressible(wordpiece, *row) for row in ROWS]
     assert expected != GOLD
     for max_length in limits(wordpiece, stride):
-        corpus = EncodedCorpus(SENTENCES, wordpiece, BIO, max_length, stride)
+        corpus = EncodedCorpus(SENTENCES, wordpiece, labels, max_length, stride)
         assert corpus.decode(corpus.inputs["labels"][:]) == expected, max_length
 
 
@@ -200,6 +204,16 @@ def test_an_entity_across_the_border_of_windows_is_one(characters):
     decoded = {"".join(characters.convert_ids_to_tokens(ids)[1:-1]) for ids in corpus.inputs["input_ids"]}
     assert {window.replace("##", "") for window in decoded} == set(windows)
     assert corpus.decode(corpus.inputs["labels"][:]) == [[Span(3, 9, "LC")]]
+
+
+@pytest.mark.parametrize(("labels", "stride"), [(BIO, 1), (BIO, 2), (BIOES, 2)], ids=parameter_id)
+def test_each_window_speaks_for_some_of_the_tokens_that_two_share_however_long_these_are(wordpiece, labels, stride):
+    """The last tag of a window knows nothing of what follows, so that the next window has to speak for its token."""
+    text, spans = parse_inline("비가 <제이차세계대전 제이차세계대전:DT>에서 온다")
+    assert wordpiece.tokenize(text)[1:4] == ["제", "##이차세계", "##대전"]
+    for max_length in range(stride + 3, 12):
+        corpus = EncodedCorpus(dataset_of([(text, spans)]), wordpiece, labels, max_length, stride)
+        assert corpus.decode(corpus.inputs["labels"][:]) == [spans], max_length
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -249,7 +263,7 @@ def test_predictions_may_be_padded(characters):
 def test_sentences_without_an_entity_or_without_anything_visible_have_none(characters):
     corpus = EncodedCorpus(dataset_of([("비가 온다", []), ("   ", []), ("", [])]), characters, BIO)
     assert corpus.decode(corpus.inputs["labels"][:]) == [[], [], []]
-    assert corpus.character_tags(corpus.spans) == [["O"] * 4, [], []]
+    assert corpus.gold_tags() == corpus.predicted_tags(corpus.inputs["labels"][:]) == [["O"] * 4, [], []]
 
 
 def test_labels_predicted_on_special_tokens_say_nothing(characters):
@@ -269,10 +283,23 @@ def test_the_name_of_a_special_token_in_a_text_is_no_part_of_the_sequence(charac
     assert corpus.decode([predictions]) == [[Span(0, 2, "LC")]]
 
 
-def test_character_tags_leave_white_space_out(characters):
-    corpus = EncodedCorpus(SENTENCES, characters, BIO)
-    assert corpus.character_tags(GOLD) == [visible_tags(*row) for row in ROWS]
-    assert corpus.character_tags(GOLD)[2] == ["B-LC", "I-LC", "B-LC", "I-LC"]
+@pytest.mark.parametrize("max_length", [9, None])
+def test_character_tags_leave_white_space_out(characters, max_length):
+    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=4)
+    expected = [visible_tags(*row) for row in ROWS]
+    assert expected[2] == ["B-LC", "I-LC", "B-LC", "I-LC"]
+    assert corpus.gold_tags() == corpus.predicted_tags(corpus.inputs["labels"][:]) == expected
+
+
+@pytest.mark.parametrize("dropped", ["\u200b", "\xad", "\ufeff", "\x07"])
+def test_a_character_that_the_tokenizer_drops_does_not_cut_an_entity(wordpiece, dropped):
+    """BertNormalizer takes zero-width spaces, soft hyphens and control characters out of the text."""
+    text = f"서울{dropped}부산"
+    corpus = EncodedCorpus(dataset_of([(text, [Span(0, 5, "LC")])]), wordpiece, BIO)
+    labels = rectangle(corpus.inputs["labels"][:])
+    assert (labels != -100).sum() == 2
+    assert corpus.decode(labels) == [[Span(0, 5, "LC")]]
+    assert corpus.scorer()(EvalPrediction(predictions=labels, label_ids=labels))["f1"] == 1
 
 
 # Errors
@@ -287,8 +314,8 @@ def test_a_slow_tokenizer_is_an_error():
 
 
 def test_entity_types_that_the_model_does_not_know_are_an_error_that_names_them(characters):
-    labels = ["B-PS", "I-PS", "B-DT", "I-DT", "O"]
-    with pytest.raises(ValueError, match=re.escape(f"no label for B-LC, B-OG; its labels are {', '.join(labels)}")):
+    labels, unknown = ["B-PS", "I-PS", "B-DT", "I-DT", "O"], "B-LC, B-OG, I-LC, I-OG"
+    with pytest.raises(ValueError, match=re.escape(f"no label for {unknown}; its labels are {', '.join(labels)}")):
         EncodedCorpus(SENTENCES, characters, labels)
 
 
@@ -328,7 +355,7 @@ def guesses(rng):
     return predicted
 
 
-@pytest.mark.parametrize("labels", [BIO, BIOES], ids=["BIO", "BIOES"])
+@pytest.mark.parametrize("labels", [BIO, BIOES], ids=parameter_id)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["characters", "wordpiece"])
 def test_scores_are_those_of_seqeval_and_sklearn_on_characters(request, name, labels, seed):

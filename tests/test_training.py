@@ -24,6 +24,7 @@ from bilstm_crf_hf.training import (
 )
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ner.py"
+LARGE_TABLE = {"ngram_buckets": 2**15, "ngram_embedding_size": 8}  # large enough to be updated by rows
 NO_DROPOUT = {"embedding_dropout": 0.0, "locked_dropout": 0.0, "word_dropout": 0.0}
 
 
@@ -90,13 +91,14 @@ def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
     final = []
     for resume in (None, str(tmp_path / f"checkpoint-{checkpoint}")):
         set_seed(1)
-        model = new_tagger(tokenizer)
+        model = new_tagger(tokenizer, **LARGE_TABLE)
         trainer = new_trainer(
             model, corpus, tokenizer, tmp_path, save_strategy="steps", save_steps=1, save_total_limit=20
         )
         trainer.train(resume_from_checkpoint=resume)
         final.append(weights_of(trainer.model))
     assert trainer.state.global_step == 8
+    assert model.bilstm.features.ngram_embeddings.sparse
     assert_same_weights(*final, atol=0, rtol=0)
 
 
@@ -110,7 +112,7 @@ def test_training_under_bf16_autocast_learns(corpus, tokenizer, tmp_path):
 
 
 def test_each_part_has_its_learning_rate(corpus, tokenizer, tmp_path):
-    model = new_tagger(tokenizer)
+    model = new_tagger(tokenizer, **LARGE_TABLE)
     trainer = new_trainer(model, corpus, tokenizer, tmp_path, crf_learning_rate=0.5, embedding_learning_rate=0.25)
     rates = {}
     for group in trainer.create_optimizer().param_groups:

@@ -1,0 +1,77 @@
+"""AdamW and gradient clipping that touch only those rows of an embedding table that a batch has looked up.
+
+A batch of 32 sentences looks up some 3,000 of the 130,000 rows that hashed n-grams take. With dense gradients, filling,
+clipping and updating the whole table takes longer than the LSTM. `torch.nn.Embedding(sparse=True)` gives gradients of
+the rows alone; torch's own `SparseAdam` takes these, but no dense parameters beside them and no weight decay.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class RowAdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW` that also takes sparse gradients of embeddings, and updates just their rows.
+
+    A row that no token of a batch looks up keeps its value and moments in that step, and is not decayed either, as with
+    `torch.optim.SparseAdam`; bias correction counts all steps. The state is laid out as that of AdamW.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step. `closure`, if given, evaluates the loss anew, as in every optimizer of torch."""
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        taken: list[tuple[nn.Parameter, Tensor]] = []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    self._step_rows(parameter, group)
+                    taken.append((parameter, parameter.grad))
+                    parameter.grad = None
+        super().step()
+        for parameter, grad in taken:
+            parameter.grad = grad
+        return loss if closure is not None else None
+
+    def _step_rows(self, parameter: nn.Parameter, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        grad = parameter.grad.coalesce()
+        rows, values = grad.indices()[0], grad.values()
+        beta1, beta2 = group["betas"]
+        first = state["exp_avg"][rows].lerp_(values, 1 - beta1)
+        second = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        state["exp_avg"][rows] = first
+        state["exp_avg_sq"][rows] = second
+        steps = state["step"].item()
+        rate = group["lr"] / (1 - beta1**steps)
+        deviation = second.sqrt_().div_((1 - beta2**steps) ** 0.5).add_(group["eps"])
+        decayed = parameter[rows].mul_(1 - group["lr"] * group["weight_decay"])
+        parameter[rows] = decayed.addcdiv_(first, deviation, value=-rate)
+
+
+def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> None:
+    """Let the embeddings of `model` with at least `minimum` weights give gradients of the rows that were looked up."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.weight.numel() >= minimum:
+            module.sparse = True
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """`torch.nn.utils.clip_grad_norm_` that also takes sparse gradients: their norm before clipping, a scalar."""
+    values = []
+    for parameter in parameters:
+        if parameter.grad is not None:
+            if parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad)
+    norm = nn.utils.get_total_norm(values)
+    torch._foreach_mul_(values, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm

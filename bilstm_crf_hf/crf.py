@@ -63,7 +63,7 @@ class LinearChainCRF(CRF):
 
         Args:
             emissions: (T, B, K), or (B, T, K) with `batch_first`, as all of the following.
-            tags: (T, B), integer; -100 is an unknown tag, over whose values the likelihood is summed.
+            tags: (T, B), int64 or int32; -100 is an unknown tag, over whose values the likelihood is summed.
             mask: (T, B), true (or 1) on the timesteps of a sequence. Default: all.
             reduction: `none`, `sum`, `mean` over sequences, or `token_mean`.
 
@@ -176,6 +176,7 @@ class LinearChainCRF(CRF):
         if self.batch_first:
             emissions = emissions.transpose(0, 1)
         emissions = emissions.to(torch.float32 if emissions.device.type == "mps" else torch.float64)
+        emissions = emissions.clamp(min=IMPOSSIBLE)  # of -inf, the difference of two would be NaN
         if mask is None:
             return emissions, torch.full(emissions.shape[1:2], len(emissions), device=emissions.device)
         lengths = mask.bool().sum(1 if self.batch_first else 0)
@@ -193,8 +194,8 @@ class LinearChainCRF(CRF):
 def possible_steps(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Which starts (K,), ends (K,) and transitions (K, K) the scheme of BIO or BIOES `labels` allows, as booleans.
 
-    I-X and E-X follow B-X or I-X only; in BIOES, nothing but I-X and E-X follows B-X and I-X. Labels of neither form
-    are free, and so are I-X and E-X of a type that no B-X opens.
+    I-X and E-X follow B-X or I-X only, except where no label B-X opens the type; if any label begins with E-, nothing
+    but I-X and E-X follows B-X and I-X. All else is free.
     """
     opened = {label[2:] for label in labels if label[:2] == "B-"}
     bioes = any(label[:2] == "E-" for label in labels)
@@ -234,8 +235,9 @@ class _LogPartition(torch.autograd.Function):
         return ctx.lattice.log_z.clone()  # a tensor that the context held would hold the context
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("LinearChainCRF has no second derivative: call backward without create_graph")
         posterior, pairs = ctx.lattice.expectations(grad)
         last = posterior.gather(0, ctx.last[None, :, None].expand_as(posterior[:1]))[0]
         return posterior, None, posterior[0].sum(0), last.sum(0), pairs

@@ -52,7 +52,9 @@ def forward_backward(emissions: Tensor, lengths: Tensor, potentials: Potentials)
     On the CPU scores of ordinary size take the fast way; telling so elsewhere would make the host wait.
     """
     if emissions.device.type == "cpu" and _is_moderate(emissions, potentials):
-        return ScaledLattice(emissions, lengths, potentials)
+        lattice = ScaledLattice(emissions, lengths, potentials)
+        if lattice.log_z.isfinite().all():  # else some sequence has no possible path at all
+            return lattice
     return LogLattice(emissions, lengths, potentials)
 
 
@@ -70,8 +72,7 @@ class LogLattice:
         for scores in inputs[1:]:
             states.append((states[-1][..., None] + both).logsumexp(-2) + scores)
         self.alpha, reversed_beta = torch.stack(states, 1)  # (T, B, K) each
-        outside = ~inside(len(emissions), lengths)[..., None]
-        self.beta = _reverse(reversed_beta, lengths).masked_fill(outside, IMPOSSIBLE)  # with the emission
+        self.beta = _reverse(reversed_beta, lengths)  # with the emission
         self.emissions, self.lengths, self.transitions = emissions, lengths, transitions
         self.log_z = (self.beta[0] + start).logsumexp(-1)
 
@@ -89,7 +90,8 @@ class LogLattice:
         for t in range(0, len(self.alpha) - 1, block):
             before, behind = self.alpha[t:-1][:block, :, :, None], self.beta[t + 1 :][:block, :, None]
             scores = before + behind + (self.transitions - self.log_z[:, None, None])
-            # At most 1, also where gold tags are impossible and the scores so low that rounding outweighs differences.
+            # At most 1, also behind a sequence's end, and where gold tags are impossible and their scores so low that
+            # rounding outweighs differences.
             pairs += torch.einsum("tbij,tb->ij", scores.clamp_(max=0).exp_(), weights[t + 1 :][:block])
         return self.log_posterior().exp() * weights[..., None], pairs
 
@@ -152,7 +154,8 @@ def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
     """Whether scores differ by so little that `ScaledLattice` loses nothing.
 
     Between two rescalings, and on the at most three steps by which a BIO or BIOES scheme leads from any tag to any
-    other, the weight of a tag falls by no more than the range of the scores a step; float64 reaches down to e^-708.
+    other, the weight of a tag falls or grows by no more than the range of the scores a step; float64 reaches from e^-708
+    to e^709, of which something is left for sums over tags.
     """
     if not emissions.numel():
         return False
@@ -162,7 +165,7 @@ def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
         if not len(possible):
             return False
         spread = spread + possible.max().clamp(min=0) - possible.min().clamp(max=0)
-    return bool(spread < 700 / (ScaledLattice.RESCALE_EVERY + 3))
+    return bool(spread < 600 / (ScaledLattice.RESCALE_EVERY + 3))
 
 
 def _reverse(x: Tensor, lengths: Tensor) -> Tensor:

@@ -190,16 +190,22 @@ def spans_from_token_tags(text: str, offsets: Sequence[tuple[int, int]], tags: S
 def character_tags(text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]) -> list[str]:
     """The BIO tag of each character of `text` that token tags say, as KLUE-baseline spreads them.
 
-    The first character of a token has its tag, the others continue it; characters of no token are O. Unlike
+    The first character of a token has its tag, the others continue it. Characters of no token (white space, and what
+    normalisation drops) continue the entity that the next token continues, and are O elsewhere. Unlike
     [`spans_from_token_tags`], an I- tag that continues nothing stays one.
     """
     spread = ["O"] * len(text)
+    open_label, open_end = "", 0
     for (start, end), tag in zip(character_ranges(text, offsets), tags, strict=True):
-        if start < end and tag not in (None, "O"):
-            prefix, label = split_tag(tag)
-            spread[start:end] = [f"I-{label}"] * (end - start)
-            if prefix in _OPENING:
-                spread[start] = f"B-{label}"
+        if start == end or tag is None:
+            continue
+        prefix, label = split_tag(tag)
+        if label:
+            begin = open_end if prefix in _INSIDE and label == open_label else start
+            spread[begin:end] = [f"I-{label}"] * (end - begin)
+        if prefix in _OPENING:
+            spread[start] = f"B-{label}"
+        open_label, open_end = "" if prefix in _CLOSING else label, end
     return spread
 
 

@@ -24,6 +24,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         embedding_dropout: dropout on single elements of the input of the first layer.
         locked_dropout: variational dropout on the input of the first layer and on the output of each: one mask for
             all timesteps of a sequence (Gal and Ghahramani, 2016).
+        ngram_dropout: probability that a single n-gram's embedding is zeroed in training, so that the model learns
+            to do without those that it has never seen.
         word_dropout: probability that a token's whole input is zeroed in training.
         pad_token_id: id of the padding token.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...), wherever they stand.
@@ -43,6 +45,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     num_hidden_layers: int = 1
     embedding_dropout: float = 0.0
     locked_dropout: float = 0.5
+    ngram_dropout: float = 0.0
     word_dropout: float = 0.1
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
@@ -58,7 +61,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
         if self.num_hidden_layers < 1:
             raise ValueError(f"num_hidden_layers must be at least 1, got {self.num_hidden_layers}")
-        for name in ("embedding_dropout", "locked_dropout", "word_dropout"):
+        for name in ("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for window in self.ngrams:

@@ -49,6 +49,9 @@ class LinearChainCRF(CRF):
             self.register_buffer(f"{name}_possible", possible, persistent=False)
         self.register_buffer("continues", continuations(labels or ["O"] * num_tags), persistent=False)
 
+    def __repr__(self) -> str:
+        return f"CRF(num_tags={self.num_tags})"  # as pytorch-crf's, whose tests ask for it
+
     def reset_constraints(self) -> None:
         """Fill the constraint buffers anew, for a module whose buffers were allocated without being initialised."""
         labels = self.labels or ["O"] * self.num_tags

@@ -92,6 +92,13 @@ class InputFeatures(nn.Module):
             table[:, CHARACTER] = torch.arange(len(table), device=table.device)
         init.copy_(self.token_table, table)
 
+    def resize_table(self, vocab_size: int) -> None:
+        """Keep what is known of the first `vocab_size` ids; further ones are characters of their own."""
+        known = self.token_table[:vocab_size]
+        self.token_table = known.new_empty(vocab_size, known.shape[1])
+        self.reset_table()
+        self.token_table[: len(known)] = known
+
     def forward(self, input_ids: Tensor, inside: Tensor) -> Tensor:
         """`inside`: (T, B), which of the ids belong to the sequences; the result elsewhere is of no account."""
         features = [self.word_embeddings(input_ids)]
@@ -99,7 +106,11 @@ class InputFeatures(nn.Module):
         if self.config.ngrams and self.config.ngram_embedding_size:
             characters = (tokens[..., CHARACTER] + 1) * inside
             buckets = hash_ngrams(characters, self.config.ngrams, self.config.ngram_buckets)
-            features.append(self.ngram_embeddings(buckets).flatten(-2))
+            ngrams = self.ngram_embeddings(buckets)  # (T, B, windows, width)
+            if self.training and self.config.ngram_dropout:
+                kept = torch.rand(buckets.shape, device=buckets.device) >= self.config.ngram_dropout
+                ngrams = ngrams * kept[..., None]
+            features.append(ngrams.flatten(-2))
         if self.config.jamo_embedding_size:
             jamo = tokens[..., INITIAL : FINAL + 1].unbind(-1)
             features += [embed(index) for embed, index in zip(self.jamo_embeddings, jamo, strict=True)]

@@ -154,8 +154,8 @@ def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
     """Whether scores differ by so little that `ScaledLattice` loses nothing.
 
     Between two rescalings, and on the at most three steps by which a BIO or BIOES scheme leads from any tag to any
-    other, the weight of a tag falls or grows by no more than the range of the scores a step; float64 reaches from e^-708
-    to e^709, of which something is left for sums over tags.
+    other, the weight of a tag falls or grows by no more than the range of the scores a step. float64 reaches from
+    e^-708 to e^709, of which something is left for sums over tags.
     """
     if not emissions.numel():
         return False

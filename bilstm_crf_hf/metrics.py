@@ -62,11 +62,11 @@ class TaggingMetric(evaluate.Metric):
         for i, (predicted, gold) in enumerate(zip(predictions, references)):
             if len(predicted) != len(gold):
                 raise ValueError(f"sentence {i} has {len(predicted)} predicted and {len(gold)} gold tags")
-        if any(tag != "O" for tags in (*references, *predictions) for tag in tags):
+        if any(tag.startswith("B-") for tags in (*references, *predictions) for tag in tags):
             strict = classification_report(
                 references, predictions, output_dict=True, mode="strict", scheme=IOB2, zero_division=0
             )
-        else:  # seqeval averages over no type at all, with a warning
+        else:  # no entity at all: seqeval would average over no type, with a warning
             strict = {f"{name} avg": dict.fromkeys(_REPORT_KEYS, 0.0) for name in ("micro", "macro", "weighted")}
         default = precision_recall_fscore_support(references, predictions, average="micro", zero_division=0)
         averages = {name: strict.pop(f"{name} avg") for name in ("micro", "macro", "weighted")}

@@ -225,7 +225,9 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         return self.features.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """As every model's; in a larger vocabulary, new ids are characters of their own."""
         self.features.word_embeddings = value
+        self.features.resize_table(value.num_embeddings)
 
     def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
         """The sequences in a batch: see [`Sequences`]."""

@@ -57,11 +57,16 @@ class RowAdamW(torch.optim.AdamW):
         parameter[rows] = decayed.addcdiv_(first, deviation, value=-rate)
 
 
-def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> None:
-    """Let the embeddings of `model` with at least `minimum` weights give gradients of the rows that were looked up."""
-    for module in model.modules():
-        if isinstance(module, nn.Embedding) and module.weight.numel() >= minimum:
-            module.sparse = True
+def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> set[str]:
+    """Let embeddings of at least `minimum` weights give gradients of the rows looked up; the names of their weights."""
+    large = {
+        f"{name}.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and module.weight.numel() >= minimum
+    }
+    for module in large.values():
+        module.sparse = True
+    return set(large)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

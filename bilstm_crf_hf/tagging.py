@@ -54,6 +54,7 @@ class EncodedCorpus:
             raise ValueError(f"{type(tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
         names = labels_of(dataset)
         self.labels = list(labels)
+        self.stride = stride
         self.texts: list[str] = list(dataset["text"])
         self.spans = [_trimmed(text, tags, names) for text, tags in zip(self.texts, list(dataset["tags"]), strict=True)]
         limit = max_length or tokenizer.model_max_length
@@ -95,21 +96,24 @@ class EncodedCorpus:
             )
         return [[ids[tag] for tag in tags] for tags in rows]
 
-    def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str]]]:
+    def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str | None]]]:
         """Offsets and predicted tags of the tokens of each sentence, its windows put together.
 
-        Where two windows overlap, each speaks for the tokens that begin in its half of the overlap.
+        Of the tokens that two windows share, each speaks for the half that is farther from its edge.
         """
-        windows: list[list[tuple[list[tuple[int, int]], list[str]]]] = [[] for _ in self.texts]
+        windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
         for sentence, offsets, special, row in zip(self.sentence_of, self.offsets, self.special, predictions):
-            tokens = [
-                (pair, self.labels[label])
-                for pair, is_special, label in zip(offsets, special, row)
-                if not is_special and label != IGNORED
-            ]
-            if tokens:
-                windows[sentence].append(tuple(zip(*tokens, strict=True)))
-        return [_join(text, sorted(of_sentence)) for text, of_sentence in zip(self.texts, windows, strict=True)]
+            tags = (None if label == IGNORED else self.labels[label] for label in row)
+            window = [(pair, tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
+            windows[sentence].append(window)
+        joined = []
+        for of_sentence in windows:
+            of_sentence.sort(key=lambda window: [pair for pair, _ in window])
+            tokens = of_sentence[0]
+            for window in of_sentence[1:]:
+                tokens = tokens[: len(tokens) - self.stride // 2] + window[self.stride - self.stride // 2 :]
+            joined.append(([pair for pair, _ in tokens], [tag for _, tag in tokens]))
+        return joined
 
     def decode(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
         """The predicted entities on the characters of each sentence, in the order of the data set.
@@ -176,17 +180,3 @@ def _trimmed(text: str, tags: list[int], names: list[str]) -> list[Span]:
 def _repeated(items: Sequence[int]) -> list[int]:
     seen: set[int] = set()
     return [item for item in items if item in seen or seen.add(item)]
-
-
-def _join(text: str, windows: list[tuple[list[tuple[int, int]], list[str]]]) -> tuple[list[tuple[int, int]], list[str]]:
-    joined_offsets: list[tuple[int, int]] = []
-    joined_tags: list[str] = []
-    for i, (offsets, tags) in enumerate(windows):
-        # Rounded up: of a single shared token, the window that knows what stands before it speaks.
-        low = (offsets[0][0] + windows[i - 1][0][-1][1] + 1) // 2 if i else 0
-        high = (windows[i + 1][0][0][0] + offsets[-1][1] + 1) // 2 if i + 1 < len(windows) else len(text)
-        for pair, tag in zip(offsets, tags, strict=True):
-            if low <= pair[0] < high:
-                joined_offsets.append(pair)
-                joined_tags.append(tag)
-    return joined_offsets, joined_tags

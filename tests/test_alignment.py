@@ -291,6 +291,7 @@ def test_ranges_of_sentencepiece_leave_out_lone_word_marks_and_the_spaces_of_wor
     [
         ("가나다", [(0, 2), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 3)]),  # `나` is cut into bytes
         ("😀가", [(0, 1), (0, 1), (0, 2)], [(0, 0), (0, 0), (0, 2)]),
+        ("❤\ufe0f강", [(0, 1), (2, 3)], [(0, 2), (2, 3)]),  # a mark that the tokenizer drops
         ("서울 강", [(0, 3), (3, 4)], [(0, 2), (3, 4)]),
         ("서울\n강", [(0, 4)], [(0, 4)]),
         ("서울", [(0, 0), (0, 2), (0, 0), (2, 2)], [(0, 0), (0, 2), (0, 0), (2, 2)]),
@@ -461,6 +462,20 @@ def test_entities_of_tokens_names_the_tokens_of_each_entity_and_skips_those_with
 def test_the_first_character_of_a_token_has_its_tag_and_the_others_continue_it(tags, expected):
     text, offsets = "서울대는 큰데", [(0, 3), (3, 4), (5, 6), (6, 7)]
     assert character_tags(text, offsets, tags) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (["B-LC", "I-LC"], ["B-LC", "I-LC", "I-LC", "I-LC", "I-LC"]),
+        (["I-LC", "E-LC"], ["I-LC", "I-LC", "I-LC", "I-LC", "I-LC"]),
+        (["B-LC", "B-LC"], ["B-LC", "I-LC", "O", "B-LC", "I-LC"]),
+        (["B-LC", "I-OG"], ["B-LC", "I-LC", "O", "I-OG", "I-OG"]),
+        (["O", "I-LC"], ["O", "O", "O", "I-LC", "I-LC"]),
+    ],
+)
+def test_a_character_of_no_token_continues_the_entity_around_it(tags, expected):
+    assert character_tags("서울\u200b부산", [(0, 2), (3, 5)], tags) == expected
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])

@@ -153,14 +153,20 @@ def test_character_f1_is_the_mean_over_the_labels_given_and_1_for_those_that_do_
 # Edges
 
 
-@pytest.mark.parametrize("tags", [[["O", "O"]], [["O"], ["O", "O"], []]])
-def test_sentences_without_any_entity_have_entity_scores_of_0_and_no_warning(metric, tags):
+@pytest.mark.parametrize(
+    ("gold", "predicted", "accuracy"),
+    [
+        ([["O", "O"]], [["O", "O"]], 1),
+        ([["O"], ["O", "O"], []], [["O"], ["O", "O"], []], 1),
+        ([["O", "O"]], [["O", "I-PS"]], 1 / 2),  # no entity in strict mode
+    ],
+)
+def test_sentences_without_any_entity_have_strict_scores_of_0_and_no_warning(metric, gold, predicted, accuracy):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scores = metric.compute(predictions=tags, references=tags)
-    entity_scores = {name for name in scores if name not in ("accuracy", "klue_char_macro_f1")}
-    assert {scores[name] for name in entity_scores} == {0}
-    assert scores["accuracy"] == scores["klue_char_macro_f1"] == 1
+        scores = metric.compute(predictions=predicted, references=gold)
+    assert {scores[name] for name in ("precision", "recall", "f1", "default_f1", "klue_entity_macro_f1")} == {0}
+    assert scores["accuracy"] == accuracy
 
 
 def test_a_sentence_without_characters_changes_nothing(metric):

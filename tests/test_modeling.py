@@ -232,8 +232,13 @@ def test_the_body_loads_without_its_head(tagger, tokenizer, texts, tmp_path):
 def test_embeddings_can_be_resized(tokenizer):
     model = new_tagger(tokenizer)
     size = model.config.vocab_size
+    batch = tokenizer("서울에서", return_tensors="pt")
+    before = model(**batch).logits
     model.resize_token_embeddings(size + 3)
-    assert model.get_input_embeddings().num_embeddings == size + 3
+    assert model.get_input_embeddings().num_embeddings == model.config.vocab_size == size + 3
+    assert torch.equal(model(**batch).logits, before)
+    batch["input_ids"][0, 1] = size + 2
+    assert model(**batch).logits.isfinite().all()
 
 
 def test_exported_folder_works_without_the_package(tagger, tokenizer, texts, tmp_path):

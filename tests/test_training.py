@@ -123,6 +123,17 @@ def test_each_part_has_its_learning_rate(corpus, tokenizer, tmp_path):
         assert (rates[id(parameter)][1] == 0) == ("bias" in name), name
 
 
+def test_rows_take_larger_steps_where_only_those_looked_up_are_updated(corpus, tokenizer, tmp_path):
+    model = new_tagger(tokenizer, **LARGE_TABLE)
+    trainer = new_trainer(model, corpus, tokenizer, tmp_path, learning_rate=1e-3)
+    rates = {id(p): group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    large = model.bilstm.features.ngram_embeddings.weight
+    assert {name for name, p in model.named_parameters() if rates[id(p)] == 1e-2} == {
+        name for name, p in model.named_parameters() if p is large
+    }
+    assert set(rates.values()) == {1e-2, 1e-3}
+
+
 def test_encoder_trains_through_the_same_path(corpus, tokenizer, tmp_path):
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,

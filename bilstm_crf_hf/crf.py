@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .lattice import IMPOSSIBLE, Potentials, best_paths, forward_backward, inside
+from .lattice import IMPOSSIBLE, Potentials, best_path, best_paths, forward_backward, inside
 
 try:
     from torchcrf import CRF
@@ -95,8 +95,13 @@ class LinearChainCRF(CRF):
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The best path of each sequence: (T, B), or (B, T) with `batch_first`, -100 behind a sequence's end."""
-        return self.nbest(emissions, mask, k=1)[0][0]
+        """The best path of each sequence: (T, B), or (B, T) with `batch_first`; -100 behind a sequence's end, and where
+        no path is possible."""
+        self._validate(emissions, mask=mask)
+        scores, lengths = self._inward(emissions, mask)
+        path, total = best_path(scores, lengths, self._potentials(scores.dtype))
+        path = path.masked_fill(~(inside(len(scores), lengths) & total.isfinite()), UNKNOWN)
+        return path.T if self.batch_first else path
 
     @torch.no_grad()
     def nbest(self, emissions: Tensor, mask: Tensor | None = None, k: int = 2) -> tuple[Tensor, Tensor]:
@@ -153,7 +158,7 @@ class LinearChainCRF(CRF):
         lattice = forward_backward(scores, lengths, potentials)
         within = inside(len(scores), lengths)
         log_marginals = lattice.log_posterior().clamp(min=-1e4).masked_fill(~within[..., None], 0)
-        paths = best_paths(scores, lengths, potentials, 1)[0][0]
+        paths, _ = best_path(scores, lengths, potentials)
         path_log_probs = _path_log_probs(
             log_marginals, lattice.log_ahead(), paths, within, potentials.transitions, self.continues
         )

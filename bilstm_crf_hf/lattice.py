@@ -174,11 +174,35 @@ def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
     return x.gather(0, index[..., None].expand_as(x))
 
 
+def best_path(emissions: Tensor, lengths: Tensor, potentials: Potentials) -> tuple[Tensor, Tensor]:
+    """The best path (T, B) and its score (B,), by Viterbi's recursion from the end to the start.
+
+    Where there is no path the score is -inf, and behind a sequence's end the path holds any tag.
+
+    It goes over the reversed sequences, and what it keeps is the best score of all that follows each tag, not pointers:
+    the path is then read from the start on, looking at one row of the transitions a step.
+    """
+    start, end, transitions = potentials
+    steps = _reverse(emissions, lengths).unbind(0)
+    steps[0].add_(end)
+    num_tags = len(start)
+    following = transitions.T.contiguous()[:, None]  # (K of the next, 1, K): the maximum over the first is the fastest
+    entering = emissions.new_empty(num_tags, emissions.shape[1], num_tags)
+    for before, scores in zip(steps, steps[1:]):
+        scores += torch.add(before.T[..., None], following, out=entering).amax(0)
+    ahead = _reverse(torch.stack(steps), lengths).unbind(0)
+    total, first = (ahead[0] + start).max(-1)
+    path = [first]
+    for scores in ahead[1:]:
+        path.append((transitions[path[-1]] + scores).argmax(-1))
+    return torch.stack(path), total.masked_fill(total < IMPOSSIBLE / 2, -torch.inf)
+
+
 def best_paths(emissions: Tensor, lengths: Tensor, potentials: Potentials, k: int) -> tuple[Tensor, Tensor]:
     """The k best paths (k, T, B) and their scores (k, B), by Viterbi's recursion over the k best ways into each tag.
 
-    A state is one of k ranks of one of K tags, flattened to rank * K + tag; a back-pointer is the state before. Of a
-    path that does not exist the score is -inf, and behind a sequence's end paths hold any tag.
+    A state is one of k ranks of one of K tags, flattened to rank * K + tag; a back-pointer is the state before. Scores
+    and paths are as those of [`best_path`].
     """
     start, end, transitions = potentials
     timesteps, batch, num_tags = emissions.shape
@@ -187,7 +211,7 @@ def best_paths(emissions: Tensor, lengths: Tensor, potentials: Potentials, k: in
     states, pointers = [state], []
     for scores in emissions[1:, :, None].unbind(0):
         entering = (state[..., None] + transitions).flatten(1, 2)  # (B, k * K, K)
-        state, pointer = entering.max(1, keepdim=True) if k == 1 else entering.topk(k, 1)
+        state, pointer = entering.topk(k, 1)
         state = state + scores
         states.append(state)
         pointers.append(pointer.flatten(1))

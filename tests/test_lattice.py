@@ -12,6 +12,7 @@ from bilstm_crf_hf.lattice import (
     LogLattice,
     Potentials,
     ScaledLattice,
+    best_path,
     best_paths,
     forward_backward,
     inside,
@@ -189,3 +190,13 @@ def test_best_paths_are_the_first_of_all_paths(make_potentials, k):
         assert paths[: len(order), :length, row].equal(every[order])
         assert_close(scores[: len(order), row], totals[order], **EXACT)
         assert (scores[len(order) :, row] == -torch.inf).all()
+
+
+@make_potentials
+def test_best_path_is_the_first_of_the_best_paths(make_potentials):
+    emissions, lengths = random_emissions(40, 6, 5)
+    potentials = make_potentials()
+    path, score = best_path(emissions, lengths, potentials)
+    paths, scores = best_paths(emissions, lengths, potentials, 1)
+    assert path[inside(40, lengths)].equal(paths[0][inside(40, lengths)])
+    assert_close(score, scores[0], **EXACT)

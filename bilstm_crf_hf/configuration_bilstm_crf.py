@@ -45,7 +45,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     num_hidden_layers: int = 1
     embedding_dropout: float = 0.0
     locked_dropout: float = 0.5
-    ngram_dropout: float = 0.0
+    ngram_dropout: float = 0.3
     word_dropout: float = 0.1
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None

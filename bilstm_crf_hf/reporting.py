@@ -40,10 +40,8 @@ def plot_training(log_history: list[dict[str, Any]], path: Path, columns: dict[s
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
-    for key, name in (("loss", "training"), ("eval_loss", "validation")):
-        _plot_column(losses, log_history, key, name)
-    for key, name in columns.items():
-        _plot_column(scores, log_history, f"eval_{key}", name)
+    _plot_columns(losses, log_history, {"loss": "training", "eval_loss": "validation"})
+    _plot_columns(scores, log_history, {f"eval_{key}": name for key, name in columns.items()})
     for axes, title in ((losses, "loss"), (scores, "validation scores")):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
@@ -51,6 +49,7 @@ def plot_training(log_history: list[dict[str, Any]], path: Path, columns: dict[s
     figure.savefig(path, dpi=120)
 
 
-def _plot_column(axes, log_history: list[dict[str, Any]], key: str, name: str) -> None:
-    points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
-    axes.plot(*zip(*points, strict=True), marker="o", label=name)
+def _plot_columns(axes, log_history: list[dict[str, Any]], columns: dict[str, str]) -> None:
+    for width, (key, name) in zip(range(len(columns), 0, -1), columns.items()):  # equal curves show one on the other
+        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+        axes.plot(*zip(*points, strict=True), marker="o", linewidth=width, markersize=3 + 2 * width, label=name)

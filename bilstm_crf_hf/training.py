@@ -120,7 +120,7 @@ class TaggerTrainingArguments(TrainingArguments):
     learning_rate: float | None = field(default=None, metadata={"help": "Default: 2e-3, or 5e-5 for an encoder."})
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 64
-    num_train_epochs: float = 8
+    num_train_epochs: float = 6
     weight_decay: float = 0.01
     max_grad_norm: float = 5.0
     eval_strategy: str = "epoch"

@@ -9,7 +9,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     """Configuration of [`BiLSTMCRFModel`] and of the models with a head on it.
 
     The defaults are those of the character tagger that `recipes/ner.py` trains. The model of the tutorial that this
-    package grew from is `embedding_size=768, hidden_size=256, ngrams=[]` and every dropout 0.
+    package grew from is `embedding_size=768, hidden_size=256, ngrams=[], jamo_embedding_size=0` and every dropout 0.
 
     Args:
         vocab_size: number of token ids.
@@ -40,7 +40,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     ngrams: list[list[int]] | None = None
     ngram_buckets: int = 131072
     ngram_embedding_size: int = 64
-    jamo_embedding_size: int = 0
+    jamo_embedding_size: int = 16
     hidden_size: int = 384
     num_hidden_layers: int = 1
     embedding_dropout: float = 0.0

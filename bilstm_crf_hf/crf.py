@@ -85,7 +85,7 @@ class LinearChainCRF(CRF):
         known = (tags == UNKNOWN) | ((tags >= 0) & (tags < self.num_tags)) | ~inside(len(tags), lengths)
         _check(known, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
-            potentials = self._potentials(scores.dtype)
+            potentials = self.potentials(scores.dtype)
             log_likelihood = _log_likelihood(scores, tags, lengths, potentials).to(_result_dtype(emissions))
         if reduction == "none":
             return log_likelihood
@@ -99,7 +99,7 @@ class LinearChainCRF(CRF):
         no path is possible."""
         self._validate(emissions, mask=mask)
         scores, lengths = self._inward(emissions, mask)
-        path, total = best_path(scores, lengths, self._potentials(scores.dtype))
+        path, total = best_path(scores, lengths, self.potentials(scores.dtype))
         path = path.masked_fill(~(inside(len(scores), lengths) & total.isfinite()), UNKNOWN)
         return path.T if self.batch_first else path
 
@@ -119,7 +119,7 @@ class LinearChainCRF(CRF):
             raise ValueError(f"the number of paths must be positive, got {k}")
         self._validate(emissions, mask=mask)
         scores, lengths = self._inward(emissions, mask)
-        paths, totals = best_paths(scores, lengths, self._potentials(scores.dtype), k)
+        paths, totals = best_paths(scores, lengths, self.potentials(scores.dtype), k)
         exists = inside(len(scores), lengths) & totals.isfinite()[:, None]
         paths = paths.masked_fill(~exists, UNKNOWN)
         return paths.transpose(1, 2) if self.batch_first else paths, totals.to(_result_dtype(emissions))
@@ -135,7 +135,7 @@ class LinearChainCRF(CRF):
         """The posterior probability of each tag at each timestep, in the shape of `emissions`; 0 outside the mask."""
         self._validate(emissions, mask=mask)
         scores, lengths = self._inward(emissions, mask)
-        lattice = forward_backward(scores, lengths, self._potentials(scores.dtype))
+        lattice = forward_backward(scores, lengths, self.potentials(scores.dtype))
         outside = ~inside(len(scores), lengths)[..., None]
         probabilities = lattice.log_posterior().exp().masked_fill(outside, 0).to(_result_dtype(emissions))
         return probabilities.transpose(0, 1) if self.batch_first else probabilities
@@ -154,7 +154,7 @@ class LinearChainCRF(CRF):
         """
         self._validate(emissions, mask=mask)
         scores, lengths = self._inward(emissions, mask)
-        potentials = self._potentials(scores.dtype)
+        potentials = self.potentials(scores.dtype)
         lattice = forward_backward(scores, lengths, potentials)
         within = inside(len(scores), lengths)
         log_marginals = lattice.log_posterior().clamp(min=-1e4).masked_fill(~within[..., None], 0)
@@ -190,7 +190,7 @@ class LinearChainCRF(CRF):
         lengths = mask.bool().sum(1 if self.batch_first else 0)
         return emissions.masked_fill(~inside(len(emissions), lengths)[..., None], 0), lengths
 
-    def _potentials(self, dtype: torch.dtype) -> Potentials:
+    def potentials(self, dtype: torch.dtype) -> Potentials:
         """The transition scores, impossible where the labels forbid it."""
         return Potentials(
             self.start_transitions.to(dtype).masked_fill(~self.start_possible, IMPOSSIBLE),

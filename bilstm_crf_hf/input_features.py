@@ -24,7 +24,8 @@ def token_table(tokenizer: PreTrainedTokenizerBase) -> Tensor:
     - CHARACTER: the id of the same piece at the beginning of a word, where there is one, else the id itself; so `##가`
       and `가` share n-grams.
     - WORD_START: 1 if the piece begins a word. Known for WordPiece (`##`) and SentencePiece (`▁`) vocabularies.
-    - INITIAL, VOWEL, FINAL: the jamo of a piece that is one Hangul syllable, from 1 on; 0 for anything else.
+    - INITIAL, VOWEL, FINAL: the jamo of a piece that is one Hangul syllable, numbered from 1 on: initials, then vowels,
+      then finals. 0 for anything else.
     """
     vocabulary = tokenizer.get_vocab()
     specials = set(tokenizer.all_special_tokens)
@@ -41,7 +42,7 @@ def token_table(tokenizer: PreTrainedTokenizerBase) -> Tensor:
         if len(piece) == 1 and "가" <= piece <= "힣":
             initial, rest = divmod(ord(piece) - ord("가"), JAMO_COUNTS[1] * JAMO_COUNTS[2])
             vowel, final = divmod(rest, JAMO_COUNTS[2])
-            table[i, INITIAL:] = torch.tensor([initial + 1, vowel + 1, final + 1])
+            table[i, INITIAL:] = 1 + torch.tensor([initial, JAMO_COUNTS[0] + vowel, sum(JAMO_COUNTS[:2]) + final])
     return table
 
 
@@ -78,9 +79,7 @@ class InputFeatures(nn.Module):
             self.ngram_embeddings = nn.Embedding(config.ngram_buckets, config.ngram_embedding_size)
             self.width += len(config.ngrams) * config.ngram_embedding_size
         if config.jamo_embedding_size:
-            self.jamo_embeddings = nn.ModuleList(
-                nn.Embedding(count + 1, config.jamo_embedding_size) for count in JAMO_COUNTS
-            )
+            self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
             self.width += len(JAMO_COUNTS) * config.jamo_embedding_size
         self.register_buffer("token_table", torch.empty(config.vocab_size, 5, dtype=torch.long))
         self.reset_table()
@@ -112,6 +111,5 @@ class InputFeatures(nn.Module):
                 ngrams = ngrams * kept[..., None]
             features.append(ngrams.flatten(-2))
         if self.config.jamo_embedding_size:
-            jamo = tokens[..., INITIAL : FINAL + 1].unbind(-1)
-            features += [embed(index) for embed, index in zip(self.jamo_embeddings, jamo, strict=True)]
+            features.append(self.jamo_embeddings(tokens[..., INITIAL : FINAL + 1]).flatten(-2))
         return torch.cat(features, -1)

@@ -64,7 +64,8 @@ class Sequences:
         for token_id in special:
             chosen = chosen & (input_ids != token_id)
         self.chosen = chosen  # (B, S)
-        self.order = (~chosen).byte().argsort(dim=1, stable=True)  # (B, S)
+        positions = torch.arange(chosen.shape[1], device=chosen.device)
+        self.order = torch.where(chosen, positions, positions + chosen.shape[1]).argsort(1)  # (B, S), chosen ones first
         self.lengths = self.chosen.sum(1)  # (B,)
         if input_ids.device.type == "cpu":  # elsewhere the host would have to wait for the length
             self.order = self.order[:, : max(1, int(self.lengths.max()))]

@@ -1,16 +1,23 @@
 """The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
 
-from collections.abc import Iterable
-from itertools import groupby
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
 from .alignment import Span, entities_of_tokens, render
 
 UNLIMITED = 2**31 - 1
 """A `max_length` in tokens that no text reaches."""
+
+BATCH_SIZE = 32
+"""Texts that are tagged at a time if the caller names no `batch_size`."""
+
+BATCHES_SORTED = 64
+"""Batches whose texts are read ahead and sorted by length."""
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -25,7 +32,24 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     - With `"none"`, tokens carry their tags on the best path, and the marginal probabilities of those tags. `"first"`,
       `"average"` and `"max"` are the stock pipeline's, over marginal probabilities.
     - A text is cut into windows of `tokenizer.model_max_length` tokens only if `stride` is given, and never truncated.
+    - Many texts are tagged in batches of similar length, 32 unless `batch_size` says otherwise, and results come in the
+      order of the texts. They may be a list, a generator, a column of a data set (`dataset["text"]`, streamed or not)
+      or a torch `Dataset`; of all but a list, results are an iterator that reads a few batches ahead.
     """
+
+    def __call__(self, inputs, batch_size: int | None = None, **kwargs):
+        """The entities of a text, or of each of many: see the class for what these may be."""
+        if batch_size is None and self._batch_size is None and not isinstance(inputs, str):
+            batch_size = BATCH_SIZE
+        if isinstance(inputs, Iterable) and not isinstance(inputs, (str, list, tuple, Dataset, Generator)):
+            inputs = (text for text in inputs)
+        return super().__call__(inputs, batch_size=batch_size, **kwargs)
+
+    def get_iterator(self, inputs, num_workers, batch_size, *parameters):
+        tag = super().get_iterator
+        if batch_size == 1:
+            return tag(inputs, num_workers, batch_size, *parameters)
+        return _SortedByLength(inputs, batch_size, lambda texts: tag(texts, num_workers, batch_size, *parameters))
 
     def preprocess(self, sentence, offset_mapping=None, **params):
         params.setdefault("tokenizer_params", {"max_length": UNLIMITED})
@@ -66,6 +90,23 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             for i, tag in enumerate(tags)
             if tag is not None and tag not in ignored
         ]
+
+
+class _SortedByLength:
+    """The results of `tag`, which takes a list of texts, in the order of `inputs`, whose like in length it is given."""
+
+    def __init__(self, inputs: Iterable, batch_size: int, tag: Callable[[list], Iterable]) -> None:
+        self.inputs, self.batch_size, self.tag = inputs, batch_size, tag
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        inputs = iter(self.inputs)
+        while texts := list(islice(inputs, BATCHES_SORTED * self.batch_size)):
+            order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+            results = dict(zip(order, self.tag([texts[i] for i in order]), strict=True))
+            yield from (results[i] for i in range(len(texts)))
 
 
 CUSTOM_PIPELINES = {

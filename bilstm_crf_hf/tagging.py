@@ -1,12 +1,20 @@
 """From sentences with character tags to what `Trainer` takes, and from its predictions back to the characters."""
 
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from seqeval.metrics import f1_score
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
+from . import __version__
 from .alignment import (
     IGNORED,
     Span,
@@ -19,12 +27,16 @@ from .alignment import (
 from .corpora import labels_of
 from .metrics import TaggingMetric
 
+UNLIMITED = 2**31 - 1
+"""A limit in tokens that no text reaches, and that tokenizers can count to."""
+
 
 class EncodedCorpus:
     """Sentences as model inputs, and the sentences to score predictions against.
 
     Sentences that have more tokens than the limit are split into windows that overlap, and their predictions are put
     together again, so that nothing is cut off. The rows of `inputs` are sorted by length, for batches without padding.
+    Encoded rows are kept in the cache of `datasets`, and read from there when the same sentences come again.
 
     Args:
         dataset: rows with `text` and character `tags`, see `corpora`.
@@ -52,43 +64,61 @@ class EncodedCorpus:
     ) -> None:
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
-        names = labels_of(dataset)
         self.labels = list(labels)
         self.stride = stride
         self.texts: list[str] = list(dataset["text"])
-        self.spans = [_trimmed(text, tags, names) for text, tags in zip(self.texts, list(dataset["tags"]), strict=True)]
-        limit = max_length or tokenizer.model_max_length
+        self._tags: list[list[int]] = list(dataset["tags"])
+        self._names = labels_of(dataset)
+        limit = min(max_length or tokenizer.model_max_length, UNLIMITED)
         if stride >= limit - tokenizer.num_special_tokens_to_add():
             raise ValueError(f"a stride of {stride} tokens leaves windows of {limit} no room: lower the stride")
+        content = (
+            self.texts,
+            self._tags,
+            self._names,
+            self.labels,
+            tokenizer.backend_tokenizer.to_str(),
+            limit,
+            stride,
+        )
+        self._rows = _cached(content, lambda: self._encode(tokenizer, limit))
+        self.inputs = self._rows.select_columns(["input_ids", "attention_mask", "labels"])
+        self.split_sentences = len(set(_repeated(self._rows["sentence"][:])))
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """The gold entities of each sentence."""
+        return [_trimmed(text, tags, self._names) for text, tags in zip(self.texts, self._tags, strict=True)]
+
+    def _encode(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, list]:
         encoded = tokenizer(
             self.texts,
             truncation=True,
-            max_length=min(limit, 2**31 - 1),
-            stride=stride,
+            max_length=limit,
+            stride=self.stride,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_special_tokens_mask=True,
             return_token_type_ids=False,
         )
-        order = sorted(range(len(encoded["input_ids"])), key=lambda i: len(encoded["input_ids"][i]))
-        self.sentence_of = [encoded["overflow_to_sample_mapping"][i] for i in order]
-        self.offsets = [encoded["offset_mapping"][i] for i in order]
-        self.special = [encoded["special_tokens_mask"][i] for i in order]
-        self.split_sentences = len(set(_repeated(self.sentence_of)))
-        self.inputs = Dataset.from_dict(
-            {
-                "input_ids": [encoded["input_ids"][i] for i in order],
-                "attention_mask": [encoded["attention_mask"][i] for i in order],
-                "labels": self._token_labels(),
-            }
-        )
+        sentences, offsets = encoded["overflow_to_sample_mapping"], encoded["offset_mapping"]
+        columns = {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "labels": self._token_labels(sentences, offsets),
+            "sentence": sentences,
+            "offsets": offsets,
+            "special": encoded["special_tokens_mask"],
+        }
+        order = sorted(range(len(sentences)), key=lambda i: len(encoded["input_ids"][i]))
+        return {name: [column[i] for i in order] for name, column in columns.items()}
 
-    def _token_labels(self) -> list[list[int]]:
+    def _token_labels(self, sentences: list[int], offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
         ids = {label: i for i, label in enumerate(self.labels)} | {None: IGNORED}
         scheme = scheme_of(self.labels)
         rows = [
-            token_tags(self.texts[sentence], offsets, self.spans[sentence], scheme)
-            for sentence, offsets in zip(self.sentence_of, self.offsets, strict=True)
+            token_tags(self.texts[sentence], pairs, self.spans[sentence], scheme)
+            for sentence, pairs in zip(sentences, offsets, strict=True)
         ]
         if unknown := {tag for tags in rows for tag in tags} - set(ids):
             raise ValueError(
@@ -102,9 +132,10 @@ class EncodedCorpus:
         Of the tokens that two windows share, each speaks for the half that is farther from its edge.
         """
         windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
-        for sentence, offsets, special, row in zip(self.sentence_of, self.offsets, self.special, predictions):
+        columns = (self._rows[name][:] for name in ("sentence", "offsets", "special"))
+        for sentence, offsets, special, row in zip(*columns, predictions):
             tags = (None if label == IGNORED else self.labels[label] for label in row)
-            window = [(pair, tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
+            window = [(tuple(pair), tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
             windows[sentence].append(window)
         joined = []
         for of_sentence in windows:
@@ -175,6 +206,21 @@ def _trimmed(text: str, tags: list[int], names: list[str]) -> list[Span]:
         if start < end:
             spans.append(Span(start, end, label))
     return spans
+
+
+def _cached(content: Any, encode: Callable[[], dict[str, list]]) -> Dataset:
+    """The columns that `encode` makes of `content`, from the cache of `datasets` if they have been made before."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "bilstm_crf_hf")
+    file = folder / f"{Hasher.hash((__version__, content))}.arrow"
+    if not (datasets.is_caching_enabled() and file.exists()):
+        table = Dataset.from_dict(encode()).data.table
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+            part = Path(unfinished, file.name)
+            with pa.ipc.new_stream(str(part), table.schema) as stream:
+                stream.write_table(table)
+            part.replace(file)
+    return Dataset.from_file(str(file))
 
 
 def _repeated(items: Sequence[int]) -> list[int]:

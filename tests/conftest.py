@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import datasets
 import pytest
 import torch
 
@@ -23,6 +24,16 @@ SENTENCES = [
     "<손흥민:PS>과 <봉준호:PS>는 <서울:LC>에 산다.",
     "<1443년:DT> <세종대왕:PS>이 글자를 만들었다.",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What is encoded here, in processes that tests start too, stays out of the user's cache."""
+    folder = tmp_path_factory.mktemp("datasets")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_DATASETS_CACHE", str(folder))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

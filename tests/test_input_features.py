@@ -1,3 +1,4 @@
+import itertools
 import random
 import unicodedata
 
@@ -95,18 +96,18 @@ def test_jamo_of_a_syllable_are_those_of_its_canonical_decomposition(syllable, p
     row = described(build_character_tokenizer([syllable]))[prefix + syllable]
     jamo = [ord(letter) for letter in unicodedata.normalize("NFD", syllable)]
     assert row[INITIAL] == jamo[0] - 0x1100 + 1
-    assert row[VOWEL] == jamo[1] - 0x1161 + 1
-    assert row[FINAL] == (jamo[2] - 0x11A7 + 1 if len(jamo) == 3 else 1)
+    assert row[VOWEL] == 19 + jamo[1] - 0x1161 + 1
+    assert row[FINAL] == 19 + 21 + (jamo[2] - 0x11A7 + 1 if len(jamo) == 3 else 1)
 
 
-def test_jamo_indices_fill_their_ranges_from_1_on():
+def test_jamo_indices_fill_their_ranges_one_behind_the_other_from_1_on():
     """All 11172 syllables are `19 * 21 * 28` different combinations; 0 is left for tokens that are none."""
     syllables = [chr(code) for code in range(ord("가"), ord("힣") + 1)]
     rows = token_table(build_character_tokenizer(["".join(syllables)]))[len(SPECIAL_TOKENS) :, [INITIAL, VOWEL, FINAL]]
     assert len(rows) == 2 * len(syllables)
     assert len(rows.unique(dim=0)) == len(syllables)
-    assert rows.amin(0).tolist() == [1, 1, 1]
-    assert rows.amax(0).tolist() == list(JAMO_COUNTS) == [19, 21, 28]
+    assert rows.amin(0).tolist() == [1, 20, 41]
+    assert rows.amax(0).tolist() == [19, 40, 68] == list(itertools.accumulate(JAMO_COUNTS))
 
 
 @pytest.mark.parametrize(
@@ -124,8 +125,8 @@ def test_what_is_no_single_syllable_has_no_jamo(request, name, tokens):
 
 def test_syllables_of_sentencepiece_have_their_jamo_with_and_without_the_word_mark(sentencepiece):
     table = described(sentencepiece)
-    assert table["▁가"][INITIAL:] == table["가"][INITIAL:] == [1, 1, 1]
-    assert table["나"][INITIAL:] == [3, 1, 1]
+    assert table["▁가"][INITIAL:] == table["가"][INITIAL:] == [1, 20, 41]
+    assert table["나"][INITIAL:] == [3, 20, 41]
 
 
 def test_special_tokens_begin_no_word(characters, sentencepiece):

@@ -32,7 +32,13 @@ def test_auto_classes_know_the_model_type():
 def test_the_blogs_model_is_one_configuration_away():
     """32,000 embeddings of 768, one layer of 128 + 128: the tutorial's numbers, counted by hand."""
     config = BiLSTMCRFConfig(
-        vocab_size=32000, embedding_size=768, hidden_size=256, ngrams=[], locked_dropout=0.0, word_dropout=0.0
+        vocab_size=32000,
+        embedding_size=768,
+        hidden_size=256,
+        ngrams=[],
+        jamo_embedding_size=0,
+        locked_dropout=0.0,
+        word_dropout=0.0,
     )
     config.num_labels = 13
     model = BiLSTMCRFForTokenClassification(config)

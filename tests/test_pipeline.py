@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import random
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from datasets import Dataset
 from transformers import TokenClassificationPipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, render_entities
+from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, pipeline_bilstm_crf, render_entities
 from bilstm_crf_hf.alignment import spans_from_tags
 
 
@@ -108,13 +109,49 @@ def test_ignored_labels_may_be_kept(pipe, texts):
     assert not [g for g in pipe(texts, ignore_labels=["O", "PS"]) for g in g if g["entity_group"] == "PS"]
 
 
-def test_batches_lists_and_data_sets_give_the_same(pipe, texts):
+@pytest.mark.parametrize(
+    "make_inputs",
+    [
+        lambda data: list(data["text"]),
+        lambda data: data["text"],
+        lambda data: data.to_iterable_dataset()["text"],
+        lambda data: (text for text in data["text"]),
+        lambda data: KeyDataset(data, "text"),
+    ],
+    ids=["list", "column", "streamed column", "generator", "KeyDataset"],
+)
+@pytest.mark.parametrize("options", [{}, {"batch_size": 3}, {"batch_size": 1}], ids=str)
+def test_many_texts_give_what_each_gives_alone_in_their_order(pipe, texts, make_inputs, options, monkeypatch):
+    monkeypatch.setattr(pipeline_bilstm_crf, "BATCHES_SORTED", 2)
     one_by_one = [pipe(text) for text in texts]
-    column = KeyDataset(Dataset.from_dict({"text": texts}), "text")
-    for found in (pipe(texts), pipe(texts, batch_size=3), list(pipe(column, batch_size=4))):
-        for ours, theirs in zip(found, one_by_one, strict=True):
-            assert [e | {"score": 0} for e in ours] == [e | {"score": 0} for e in theirs]
-            assert [e["score"] for e in ours] == pytest.approx([e["score"] for e in theirs], abs=1e-5)
+    found = pipe(make_inputs(Dataset.from_dict({"text": texts})), **options)
+    for ours, theirs in zip(found, one_by_one, strict=True):
+        assert [e | {"score": 0} for e in ours] == [e | {"score": 0} for e in theirs]
+        assert [e["score"] for e in ours] == pytest.approx([e["score"] for e in theirs], abs=1e-5)
+
+
+def test_texts_of_similar_length_share_a_batch(pipe, monkeypatch):
+    texts = ["서울" * n for n in random.Random(0).sample(range(1, 101), 100)]
+    widths = []
+    forward = pipe.model.forward
+    monkeypatch.setattr(
+        pipe.model, "forward", lambda **batch: widths.append(batch["input_ids"].shape) or forward(**batch)
+    )
+    pipe(texts, batch_size=10)
+    assert widths == [(10, 20 * n + 2) for n in range(1, 11)]
+
+
+def test_a_stream_is_read_as_it_is_tagged(pipe, monkeypatch):
+    monkeypatch.setattr(pipeline_bilstm_crf, "BATCHES_SORTED", 2)
+    read = itertools.count()
+    results = iter(pipe((f"{next(read)}번 서울" for _ in itertools.count()), batch_size=2))
+    for _ in range(9):
+        next(results)
+    assert next(read) == 12
+
+
+def test_results_of_a_data_set_have_its_length(pipe, texts):
+    assert len(pipe(KeyDataset(Dataset.from_dict({"text": texts}), "text"))) == len(texts)
 
 
 def test_empty_texts_have_no_entities(pipe):

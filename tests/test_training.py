@@ -128,10 +128,10 @@ def test_rows_take_larger_steps_where_only_those_looked_up_are_updated(corpus, t
     trainer = new_trainer(model, corpus, tokenizer, tmp_path, learning_rate=1e-3)
     rates = {id(p): group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
     large = model.bilstm.features.ngram_embeddings.weight
-    assert {name for name, p in model.named_parameters() if rates[id(p)] == 1e-2} == {
+    assert {name for name, p in model.named_parameters() if rates[id(p)] == 5e-3} == {
         name for name, p in model.named_parameters() if p is large
     }
-    assert set(rates.values()) == {1e-2, 1e-3}
+    assert set(rates.values()) == {5e-3, 1e-3}
 
 
 def test_encoder_trains_through_the_same_path(corpus, tokenizer, tmp_path):

@@ -1,0 +1,148 @@
+"""Taggers as ONNX graphs: `input_ids` and `attention_mask` of any batch and length to the label ids of the best paths.
+
+torch's exporter translates the model, but for what loops over timesteps: the BiLSTM layers become ONNX's own LSTM and
+Viterbi's recursion two Scans, through operators that are defined here.
+"""
+
+import copy
+import os
+from pathlib import Path
+
+import torch
+from onnxscript import DOUBLE, INT64, graph, script
+from onnxscript import opset18 as op
+from torch import Tensor, nn
+
+from .crf import UNKNOWN
+from .lattice import Potentials, best_path
+from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
+
+INT32 = 6
+"""ONNX's number of the type of LSTM's `sequence_lens`."""
+
+
+def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike) -> None:
+    """Write `model` as an ONNX graph of opset 18.
+
+    Its inputs are `input_ids` and `attention_mask`, (B, S) int64, its output is `predictions`, (B, S) int64: the best
+    path as in the model's output, computed in float64 over the float32 emissions, -100 outside of the sequences.
+    """
+    input_ids = torch.full((2, 8), model.config.vocab_size - 1)
+    shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    program = torch.onnx.export(
+        _Tagger(model).eval(),
+        (input_ids, torch.ones_like(input_ids)),
+        dynamo=True,
+        verbose=False,
+        opset_version=18,
+        input_names=["input_ids", "attention_mask"],
+        output_names=["predictions"],
+        dynamic_shapes=(shape, shape),
+        custom_translation_table={
+            torch.ops.bilstm_crf.bilstm.default: _onnx_bilstm,
+            torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
+        },
+    )
+    program.save(Path(path))
+
+
+class _Tagger(nn.Module):
+    """The forward pass of a tagger down to the best path."""
+
+    def __init__(self, model: BiLSTMCRFForTokenClassification) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.model.bilstm.layers = nn.ModuleList(_Layer(layer) for layer in model.bilstm.layers)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        sequences = self.model.bilstm.sequences(input_ids, attention_mask)
+        emissions = self.model.classifier(self.model.bilstm.encode(input_ids, sequences)).double()
+        potentials = self.model.crf.potentials(emissions.dtype)
+        return sequences.back(torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, *potentials), fill=UNKNOWN)
+
+
+class _Layer(nn.Module):
+    """A BiLSTM layer with its weights as ONNX has them: (2, 4 * H, ...) with the gates in the order i, o, f, g."""
+
+    def __init__(self, layer: BiLSTMLayer) -> None:
+        super().__init__()
+        inputs, hidden, input_bias, hidden_bias = (
+            torch.stack([_reordered(lstm.get_parameter(f"{name}_l0")) for lstm in layer.children()])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        self.register_buffer("inputs", inputs)
+        self.register_buffer("hidden", hidden)
+        self.register_buffer("bias", torch.cat([input_bias, hidden_bias], 1))
+
+    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
+        return torch.ops.bilstm_crf.bilstm(x, sequences.lengths, self.inputs, self.hidden, self.bias)
+
+
+def _reordered(weight: Tensor) -> Tensor:
+    i, f, g, o = weight.detach().chunk(4)
+    return torch.cat([i, o, f, g])
+
+
+@torch.library.custom_op("bilstm_crf::bilstm", mutates_args=())
+def _bilstm(x: Tensor, lengths: Tensor, inputs: Tensor, hidden: Tensor, bias: Tensor) -> Tensor:
+    raise NotImplementedError("stands for an LSTM in graphs that are exported; is never computed")
+
+
+@_bilstm.register_fake
+def _(x, lengths, inputs, hidden, bias):
+    return x.new_empty(*x.shape[:2], 2 * hidden.shape[2])
+
+
+def _onnx_bilstm(x, lengths, inputs, hidden, bias):
+    lengths = op.Cast(lengths, to=INT32)
+    both, _, _ = op.LSTM(
+        x, inputs, hidden, bias, lengths, direction="bidirectional", hidden_size=hidden.shape[2]
+    )  # (T, 2, B, H)
+    return op.Reshape(op.Transpose(both, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
+
+
+@torch.library.custom_op("bilstm_crf::viterbi", mutates_args=())
+def _viterbi(emissions: Tensor, lengths: Tensor, start: Tensor, end: Tensor, transitions: Tensor) -> Tensor:
+    return best_path(emissions, lengths, Potentials(start, end, transitions))[0]
+
+
+@_viterbi.register_fake
+def _(emissions, lengths, start, end, transitions):
+    return emissions.new_empty(emissions.shape[:2], dtype=torch.long)
+
+
+@script()
+def _onnx_viterbi(emissions: DOUBLE, lengths: INT64, start: DOUBLE, end: DOUBLE, transitions: DOUBLE) -> INT64:
+    """`lattice.best_path`, with masks instead of reversed sequences."""
+
+    @graph()
+    def from_the_end(following, scores, goes_on):
+        first, last = op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
+        best = op.ReduceMax(op.Add(op.Unsqueeze(following, first), transitions), last, keepdims=0)
+        entered = op.Add(scores, op.Where(goes_on, best, end))
+        kept = op.Identity(entered)
+        return entered, kept
+
+    @graph()
+    def from_the_start(row, scores):
+        tag = op.ArgMax(op.Add(row, scores), axis=1, keepdims=0)
+        entered = op.Gather(transitions, tag)
+        kept = op.Identity(tag)
+        return entered, kept
+
+    one = op.Constant(value_int=1)
+    timesteps = op.Squeeze(op.Shape(emissions, start=0, end=1))
+    behind = op.Unsqueeze(op.Range(one, op.Add(timesteps, one), one), op.Constant(value_ints=[1]))
+    goes_on = op.Unsqueeze(op.Less(behind, lengths), op.Constant(value_ints=[2]))  # (T, B, 1)
+    initial = op.Expand(start, op.Shape(emissions, start=1))
+    _, ahead = op.Scan(
+        initial,
+        emissions,
+        goes_on,
+        body=from_the_end,
+        num_scan_inputs=2,
+        scan_input_directions=[1, 1],
+        scan_output_directions=[1],
+    )
+    _, path = op.Scan(initial, ahead, body=from_the_start, num_scan_inputs=1)
+    return path

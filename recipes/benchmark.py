@@ -1,0 +1,436 @@
+"""Measure the speed of everything, side by side: python recipes/benchmark.py [config.yaml] [--peers] [--argument value]
+
+Each table compares candidates that ran in turn, several rounds of each, and gives medians; run it on an idle machine.
+Writes benchmark.md, benchmark.json and scaling.png to --output_dir.
+"""
+
+import gc
+import json
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+
+import benchmark_peers as peers
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torchcrf import CRF
+from transformers import DataCollatorForTokenClassification, TokenClassificationPipeline
+
+from bilstm_crf_hf import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
+from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
+from bilstm_crf_hf.optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+
+SAMPLE = Path(__file__).parent / "data" / "ner"
+BLOG = {
+    "embedding_size": 768, "hidden_size": 256, "ngrams": [], "jamo_embedding_size": 0, "locked_dropout": 0.0,
+    "word_dropout": 0.0,
+}  # fmt: skip
+
+
+@dataclass
+class BenchmarkArguments:
+    """What is measured, and on which sentences."""
+
+    train_file: str = field(default=str(SAMPLE / "train.txt"), metadata={"help": "Sentences of the training steps."})
+    validation_file: str = field(default=str(SAMPLE / "validation.txt"), metadata={"help": "Sentences to tag."})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"help": "WordPiece tokenizer of the tutorial's model and BERT's. Default: characters."}
+    )
+    peers: bool = field(default=False, metadata={"help": "Also time BERT-base, Flair, spaCy, CRFsuite (if installed)."})
+    sections: list[str] = field(
+        default_factory=lambda: ["crf", "training", "inference", "scaling", "stream"],
+        metadata={"help": "Which tables to make."},
+    )
+    rounds: int = field(default=7, metadata={"help": "Times that each candidate runs."})
+    steps: int = field(default=10, metadata={"help": "Training steps of a round."})
+    stream_sentences: int = field(default=50_000, metadata={"help": "Sentences of the measurement of memory."})
+    output_dir: str = "outputs/benchmark"
+
+
+def medians(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each candidate; they take turns, after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds + 1):
+        for name, run in candidates.items():
+            gc.collect()
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: median(values[1:]) for name, values in seconds.items()}
+
+
+# The CRF alone
+
+
+def crf_candidates(batch: int, timesteps: int, num_tags: int) -> dict[str, Callable[[], object]]:
+    ours, theirs = LinearChainCRF(num_tags), CRF(num_tags)
+    emissions = torch.randn(timesteps, batch, num_tags, requires_grad=True)
+    tags = torch.randint(num_tags, (timesteps, batch))
+    mask = torch.ones(timesteps, batch, dtype=torch.bool)
+    return {
+        "torchcrf loss + backward": lambda: theirs(emissions, tags, mask).backward(),
+        "loss + backward": lambda: ours(emissions, tags, mask).backward(),
+        "torchcrf decode": lambda: theirs.decode(emissions, mask),
+        "viterbi": lambda: ours.viterbi(emissions, mask),
+        "marginals": lambda: ours.marginals(emissions, mask),
+        "posterior": lambda: ours.posterior(emissions, mask),
+        "5 best": lambda: ours.nbest(emissions, mask, k=5),
+    }
+
+
+def crf_rows(arguments: BenchmarkArguments) -> Iterator[dict]:
+    for num_tags in (13, 60):
+        seconds = medians(crf_candidates(32, 128, num_tags), arguments.rounds)
+        for name, reference in (
+            ("loss + backward", "torchcrf loss + backward"),
+            ("viterbi", "torchcrf decode"),
+            ("marginals", "loss + backward"),
+            ("posterior", "loss + backward"),
+            ("5 best", "viterbi"),
+        ):
+            yield {
+                "what": f"{name}, B 32, T 128, K {num_tags}",
+                "ms": 1e3 * seconds[name],
+                "against": reference,
+                "its ms": 1e3 * seconds[reference],
+                "times faster": seconds[reference] / seconds[name],
+            }
+
+
+# Training
+
+
+class SoftmaxTagger(BiLSTMCRFForTokenClassification):
+    """The same model with a softmax in place of the CRF."""
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        sequences = self.bilstm.sequences(input_ids, attention_mask)
+        emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
+        tags = sequences.front(labels).masked_fill(~sequences.inside, -100)
+        return {"loss": nn.functional.cross_entropy(emissions.flatten(0, 1), tags.flatten())}
+
+
+def our_steps(model: nn.Module, batches: list[dict[str, Tensor]]) -> Callable[[], None]:
+    """Training steps as `TaggerTrainer` takes them, without what `Trainer` does around them."""
+    use_sparse_gradients(model)
+    optimizer = RowAdamW(model.parameters(), lr=1e-3, fused=True)
+    model.train()
+
+    def steps() -> None:
+        for batch in batches:
+            model(**batch)["loss"].backward()
+            clip_gradients(model.parameters(), 5.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return steps
+
+
+def lstm_steps(model: BiLSTMCRFForTokenClassification, batches: list[dict[str, Tensor]]) -> Callable[[], None]:
+    """The LSTM kernels of the same steps alone, forward and backward."""
+    shapes = [model.bilstm.sequences(batch["input_ids"], batch["attention_mask"]).inside.shape for batch in batches]
+    layers = [lstm for layer in model.bilstm.layers for lstm in layer.children()]
+
+    def steps() -> None:
+        for timesteps, size in shapes:
+            for lstm in layers:
+                x = torch.randn(timesteps, size, lstm.input_size, requires_grad=True)
+                lstm(x)[0].sum().backward()
+
+    return steps
+
+
+def trainer_steps(model, corpus: EncodedCorpus, tokenizer, sentences: int) -> Callable[[], None]:
+    """An epoch of `TaggerTrainer` over the first `sentences`, without evaluation."""
+    folder = tempfile.mkdtemp()
+    options = {"report_to": "none", "disable_tqdm": True, "load_best_model_at_end": False}
+    arguments = TaggerTrainingArguments(folder, num_train_epochs=1, eval_strategy="no", save_strategy="no", **options)
+    rows = corpus.inputs.shuffle(seed=0).select(range(sentences))
+    trainer = TaggerTrainer(
+        model,
+        arguments,
+        columns={},
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        train_dataset=rows,
+        processing_class=tokenizer,
+    )
+    return trainer.train
+
+
+def batches_of(corpus: EncodedCorpus, tokenizer, count: int, pad_to: int | None = None) -> list[dict[str, Tensor]]:
+    """`count` batches of 32 spread over all lengths; with `pad_to`, at random and padded to this length."""
+    collator = DataCollatorForTokenClassification(
+        tokenizer, padding="max_length" if pad_to else True, max_length=pad_to
+    )
+    rows = corpus.inputs
+    if pad_to:
+        rows = rows.filter(lambda row: len(row["input_ids"]) <= pad_to).shuffle(seed=0)
+    starts = np.linspace(0, len(rows) - 32, count).astype(int).tolist()
+    return [dict(collator([rows[i] for i in range(start, start + 32)])) for start in starts]
+
+
+def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str]) -> Iterator[dict]:
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    characters = build_character_tokenizer(data["text"], 2)
+    pieces = peers_tokenizer(arguments) or characters
+    corpora = {id(t): EncodedCorpus(data, t, labels, 128) for t in (characters, pieces)}
+
+    def batches(tokenizer, **options) -> list[dict[str, Tensor]]:
+        return batches_of(corpora[id(tokenizer)], tokenizer, arguments.steps, **options)
+
+    def new(tokenizer, model_class=BiLSTMCRFForTokenClassification, **options):
+        return model_class.from_tokenizer(tokenizer, **names, **options)
+
+    sentences = min(len(data), 32 * arguments.steps)
+    default = new(characters)
+    seconds = medians(
+        {
+            "tutorial's loop": peers.tutorial_steps(
+                peers.TutorialTagger(len(pieces), len(labels)), batches(pieces, pad_to=128)
+            ),
+            "tutorial's model": our_steps(new(pieces, **BLOG), batches(pieces)),
+            "tutorial's model, Trainer": trainer_steps(new(pieces, **BLOG), corpora[id(pieces)], pieces, sentences),
+            "default model": our_steps(default, batches(characters)),
+            "default model, Trainer": trainer_steps(new(characters), corpora[id(characters)], characters, sentences),
+            "default model, softmax": our_steps(new(characters, SoftmaxTagger), batches(characters)),
+            "default model, LSTM kernels": lstm_steps(default, batches(characters)),
+        },
+        arguments.rounds,
+    )
+    for name, value in seconds.items():
+        count = sentences if name.endswith("Trainer") else 32 * arguments.steps
+        loop = seconds["tutorial's loop"] / (32 * arguments.steps)
+        yield {
+            "what": name,
+            "sentences a second": count / value,
+            "ms a step of 32": 1e3 * value / count * 32,
+            "times the tutorial's loop": loop / (value / count),
+            "share of the default model's step": value / seconds["default model"] if "default" in name else None,
+        }
+
+
+def peers_tokenizer(arguments: BenchmarkArguments):
+    from transformers import AutoTokenizer
+
+    return arguments.tokenizer_name and AutoTokenizer.from_pretrained(arguments.tokenizer_name)
+
+
+# Inference
+
+
+def onnx_tagger(model, tokenizer, folder: str, int8: bool) -> Callable[[list[str]], object]:
+    """Batches of similar length through onnxruntime."""
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from bilstm_crf_hf.onnx_export import export_onnx
+
+    plain, quantised = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
+    export_onnx(model, plain)
+    if int8:
+        quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
+    session = onnxruntime.InferenceSession(quantised if int8 else plain)
+
+    def tag(texts: list[str]) -> None:
+        texts = sorted(texts, key=len)
+        for start in range(0, len(texts), 32):
+            batch = tokenizer(texts[start : start + 32], padding=True, return_token_type_ids=False, return_tensors="np")
+            session.run(None, dict(batch))
+
+    return tag
+
+
+def inference_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    texts = list(data["validation"]["text"])
+    tokenizer = build_character_tokenizer(data["train"]["text"], 2)
+    model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names).eval()
+    tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+    taggers: dict[str, tuple[Callable[[list], object], list]] = {"pipeline": (tagger, texts)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, int8 in (("ONNX", False), ("ONNX, int8", True)):
+            taggers[name] = (onnx_tagger(model, tokenizer, folder, int8), texts)
+        if arguments.peers:
+            taggers |= peer_taggers(arguments, data, labels, tokenizer)
+        seconds = medians(
+            {name: lambda tag=tag, some=some: tag(some) for name, (tag, some) in taggers.items()}, arguments.rounds
+        )
+        one = medians(
+            {
+                name: lambda tag=tag, some=some: [tag(some[i : i + 1]) for i in range(20)]
+                for name, (tag, some) in taggers.items()
+            },
+            arguments.rounds,
+        )
+    for name, (_, some) in taggers.items():
+        yield {
+            "what": name,
+            "sentences a second": len(some) / seconds[name],
+            "ms for one": 1e3 * one[name] / 20,
+            "pipeline is faster by": seconds[name] / len(some) / (seconds["pipeline"] / len(texts)),
+            "and for one by": one[name] / one["pipeline"],
+        }
+
+
+def peer_taggers(
+    arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str], tokenizer
+) -> dict[str, tuple[Callable[[list], object], list]]:
+    """BERT-base in the stock pipeline, over the same vocabulary, and the libraries that are installed, over words."""
+    pieces = peers_tokenizer(arguments) or tokenizer
+    texts = list(data["validation"]["text"])
+    bert = TokenClassificationPipeline(model=peers.bert_base(pieces, labels), tokenizer=pieces, batch_size=32)
+    taggers = {"BERT-base": (bert, texts[:256])}
+    words, tags = words_of(data["train"].select(range(min(500, len(data["train"])))))
+    sentences, _ = words_of(data["validation"].select(range(min(1000, len(texts)))))
+    for name, build in peers.LIBRARIES.items():
+        taggers[name] = (build(words, tags), sentences)
+    return taggers
+
+
+def words_of(data: Dataset) -> tuple[list[list[str]], list[list[str]]]:
+    """The words of each sentence between white space, and BIO tags of theirs: that of the first character, mended."""
+    names = labels_of(data)
+    words, tags = [], []
+    for text, row in zip(data["text"], data["tags"], strict=True):
+        starts = [i for i, character in enumerate(text) if not character.isspace() and (not i or text[i - 1].isspace())]
+        kinds = [names[row[i]][2:] for i in starts]
+        words.append(text.split())
+        tags.append([
+            ("I-" if i and kind == kinds[i - 1] else "B-") + kind if kind else "O" for i, kind in enumerate(kinds)
+        ])  # fmt: skip
+    return words, tags
+
+
+# Scaling
+
+
+AXES = {"length": (16, 64, 256, 1024, 4096, 8192), "labels": (5, 13, 25, 50, 100, 150), "batch": (1, 4, 16, 64, 256)}
+USUAL = {"length": 128, "labels": 13, "batch": 8}
+
+
+def scaling_rows(arguments: BenchmarkArguments) -> Iterator[dict]:
+    """Seconds of the CRF and of a whole model as one of length, labels and batch grows, the others as in `USUAL`."""
+    for axis, values in AXES.items():
+        seconds = [medians(scaling_candidates(**(USUAL | {axis: value})), arguments.rounds) for value in values]
+        for name in seconds[0]:
+            curve = [row[name] for row in seconds]
+            # Over the upper half: of short sequences the time is that of single operations.
+            half = len(values) // 2
+            exponent = np.polyfit(np.log(values[half:]), np.log(curve[half:]), 1)[0]
+            yield {"what": f"{name} by {axis}", "exponent": exponent} | {
+                f"ms at {value}": 1e3 * point for value, point in zip(values, curve, strict=True)
+            }
+
+
+def scaling_candidates(length: int, labels: int, batch: int) -> dict[str, Callable[[], object]]:
+    crf = {
+        name: run
+        for name, run in crf_candidates(batch, length, labels).items()
+        if name in ("loss + backward", "viterbi")
+    }
+    tokenizer = build_character_tokenizer(["가나다라마바사"])
+    model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, num_labels=labels).eval()
+    input_ids = torch.randint(5, len(tokenizer), (batch, length))
+    with torch.inference_mode():
+        return {f"CRF {name}": run for name, run in crf.items()} | {
+            "model, inference": torch.inference_mode()(lambda: model(input_ids=input_ids))
+        }
+
+
+def plot_scaling(rows: list[dict], path: Path) -> None:
+    """One picture an axis: milliseconds against its values, on logarithmic scales."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, len(AXES)), AXES, strict=True):
+        for row in rows:
+            if row["what"].endswith(f"by {axis}"):
+                points = [(value, row[f"ms at {value}"]) for value in AXES[axis]]
+                label = f"{row['what'].removesuffix(f' by {axis}')} ({row['exponent']:.2f})"
+                axes.loglog(*zip(*points, strict=True), marker="o", label=label)
+        others = ", ".join(f"{name} {value}" for name, value in USUAL.items() if name != axis)
+        axes.set(xlabel=axis, ylabel="ms", title=others)
+        axes.grid(alpha=0.3)
+        axes.legend(title="(exponent of the upper half)")
+    figure.savefig(path, dpi=120)
+
+
+# Memory
+
+
+def stream_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
+    """Memory while a stream of sentences goes through the pipeline."""
+    tokenizer = build_character_tokenizer(data["train"]["text"], 2)
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names)
+    tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+    stream = islice(cycle(data["validation"]["text"]), arguments.stream_sentences)
+    began = time.perf_counter()
+    for i, _ in enumerate(tagger(text for text in stream), 1):
+        if i % (arguments.stream_sentences // 5) == 0:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            yield {"what": f"after {i:,} sentences", "peak MB": peak, "seconds": time.perf_counter() - began}
+
+
+# The report
+
+
+def table(rows: list[dict]) -> str:
+    """Rows as a markdown table, with the columns of all of them."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def main(argv: list[str]) -> None:
+    (arguments,) = parse_arguments((BenchmarkArguments,), argv)
+    torch.manual_seed(0)
+    data = load_ner_datasets(data_files={"train": arguments.train_file, "validation": arguments.validation_file})
+    labels = labels_of(data["train"])
+    sections = {
+        "crf": lambda: crf_rows(arguments),
+        "training": lambda: training_rows(arguments, data["train"], labels),
+        "inference": lambda: inference_rows(arguments, data, labels),
+        "scaling": lambda: scaling_rows(arguments),
+        "stream": lambda: stream_rows(arguments, data, labels),
+    }
+    report = {
+        "machine": {"cpu": platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "arguments": vars(arguments),
+    }
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = ""
+    for name in arguments.sections:
+        report[name] = list(sections[name]())
+        text += f"## {name}\n\n{table(report[name])}\n\n"
+        print(f"## {name}\n\n{table(report[name])}\n", flush=True)
+    (folder / "benchmark.md").write_text(text, encoding="utf-8")
+    (folder / "benchmark.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+    if "scaling" in report:
+        plot_scaling(report["scaling"], folder / "scaling.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,25 @@
+"""Tag sentences with an exported tagger, without torch: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
+
+import json
+import sys
+from pathlib import Path
+
+import onnxruntime
+from tokenizers import Tokenizer
+
+model, *texts = sys.argv[1:]
+labels = json.loads(Path(model).with_name("config.json").read_text(encoding="utf-8"))["id2label"]
+tokenizer = Tokenizer.from_file(str(Path(model).with_name("tokenizer.json")))
+tokenizer.enable_padding()
+encodings = tokenizer.encode_batch(texts)
+inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attention_mask for e in encodings]}
+(predictions,) = onnxruntime.InferenceSession(model).run(None, inputs)
+for text, encoding, row in zip(texts, encodings, predictions.tolist()):
+    entities = []  # [start, end, type]
+    for (start, end), label in zip(encoding.offsets, row):
+        prefix, _, kind = labels.get(str(label), "O").partition("-")
+        if prefix in ("B", "S"):
+            entities.append([start, end, kind])
+        elif kind:
+            entities[-1][1] = end
+    print(text, [(text[start:end], kind) for start, end, kind in entities])

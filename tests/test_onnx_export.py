@@ -1,0 +1,100 @@
+"""Exported graphs against the models that they come from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from conftest import new_tagger
+
+from bilstm_crf_hf.onnx_export import export_onnx
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one layer", "two layers"])
+def exported(request, tokenizer, tmp_path_factory):
+    """A tagger and a session of its graph."""
+    model = new_tagger(tokenizer, num_hidden_layers=request.param, jamo_embedding_size=4, ngrams=[[-1, 0], [0, 2]])
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(model, path)
+    return model, onnxruntime.InferenceSession(path)
+
+
+def assert_same_paths(model, session, batch) -> None:
+    with torch.no_grad():
+        expected = model(**batch).predictions
+    (predictions,) = session.run(None, {name: value.numpy() for name, value in batch.items()})
+    assert torch.from_numpy(predictions).equal(expected)
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_paths_are_those_of_the_model_for_any_batch(exported, tokenizer, texts, size, padding_side):
+    for start in range(0, len(texts), size):
+        batch = tokenizer(
+            texts[start : start + size],
+            padding=True,
+            padding_side=padding_side,
+            return_token_type_ids=False,
+            return_tensors="pt",
+        )
+        assert_same_paths(*exported, batch)
+
+
+def test_paths_of_random_tokens_are_those_of_the_model(exported, tokenizer):
+    generator = torch.Generator().manual_seed(0)
+    for length in (1, 2, 50, 300):
+        input_ids = torch.randint(len(tokenizer), (5, length), generator=generator)
+        mask = (torch.rand(5, length, generator=generator) < 0.9).long()
+        assert_same_paths(*exported, {"input_ids": input_ids, "attention_mask": mask})
+
+
+def test_sentences_without_tokens_have_no_predictions(exported, tokenizer):
+    batch = tokenizer(["", "서울", "   "], padding=True, return_token_type_ids=False, return_tensors="pt")
+    assert_same_paths(*exported, batch)
+
+
+def test_the_recipe_exports_a_folder_that_works_without_torch(tagger, tokenizer, tmp_path):
+    model, folder = tmp_path / "model", tmp_path / "onnx"
+    tagger.save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    command = [sys.executable, RECIPES / "export_onnx.py", model, "--output_dir", folder, "--int8"]
+    report = run(command, tmp_path)
+    assert "all of 100 best paths" in report
+    assert "model_int8.onnx" in report
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx", "model_int8.onnx", "tokenizer.json", "config.json"
+    }  # fmt: skip
+
+    text = "손흥민은 어제 서울에서 김연아를 만났다."
+    script = (RECIPES / "onnx_inference.py").read_text(encoding="utf-8")
+    without_torch = f"import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n{script}"
+    output = run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
+    with torch.no_grad():
+        batch = tokenizer(text, return_tensors="pt")
+        tags = [tagger.config.id2label[i] for i in tagger(**batch).predictions[0, 1:-1].tolist()]
+    assert output.count("', '") == sum(tag.startswith("B-") for tag in tags) > 0
+
+
+def run(command, folder) -> str:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_graph_that_disagrees_with_the_model_is_not_written(tagger, tokenizer, tmp_path, monkeypatch):
+    tagger.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.syspath_prepend(RECIPES)
+    import export_onnx as recipe
+
+    monkeypatch.setattr(recipe, "export_onnx", lambda model, path: export_onnx(new_tagger(tokenizer, seed=1), path))
+    monkeypatch.setattr(sys, "argv", ["export_onnx.py", str(tmp_path)])
+    with pytest.raises(RuntimeError, match="nothing is written"):
+        recipe.main()
+    assert not (tmp_path / "onnx").exists()

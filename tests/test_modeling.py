@@ -174,10 +174,39 @@ def test_layers_equal_packed_lstms(tokenizer, texts):
     torch.testing.assert_close(hidden, x * sequences.inside[..., None], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "share", "scale"),
+    [
+        ("embedding_dropout", 0.25, 4 / 3),
+        ("locked_dropout", 0.5, 2),
+        ("ngram_dropout", 0.25, 1),
+        ("word_dropout", 0.5, 1),
+    ],
+)
+def test_a_dropout_zeroes_its_share_and_leaves_the_rest_of_the_input(tokenizer, texts, name, share, scale):
+    """The input of the first layer: 16 columns of a token's embedding, 2 n-grams of 8 each, and 3 jamo of 16 each."""
+    rates = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0) | {name: share}
+    model = new_tagger(tokenizer, **rates).bilstm
+    seen = []
+    model.layers[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].detach()))
+    batch = tokenizer(texts * 8, padding=True, return_tensors="pt")
+    for mode in (False, True):
+        model.train(mode)(**batch)
+    exact, dropped = seen
+    zeroed = dropped == 0
+    torch.testing.assert_close(dropped[~zeroed], exact[~zeroed] * scale)
+    if name == "ngram_dropout":
+        assert not zeroed[..., :16].any()
+        assert not zeroed[..., 32:].any()
+        zeroed = zeroed[..., 16:32].unflatten(-1, (2, 8))
+    dimension = {"locked_dropout": 0, "ngram_dropout": -1, "word_dropout": -1}.get(name)  # along which all go at once
+    if dimension is not None:
+        assert torch.equal(zeroed.all(dimension), zeroed.any(dimension))
+    assert zeroed.double().mean().item() == pytest.approx(share, abs=0.05)
+
+
 def test_autocast_and_half_precision_stay_close(tokenizer, texts):
-    model = new_tagger(tokenizer).train()
-    model.config.word_dropout = 0.0
-    model.bilstm.locked_dropout.p = 0.0
+    model = new_tagger(tokenizer, locked_dropout=0.0, ngram_dropout=0.0, word_dropout=0.0).train()
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     labels = torch.where(model.bilstm.sequences(**batch).chosen, LABELS.index("O"), -100)
     exact = model(**batch, labels=labels).loss

@@ -25,7 +25,7 @@ from bilstm_crf_hf.training import (
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ner.py"
 LARGE_TABLE = {"ngram_buckets": 2**15, "ngram_embedding_size": 8}  # large enough to be updated by rows
-NO_DROPOUT = {"embedding_dropout": 0.0, "locked_dropout": 0.0, "word_dropout": 0.0}
+NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,10 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
       or a torch `Dataset`; of all but a list, results are an iterator that reads a few batches ahead.
     """
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.model.eval()  # which the stock pipeline leaves to the caller
+
     def __call__(self, inputs, batch_size: int | None = None, **kwargs):
         """The entities of a text, or of each of many: see the class for what these may be."""
         if batch_size is None and self._batch_size is None and not isinstance(inputs, str):
@@ -65,10 +69,11 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         ignored = ["O"] if ignore_labels is None else ignore_labels
         text = all_outputs[0]["sentence"]
         words = all_outputs[0].get("word_to_chars_map")
+        names = self.model.config.id2label
         found = []
         for window in all_outputs:
             offsets = _text_offsets(window, words)
-            tags = [self.model.config.id2label.get(i) for i in window["predictions"][0].tolist()]
+            tags = [names.get(i) for i in window["predictions"][0].tolist()]
             if aggregation_strategy == AggregationStrategy.NONE:
                 found += self._tokens(text, window, offsets, tags, ignored)
             else:

@@ -80,13 +80,14 @@ class LinearChainCRF(CRF):
         self._validate(emissions, tags=tags, mask=mask)
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"invalid reduction: {reduction}")
-        scores, lengths = self._inward(emissions, mask)
-        tags = tags.transpose(0, 1) if self.batch_first else tags
+        scores, lengths = self._inward(emissions.detach(), mask)
+        if self.batch_first:
+            emissions, tags = emissions.transpose(0, 1), tags.transpose(0, 1)
         known = (tags == UNKNOWN) | ((tags >= 0) & (tags < self.num_tags)) | ~inside(len(tags), lengths)
         _check(known, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
-            potentials = self.potentials(scores.dtype)
-            log_likelihood = _log_likelihood(scores, tags, lengths, potentials).to(_result_dtype(emissions))
+            log_likelihood = _LogLikelihood.apply(emissions, scores, tags, lengths, *self.potentials(scores.dtype))
+            log_likelihood = log_likelihood.to(_result_dtype(emissions))
         if reduction == "none":
             return log_likelihood
         if reduction == "mean":
@@ -188,7 +189,7 @@ class LinearChainCRF(CRF):
         if mask is None:
             return emissions, torch.full(emissions.shape[1:2], len(emissions), device=emissions.device)
         lengths = mask.bool().sum(1 if self.batch_first else 0)
-        return emissions.masked_fill(~inside(len(emissions), lengths)[..., None], 0), lengths
+        return emissions.masked_fill_(~inside(len(emissions), lengths)[..., None], 0), lengths
 
     def potentials(self, dtype: torch.dtype) -> Potentials:
         """The transition scores, impossible where the labels forbid it."""
@@ -233,50 +234,67 @@ def _result_dtype(emissions: Tensor) -> torch.dtype:
     return torch.promote_types(emissions.dtype, torch.float32)
 
 
-class _LogPartition(torch.autograd.Function):
-    """log Z (B,) of emissions (T, B, K), lengths (B,), start, end and transitions; its gradient is the marginals."""
+class _LogLikelihood(torch.autograd.Function):
+    """log P(tags) (B,) with its gradient: what is expected given the known tags less what is expected at all.
+
+    `emissions` (T, B, K) receive the gradient; `scores` are the same in the dtype of the computation.
+    """
 
     @staticmethod
-    def forward(ctx, emissions: Tensor, lengths: Tensor, *potentials: Tensor) -> Tensor:
-        ctx.lattice = forward_backward(emissions, lengths, Potentials(*potentials))
-        ctx.last = lengths - 1
-        return ctx.lattice.log_z.clone()  # a tensor that the context held would hold the context
+    def forward(ctx, emissions: Tensor, scores: Tensor, tags: Tensor, lengths: Tensor, *potentials: Tensor) -> Tensor:
+        # Asking whether there are unknown tags would make the host wait, so that off the CPU it is always possible.
+        known = scores.device.type == "cpu" and not ((tags == UNKNOWN) & inside(len(tags), lengths)).any()
+        ctx.likelihood = (_Known if known else _PartlyKnown)(scores, tags, lengths, Potentials(*potentials))
+        ctx.last, ctx.dtype = lengths - 1, emissions.dtype
+        return ctx.likelihood.value.clone()  # a tensor that the context held would hold the context
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("LinearChainCRF has no second derivative: call backward without create_graph")
-        posterior, pairs = ctx.lattice.expectations(grad)
-        last = posterior.gather(0, ctx.last[None, :, None].expand_as(posterior[:1]))[0]
-        return posterior, None, posterior[0].sum(0), last.sum(0), pairs
+        tags, pairs = ctx.likelihood.gradient(grad)
+        last = tags.gather(0, ctx.last[None, :, None].expand_as(tags[:1]))[0]
+        return tags.to(ctx.dtype), None, None, None, tags[0].sum(0), last.sum(0), pairs
 
 
-def _log_likelihood(emissions: Tensor, tags: Tensor, lengths: Tensor, potentials: Potentials) -> Tensor:
-    """log P(tags) (B,), summed over the values of unknown tags.
+class _Known:
+    """The log-likelihood of a path: its score less log Z."""
 
-    With unknown tags it is log Z of the lattice that agrees with the known ones less log Z of the whole lattice.
-    Asking whether there are any would make the host wait, so off the CPU it is always computed that way, as one batch.
-    """
-    within = inside(len(tags), lengths)
-    unknown = tags == UNKNOWN
-    if emissions.device.type == "cpu" and not (unknown & within).any():
-        whole = _LogPartition.apply(emissions, lengths, *potentials)
-        return _path_score(emissions, tags, within, lengths, potentials) - whole
-    every_tag = torch.arange(emissions.shape[2], device=tags.device)
-    contradicts = ~unknown[..., None] & (tags[..., None] != every_tag) & within[..., None]
-    clamped = emissions.masked_fill(contradicts, IMPOSSIBLE)
-    both = _LogPartition.apply(torch.cat([clamped, emissions], 1), lengths.repeat(2), *potentials)
-    agreeing, whole = both.chunk(2)
-    return agreeing - whole
+    def __init__(self, scores: Tensor, tags: Tensor, lengths: Tensor, potentials: Potentials) -> None:
+        self.lattice = forward_backward(scores, lengths, potentials)
+        self.within = inside(len(tags), lengths)
+        self.tags = tags = tags.masked_fill(~self.within, 0)
+        emitted = scores.gather(2, tags[..., None])[..., 0] * self.within
+        moved = potentials.transitions[tags[:-1], tags[1:]] * self.within[1:]
+        last = tags.gather(0, (lengths - 1)[None])[0]
+        path = emitted.sum(0) + moved.sum(0) + potentials.start[tags[0]] + potentials.end[last]
+        self.value = path - self.lattice.log_z
+
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """By emissions, (T, B, K), and by transitions, (K, K), of the values weighted with `weights` (B,)."""
+        tags, pairs = self.lattice.expectations(-weights)
+        weights = weights.to(tags.dtype) * self.within  # (T, B)
+        tags.scatter_add_(2, self.tags[..., None], weights[..., None])
+        pairs.index_put_((self.tags[:-1], self.tags[1:]), weights[1:], accumulate=True)
+        return tags, pairs
 
 
-def _path_score(emissions: Tensor, tags: Tensor, within: Tensor, lengths: Tensor, potentials: Potentials) -> Tensor:
-    """The unnormalised log-score (B,) of paths whose tags are all known."""
-    tags = tags.masked_fill(~within, 0)
-    emitted = emissions.gather(2, tags[..., None])[..., 0] * within
-    moved = potentials.transitions[tags[:-1], tags[1:]] * within[1:]
-    last = tags.gather(0, (lengths - 1)[None])[0]
-    return emitted.sum(0) + moved.sum(0) + potentials.start[tags[0]] + potentials.end[last]
+class _PartlyKnown:
+    """The log-likelihood of all paths that agree with the known tags: log Z of these less log Z, run as one batch."""
+
+    def __init__(self, scores: Tensor, tags: Tensor, lengths: Tensor, potentials: Potentials) -> None:
+        every_tag = torch.arange(scores.shape[2], device=tags.device)
+        settled = (tags != UNKNOWN) & inside(len(tags), lengths)
+        contradicts = settled[..., None] & (tags[..., None] != every_tag)
+        agreeing = scores.masked_fill(contradicts, IMPOSSIBLE)
+        self.lattice = forward_backward(torch.cat([agreeing, scores], 1), lengths.repeat(2), potentials)
+        agreeing, whole = self.lattice.log_z.chunk(2)
+        self.value = agreeing - whole
+
+    def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """As that of [`_Known`]."""
+        tags, pairs = self.lattice.expectations(torch.cat([weights, -weights]))
+        return sum(tags.chunk(2, 1)), pairs
 
 
 def _path_log_probs(

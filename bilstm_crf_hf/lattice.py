@@ -5,11 +5,15 @@ that no recursion needs a mask: what lies behind a sequence's end is computed, a
 backwards is the same recursion over the reversed sequence with the transitions transposed, so both directions run as
 one batch, in T - 1 steps.
 
-This file is copied into exported model repositories: it imports torch only.
+On the CPU a step is so small that calling an operator takes longer than what it computes; numpy's are called several
+times faster than torch's, so that the recursions over timesteps are numpy's there.
+
+This file is copied into exported model repositories: it imports torch and numpy only.
 """
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,47 +111,43 @@ class ScaledLattice:
     def __init__(self, emissions: Tensor, lengths: Tensor, potentials: Potentials) -> None:
         peaks = emissions.amax(-1, keepdim=True)
         self.emissions = (emissions - peaks).exp_()  # probabilities up to a factor, as all below
-        self.lengths = lengths
         start, end, self.transitions = (score.exp() for score in potentials)
-        inputs = torch.stack([self.emissions, _reverse(self.emissions, lengths)], 1)  # (T, 2, B, K)
-        both = torch.stack([self.transitions, self.transitions.T])
-        messages = torch.empty_like(inputs)
-        steps = messages.unbind(0)
-        torch.mul(inputs[0], torch.stack([start, end])[:, None], out=steps[0])
-        scales = []
-        for t, scores in enumerate(inputs.unbind(0)[1:], 1):
-            torch.bmm(steps[t - 1], both, out=steps[t]).mul_(scores)
+        messages = torch.stack([self.emissions, _reverse(self.emissions, lengths)], 1)  # (T, 2, B, K)
+        messages[0] *= torch.stack([start, end])[:, None]
+        both = torch.stack([self.transitions, self.transitions.T]).numpy()
+        steps, scales = messages.numpy(), np.ones((len(emissions), 2, emissions.shape[1], 1))
+        for t in range(1, len(steps)):
+            steps[t] *= steps[t - 1] @ both
             if t % self.RESCALE_EVERY == 0:
-                scales.append(steps[t].sum(-1, keepdim=True))
-                steps[t].div_(scales[-1])
-        outside = ~inside(len(emissions), lengths)[..., None]
-        self.alpha = messages[:, 0].masked_fill(outside, 1)
-        self.beta = _reverse(messages[:, 1], lengths).masked_fill(outside, 1)
-
+                steps[t].sum(-1, keepdims=True, out=scales[t])
+                steps[t] /= scales[t]
+        self.scales = torch.from_numpy(scales[:, 0])  # (T, B, 1), by which alpha was divided
+        self.within = inside(len(emissions), lengths)[..., None]
+        self.alpha = messages[:, 0].masked_fill_(~self.within, 1)
+        self.beta = _reverse(messages[:, 1], lengths).masked_fill_(~self.within, 1)
         last = (lengths - 1)[None, :, None].expand_as(self.alpha[:1])
-        self.log_z = (self.alpha.gather(0, last)[0] * end).sum(-1).log() + peaks[..., 0].sum(0)
-        if scales:  # of those within each sequence
-            at = torch.arange(1, len(scales) + 1, device=lengths.device)[:, None] * self.RESCALE_EVERY
-            self.log_z += (torch.stack(scales)[:, 0, :, 0].log() * (at < lengths)).sum(0)
+        constants = ((peaks + self.scales.log()) * self.within).sum((0, 2))
+        self.log_z = (self.alpha.gather(0, last)[0] * end).sum(-1).log() + constants
 
-    def _posterior(self) -> Tensor:
+    def _joint(self) -> tuple[Tensor, Tensor]:
+        """P(y_t = k) up to a factor a timestep, (T, B, K), and this factor's inverse, (T, B, 1)."""
         joint = self.alpha * self.beta / self.emissions
-        return joint / joint.sum(-1, keepdim=True)
+        return joint, joint.sum(-1, keepdim=True)
 
     def log_posterior(self) -> Tensor:
-        return self._posterior().log()
+        joint, total = self._joint()
+        return joint.div_(total).log_()
 
     def log_ahead(self) -> Tensor:
         return self.beta.log()
 
     def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        within = inside(len(self.alpha), self.lengths)[..., None]
-        weights = weights.to(self.alpha.dtype)[:, None] * within  # (T, B, 1)
-        before, behind = self.alpha[:-1], self.beta[1:]
-        totals = ((before @ self.transitions) * behind).sum(-1, keepdim=True).masked_fill(~within[1:], 1)
-        behind = behind * (weights[1:] / totals)
-        pairs = self.transitions * (before.flatten(0, 1).T @ behind.flatten(0, 1))
-        return self._posterior() * weights, pairs
+        joint, total = self._joint()
+        weights = weights.to(joint.dtype)[:, None] * self.within  # (T, B, 1)
+        # The total of all pairs at t and t + 1 is that at t + 1, before alpha was divided.
+        behind = self.beta[1:] * (weights[1:] / (total[1:] * self.scales[1:]))
+        pairs = self.transitions * (self.alpha[:-1].flatten(0, 1).T @ behind.flatten(0, 1))
+        return joint.div_(total).mul_(weights), pairs
 
 
 def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
@@ -159,19 +159,18 @@ def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
     """
     if not emissions.numel():
         return False
-    spread = (emissions.amax(-1) - emissions.amin(-1)).max()
+    lowest, highest = emissions.aminmax(dim=-1)
+    spread = (highest - lowest).max()
     for scores in potentials:
-        possible = scores[scores > IMPOSSIBLE / 2]
-        if not len(possible):
-            return False
-        spread = spread + possible.max().clamp(min=0) - possible.min().clamp(max=0)
+        lowest, highest = scores.masked_fill(scores < IMPOSSIBLE / 2, 0).aminmax()
+        spread += highest.clamp(min=0) - lowest.clamp(max=0)
     return bool(spread < 600 / (ScaledLattice.RESCALE_EVERY + 3))
 
 
 def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
     """(T, B, K) with each sequence turned round in its place; behind its end stand copies of its first timestep."""
     index = (lengths - 1 - torch.arange(len(x), device=x.device)[:, None]).clamp(min=0)
-    return x.gather(0, index[..., None].expand_as(x))
+    return x[index, torch.arange(x.shape[1], device=x.device)]
 
 
 def best_path(emissions: Tensor, lengths: Tensor, potentials: Potentials) -> tuple[Tensor, Tensor]:
@@ -183,19 +182,46 @@ def best_path(emissions: Tensor, lengths: Tensor, potentials: Potentials) -> tup
     the path is then read from the start on, looking at one row of the transitions a step.
     """
     start, end, transitions = potentials
-    steps = _reverse(emissions, lengths).unbind(0)
-    steps[0].add_(end)
-    num_tags = len(start)
-    following = transitions.T.contiguous()[:, None]  # (K of the next, 1, K): the maximum over the first is the fastest
-    entering = emissions.new_empty(num_tags, emissions.shape[1], num_tags)
-    for before, scores in zip(steps, steps[1:]):
-        scores += torch.add(before.T[..., None], following, out=entering).amax(0)
-    ahead = _reverse(torch.stack(steps), lengths).unbind(0)
+    steps = _reverse(emissions, lengths)
+    steps[0] += end
+    (_scores_of_the_rest_numpy if steps.device.type == "cpu" else _scores_of_the_rest)(steps, transitions)
+    ahead = _reverse(steps, lengths)
     total, first = (ahead[0] + start).max(-1)
+    path = (_follow_numpy if steps.device.type == "cpu" else _follow)(first, ahead, transitions)
+    return path, total.masked_fill(total < IMPOSSIBLE / 2, -torch.inf)
+
+
+def _scores_of_the_rest(steps: Tensor, transitions: Tensor) -> None:
+    """Add to the emissions of each timestep but the first (of reversed sequences) the best score of what follows."""
+    following = transitions.T.contiguous()[:, None]  # (K of the next, 1, K): the maximum over the first is the fastest
+    for before, scores in zip(steps, steps[1:]):
+        scores += (before.T[..., None] + following).amax(0)
+
+
+def _scores_of_the_rest_numpy(steps: Tensor, transitions: Tensor) -> None:
+    following = np.ascontiguousarray(transitions.numpy().T)[:, None]
+    scores = steps.numpy()
+    entering = np.empty((scores.shape[2], *scores.shape[1:]))
+    for t in range(1, len(scores)):
+        np.add(scores[t - 1].T[..., None], following, out=entering)
+        scores[t] += entering.max(0)
+
+
+def _follow(first: Tensor, ahead: Tensor, transitions: Tensor) -> Tensor:
+    """The path that begins with the tags `first` (B,) and goes on with the best of each timestep."""
     path = [first]
     for scores in ahead[1:]:
         path.append((transitions[path[-1]] + scores).argmax(-1))
-    return torch.stack(path), total.masked_fill(total < IMPOSSIBLE / 2, -torch.inf)
+    return torch.stack(path)
+
+
+def _follow_numpy(first: Tensor, ahead: Tensor, transitions: Tensor) -> Tensor:
+    rows, scores = transitions.numpy(), ahead.numpy()
+    path = np.empty(scores.shape[:2], dtype=np.int64)
+    path[0] = first.numpy()
+    for t in range(1, len(path)):
+        (rows.take(path[t - 1], 0) + scores[t]).argmax(-1, out=path[t])
+    return torch.from_numpy(path)
 
 
 def best_paths(emissions: Tensor, lengths: Tensor, potentials: Potentials, k: int) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,22 @@
 None of them has to be accurate here: they are built on the same sentences and timed.
 """
 
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchcrf import CRF
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
 
+Tagger = Callable[[list[list[str]]], object]
+"""Tags sentences, each a list of units."""
+
 
 class TutorialTagger(nn.Module):
-    """The BiLSTM-CRF of the tutorial: torchcrf over a packed-free LSTM, every batch padded to 128 tokens."""
+    """The BiLSTM-CRF of the tutorial: torchcrf over an LSTM that reads the padding too."""
 
     def __init__(self, vocab_size: int, num_tags: int, embedding_size: int = 768, hidden_size: int = 256) -> None:
         super().__init__()
@@ -48,22 +53,22 @@ def bert_base(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> Bert
     return BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **names)).eval()
 
 
-def flair_tagger(words: list[list[str]], tags: list[list[str]]) -> Callable[[list[list[str]]], object]:
-    """Flair's BiLSTM-CRF over one-hot word embeddings, with its own batching."""
+def flair_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
+    """Flair's BiLSTM-CRF over one-hot embeddings, with its own batching."""
     from flair.data import Dictionary, Sentence
     from flair.embeddings import OneHotEmbeddings
     from flair.models import SequenceTagger
 
     vocabulary, labels = Dictionary(), Dictionary(add_unk=False)
-    for word in {word for sentence in words for word in sentence}:
-        vocabulary.add_item(word)
-    for label in sorted({tag[2:] for sentence in tags for tag in sentence if tag != "O"}):
+    for unit in sorted({unit for sentence in sentences for unit in sentence}):
+        vocabulary.add_item(unit)
+    for label in sorted({tag[2:] for row in tags for tag in row if tag != "O"}):
         labels.add_item(label)
     tagger = SequenceTagger(OneHotEmbeddings(vocabulary), labels, "ner", hidden_size=256, tag_format="BIO")
-    return lambda sentences: tagger.predict([Sentence(sentence) for sentence in sentences], mini_batch_size=32)
+    return lambda texts: tagger.predict([Sentence(text) for text in texts], mini_batch_size=32)
 
 
-def spacy_tagger(words: list[list[str]], tags: list[list[str]]) -> Callable[[list[list[str]]], object]:
+def spacy_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
     """spaCy's transition-based NER over its default tok2vec."""
     import spacy
     from spacy.tokens import Doc
@@ -71,32 +76,36 @@ def spacy_tagger(words: list[list[str]], tags: list[list[str]]) -> Callable[[lis
 
     nlp = spacy.blank("xx")
     nlp.add_pipe("ner")
-    docs = [Doc(nlp.vocab, words=sentence) for sentence in words]
+    docs = [Doc(nlp.vocab, words=sentence) for sentence in sentences]
     examples = [Example.from_dict(doc, {"entities": row}) for doc, row in zip(docs, tags, strict=True)]
-    nlp.initialize(lambda: examples)
-    return lambda sentences: list(nlp.pipe(Doc(nlp.vocab, words=sentence) for sentence in sentences))
+    optimizer = nlp.initialize(lambda: examples)
+    for start in range(0, len(examples), 64):
+        nlp.update(examples[start : start + 64], sgd=optimizer)
+    return lambda texts: list(nlp.pipe(Doc(nlp.vocab, words=text) for text in texts))
 
 
-def crfsuite_tagger(words: list[list[str]], tags: list[list[str]]) -> Callable[[list[list[str]]], object]:
-    """CRFsuite's linear CRF over character n-grams of up to three within two characters, as Korean taggers use it."""
+def crfsuite_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
+    """CRFsuite's linear CRF over the n-grams of up to four units that begin or end within three of a unit."""
     import pycrfsuite
 
+    windows = [(first, first + n) for n in (1, 2, 3, 4) for first in range(-3, 5 - n)]
+
     def features(sentence: list[str]) -> list[list[str]]:
-        padded = ["<", "<", *(character for word in sentence for character in (*word, " ")), ">", ">"]
+        padded = ["^"] * 3 + sentence + ["$"] * 3
         return [
-            [f"{first}:{''.join(padded[i + first : i + first + n])}" for n in (1, 2, 3) for first in range(-2, 4 - n)]
-            for i in range(2, len(padded) - 2)
+            [f"{first}:{last}:{''.join(padded[i + first : i + last])}" for first, last in windows]
+            for i in range(3, len(padded) - 3)
         ]
 
     trainer = pycrfsuite.Trainer(verbose=False)
-    for sentence, row in zip(words, tags, strict=True):
-        spread = [tag for word, tag in zip(sentence, row, strict=True) for tag in [tag] * (len(word) + 1)]
-        trainer.append(features(sentence), spread)
-    trainer.set_params({"max_iterations": 5})
-    trainer.train("crfsuite.model")
-    tagger = pycrfsuite.Tagger()
-    tagger.open("crfsuite.model")
-    return lambda sentences: [tagger.tag(features(sentence)) for sentence in sentences]
+    for sentence, row in zip(sentences, tags, strict=True):
+        trainer.append(features(sentence), row)
+    trainer.set_params({"max_iterations": 20})
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.train(f"{folder}/model")
+        tagger = pycrfsuite.Tagger()
+        tagger.open_inmemory(Path(folder, "model").read_bytes())
+    return lambda texts: [tagger.tag(features(text)) for text in texts]
 
 
 LIBRARIES = {

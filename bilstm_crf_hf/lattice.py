@@ -116,11 +116,11 @@ class ScaledLattice:
         messages[0] *= torch.stack([start, end])[:, None]
         both = torch.stack([self.transitions, self.transitions.T]).numpy()
         steps, scales = messages.numpy(), np.ones((len(emissions), 2, emissions.shape[1], 1))
-        for t in range(1, len(steps)):
-            steps[t] *= steps[t - 1] @ both
+        for t, (before, message) in enumerate(zip(steps, steps[1:]), 1):
+            message *= before @ both
             if t % self.RESCALE_EVERY == 0:
-                steps[t].sum(-1, keepdims=True, out=scales[t])
-                steps[t] /= scales[t]
+                message.sum(-1, keepdims=True, out=scales[t])
+                message /= scales[t]
         self.scales = torch.from_numpy(scales[:, 0])  # (T, B, 1), by which alpha was divided
         self.within = inside(len(emissions), lengths)[..., None]
         self.alpha = messages[:, 0].masked_fill_(~self.within, 1)
@@ -169,8 +169,10 @@ def _is_moderate(emissions: Tensor, potentials: Potentials) -> bool:
 
 def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
     """(T, B, K) with each sequence turned round in its place; behind its end stand copies of its first timestep."""
-    index = (lengths - 1 - torch.arange(len(x), device=x.device)[:, None]).clamp(min=0)
-    return x[index, torch.arange(x.shape[1], device=x.device)]
+    timesteps, batch, num_tags = x.shape
+    from_the_end = (lengths - 1 - torch.arange(timesteps, device=x.device)[:, None]).clamp(min=0)
+    rows = from_the_end * batch + torch.arange(batch, device=x.device)  # of x as (T * B, K): copied whole, it is fastest
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(timesteps, batch, num_tags)
 
 
 def best_path(emissions: Tensor, lengths: Tensor, potentials: Potentials) -> tuple[Tensor, Tensor]:

@@ -171,7 +171,9 @@ def _reverse(x: Tensor, lengths: Tensor) -> Tensor:
     """(T, B, K) with each sequence turned round in its place; behind its end stand copies of its first timestep."""
     timesteps, batch, num_tags = x.shape
     from_the_end = (lengths - 1 - torch.arange(timesteps, device=x.device)[:, None]).clamp(min=0)
-    rows = from_the_end * batch + torch.arange(batch, device=x.device)  # of x as (T * B, K): copied whole, it is fastest
+    rows = from_the_end * batch + torch.arange(
+        batch, device=x.device
+    )  # of x as (T * B, K): copied whole, it is fastest
     return x.flatten(0, 1).index_select(0, rows.flatten()).view(timesteps, batch, num_tags)
 
 

@@ -71,7 +71,9 @@ class Sequences:
             self.order = self.order[:, : max(1, int(self.lengths.max()))]
         steps = torch.arange(self.order.shape[1], device=input_ids.device)[:, None]
         self.inside = steps < self.lengths  # (T, B)
-        self.reversal = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
+        sources = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
+        batch = torch.arange(len(input_ids), device=input_ids.device)
+        self.reversal = (sources * len(input_ids) + batch).flatten()  # of tensors seen as (T * B, D)
 
     def front(self, values: Tensor) -> Tensor:
         """(B, S) to (T, B): the values of each sequence from timestep 0 on."""
@@ -87,7 +89,20 @@ class Sequences:
 
     def reverse(self, values: Tensor) -> Tensor:
         """(T, B, D) with each sequence turned round and padding left where it is."""
-        return values.gather(0, self.reversal[..., None].expand_as(values))
+        return _Reversal.apply(values, self.reversal)
+
+
+class _Reversal(torch.autograd.Function):
+    """Rows of (T, B, D) in the order `rows`, which is its own inverse; much faster than `gather` and its gradient."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        return values.flatten(0, 1).index_select(0, rows).view(values.shape)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return _Reversal.apply(grad, *ctx.saved_tensors), None
 
 
 class LockedDropout(nn.Module):

@@ -46,15 +46,15 @@ class RowAdamW(torch.optim.AdamW):
         grad = parameter.grad.coalesce()
         rows, values = grad.indices()[0], grad.values()
         beta1, beta2 = group["betas"]
-        first = state["exp_avg"][rows].lerp_(values, 1 - beta1)
-        second = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(values, values, value=1 - beta2)
-        state["exp_avg"][rows] = first
-        state["exp_avg_sq"][rows] = second
+        first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
+        second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        state["exp_avg"].index_copy_(0, rows, first)
+        state["exp_avg_sq"].index_copy_(0, rows, second)
         steps = state["step"].item()
         rate = group["lr"] / (1 - beta1**steps)
         deviation = second.sqrt_().div_((1 - beta2**steps) ** 0.5).add_(group["eps"])
-        decayed = parameter[rows].mul_(1 - group["lr"] * group["weight_decay"])
-        parameter[rows] = decayed.addcdiv_(first, deviation, value=-rate)
+        decayed = parameter.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.index_copy_(0, rows, decayed.addcdiv_(first, deviation, value=-rate))
 
 
 def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> set[str]:

@@ -1,10 +1,11 @@
 """The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
@@ -39,29 +40,66 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if not self.tokenizer.is_fast:
+            raise ValueError(f"{type(self.tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
         self.model.eval()  # which the stock pipeline leaves to the caller
 
     def __call__(self, inputs, batch_size: int | None = None, **kwargs):
         """The entities of a text, or of each of many: see the class for what these may be."""
-        if batch_size is None and self._batch_size is None and not isinstance(inputs, str):
+        if batch_size is None and self._batch_size is None:
             batch_size = BATCH_SIZE
         if isinstance(inputs, Iterable) and not isinstance(inputs, (str, list, tuple, Dataset, Generator)):
             inputs = (text for text in inputs)
         return super().__call__(inputs, batch_size=batch_size, **kwargs)
 
     def get_iterator(self, inputs, num_workers, batch_size, *parameters):
-        tag = super().get_iterator
-        if batch_size == 1:
-            return tag(inputs, num_workers, batch_size, *parameters)
-        return _SortedByLength(inputs, batch_size, lambda texts: tag(texts, num_workers, batch_size, *parameters))
+        """In place of the stock pipeline's, which handles text by text; `num_workers` is of no use."""
+        return _SortedByLength(inputs, batch_size, lambda texts: self._tag(texts, batch_size, *parameters))
 
-    def preprocess(self, sentence, offset_mapping=None, **params):
-        params.setdefault("tokenizer_params", {"max_length": UNLIMITED})
-        yield from super().preprocess(sentence, offset_mapping, **params)
+    def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
+        """The results of texts, whose windows are padded to the longest."""
+        encoded, details = self._encode(texts, **preprocess)
+        windows: list[list[dict]] = [[] for _ in texts]
+        for start in range(0, len(details), batch_size):
+            outputs = self.forward(
+                {name: rows[start : start + batch_size] for name, rows in encoded.items()}, **forward
+            )
+            for i, (text, detail) in enumerate(details[start : start + batch_size]):
+                windows[text].append({name: rows[i : i + 1] for name, rows in outputs.items()} | detail)
+        return [self.postprocess(of_text, **postprocess) for of_text in windows]
+
+    def _encode(
+        self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None, offset_mapping=None
+    ) -> tuple[dict[str, torch.Tensor], list[tuple[int, dict]]]:
+        """Tensors over the windows of all texts; of each window the number of its text, and what else there is."""
+        options = {"truncation": True, "padding": True, "return_overflowing_tokens": True}
+        encoded = self.tokenizer(
+            texts,
+            is_split_into_words=is_split_into_words,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+            **options | (tokenizer_params or {"max_length": UNLIMITED}),
+        )
+        details = []
+        for i, text in enumerate(encoded["overflow_to_sample_mapping"]):
+            detail = {"sentence": texts[text], "offset_mapping": offset_mapping or [encoded["offset_mapping"][i]]}
+            if is_split_into_words:
+                ends = list(accumulate(len(word) + len(delimiter) for word in texts[text]))
+                characters = [
+                    (end - len(delimiter) - len(word), end - len(delimiter)) for word, end in zip(texts[text], ends)
+                ]
+                detail |= {
+                    "sentence": delimiter.join(texts[text]),
+                    "word_ids": encoded.word_ids(i),
+                    "word_to_chars_map": characters,
+                }
+            details.append((text, detail))
+        names = [name for name in (*MODEL_INPUTS, "special_tokens_mask") if name in encoded]
+        return {name: torch.tensor(encoded[name]) for name in names}, details
 
     def _forward(self, model_inputs):
-        rest = {name: model_inputs.pop(name) for name in list(model_inputs) if name not in MODEL_INPUTS}
-        return {**rest, **model_inputs, **self.model(**model_inputs)}
+        inputs = {name: model_inputs[name] for name in MODEL_INPUTS if name in model_inputs}
+        return {**model_inputs, **self.model(**inputs)}
 
     def postprocess(self, all_outputs, aggregation_strategy=AggregationStrategy.SIMPLE, ignore_labels=None):
         if aggregation_strategy not in (AggregationStrategy.SIMPLE, AggregationStrategy.NONE):
@@ -98,9 +136,9 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
 
 class _SortedByLength:
-    """The results of `tag`, which takes a list of texts, in the order of `inputs`, whose like in length it is given."""
+    """The results of `tag`, which takes a batch of texts, in the order of `inputs`; texts of like length share one."""
 
-    def __init__(self, inputs: Iterable, batch_size: int, tag: Callable[[list], Iterable]) -> None:
+    def __init__(self, inputs: Iterable, batch_size: int, tag: Callable[[list], list]) -> None:
         self.inputs, self.batch_size, self.tag = inputs, batch_size, tag
 
     def __len__(self) -> int:
@@ -110,7 +148,10 @@ class _SortedByLength:
         inputs = iter(self.inputs)
         while texts := list(islice(inputs, BATCHES_SORTED * self.batch_size)):
             order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-            results = dict(zip(order, self.tag([texts[i] for i in order]), strict=True))
+            results: dict[int, list] = {}
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                results.update(zip(batch, self.tag([texts[i] for i in batch]), strict=True))
             yield from (results[i] for i in range(len(texts)))
 
 
@@ -130,7 +171,7 @@ def render_entities(text: str, entities: Iterable[dict[str, Any]]) -> str:
 
 def _text_offsets(window: dict, words: list[tuple[int, int]] | None) -> list[tuple[int, int]]:
     """Offsets of tokens in the whole text; for text that came in words, those of a token within its word are moved."""
-    offsets = [tuple(pair) for pair in window["offset_mapping"][0].tolist()]
+    offsets = window["offset_mapping"][0]
     if words is None:
         return offsets
     starts = [0 if word is None else words[word][0] for word in window["word_ids"]]

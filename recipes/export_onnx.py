@@ -2,41 +2,61 @@
 
 Writes model.onnx, tokenizer.json and config.json, all that recipes/onnx_inference.py needs. The best paths of the graph
 are compared with those of PyTorch on real sentences first; nothing is written if any differs. With --int8 there is also
-model_int8.onnx, whose weights are quantised, and how many paths that changes is said.
+model_int8.onnx, whose weights are quantised; how many paths that changes is said, and what becomes of F1.
 """
 
 import argparse
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, EvalPrediction
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
+from bilstm_crf_hf.alignment import IGNORED
 from bilstm_crf_hf.corpora import load_ner_datasets
 from bilstm_crf_hf.onnx_export import export_onnx
+from bilstm_crf_hf.tagging import EncodedCorpus
 
 SAMPLE = Path(__file__).parent / "data" / "ner" / "validation.txt"
 BATCH_SIZE = 32
 
 
-def agreement(model: BiLSTMCRFForTokenClassification, tokenizer, path: Path, texts: list[str]) -> float:
-    """The share of `texts` on which the graph at `path` finds the best path that `model` finds, in mixed batches."""
+def best_paths(run: Callable[[dict[str, np.ndarray]], np.ndarray], corpus: EncodedCorpus, tokenizer) -> np.ndarray:
+    """What `run` finds for each row of `corpus`, in batches, -100 behind the end of a row."""
+    rows = corpus.inputs.select_columns(["input_ids", "attention_mask"])
+    found = np.full((len(rows), max(map(len, rows["input_ids"]))), IGNORED)
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = tokenizer.pad(rows[start : start + BATCH_SIZE], return_tensors="np")
+        paths = run(dict(batch))
+        found[start : start + BATCH_SIZE, : paths.shape[1]] = paths
+    return found
+
+
+def of_pytorch(model: BiLSTMCRFForTokenClassification) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    @torch.inference_mode()
+    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+        return model(**{name: torch.from_numpy(value) for name, value in batch.items()}).predictions.numpy()
+
+    return run
+
+
+def of_onnx(path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     session = onnxruntime.InferenceSession(path)
-    equal = 0
-    for start in range(0, len(texts), BATCH_SIZE):
-        batch = tokenizer(
-            texts[start : start + BATCH_SIZE], padding=True, return_token_type_ids=False, return_tensors="np"
-        )
-        (predictions,) = session.run(None, dict(batch))
-        with torch.inference_mode():
-            expected = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).predictions.numpy()
-        equal += int((predictions == expected).all(1).sum())
-    return equal / len(texts)
+    return lambda batch: session.run(None, batch)[0]
+
+
+def f1(corpus: EncodedCorpus, paths: np.ndarray) -> float:
+    gold = np.full_like(paths, IGNORED)
+    for row, labels in zip(gold, corpus.inputs["labels"]):
+        row[: len(labels)] = labels
+    return corpus.scorer()(EvalPrediction(paths, gold))["f1"]
 
 
 def main() -> None:
@@ -44,24 +64,29 @@ def main() -> None:
     parser.add_argument("model", help="folder of a trained tagger, or its name on the Hub")
     parser.add_argument("--output_dir", type=Path, help="default: the folder `onnx` in the model's")
     parser.add_argument("--int8", action="store_true", help="also write a graph with quantised weights")
-    parser.add_argument("--file", default=SAMPLE, help="sentences to compare with PyTorch on, in any format of ner.py")
+    parser.add_argument("--file", default=SAMPLE, help="tagged sentences to compare on, in any format of ner.py")
     arguments = parser.parse_args()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
     model = BiLSTMCRFForTokenClassification.from_pretrained(arguments.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
-    texts = list(load_ner_datasets(data_files={"test": str(arguments.file)})["test"]["text"])
+    data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
+    corpus = EncodedCorpus(data, tokenizer, [model.config.id2label[i] for i in range(model.config.num_labels)])
+    expected = best_paths(of_pytorch(model), corpus, tokenizer)
     output_dir = arguments.output_dir or Path(arguments.model, "onnx")
     with tempfile.TemporaryDirectory() as folder:
         plain, int8 = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
         export_onnx(model, plain)
-        share = agreement(model, tokenizer, plain, texts)
-        if share < 1:
-            raise RuntimeError(f"only {share:.2%} of {len(texts)} best paths are PyTorch's: nothing is written")
-        print(f"model.onnx: all of {len(texts)} best paths are PyTorch's")
+        equal = (best_paths(of_onnx(plain), corpus, tokenizer) == expected).all(1)
+        if not equal.all():
+            raise RuntimeError(f"only {equal.mean():.2%} of {len(equal)} best paths are PyTorch's: nothing is written")
+        print(f"model.onnx: all of {len(equal)} best paths are PyTorch's, F1 {f1(corpus, expected):.4f}")
         if arguments.int8:
+            logging.getLogger().setLevel(logging.ERROR)  # of what is not quantised, such as Viterbi's scores
             quantize_dynamic(plain, int8, weight_type=QuantType.QInt8)
-            print(f"model_int8.onnx: {agreement(model, tokenizer, int8, texts):.2%} of the best paths are PyTorch's")
+            close = best_paths(of_onnx(int8), corpus, tokenizer)
+            share = (close == expected).all(1).mean()
+            print(f"model_int8.onnx: {share:.2%} of the best paths are PyTorch's, F1 {f1(corpus, close):.4f}")
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
-from conftest import new_tagger
+from conftest import SENTENCES, new_tagger
 
 from bilstm_crf_hf.onnx_export import export_onnx
 
@@ -62,10 +62,12 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(tagger, tokenizer,
     model, folder = tmp_path / "model", tmp_path / "onnx"
     tagger.save_pretrained(model)
     tokenizer.save_pretrained(model)
-    command = [sys.executable, RECIPES / "export_onnx.py", model, "--output_dir", folder, "--int8"]
+    (tmp_path / "tagged.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    options = ["--output_dir", folder, "--int8", "--file", "tagged.txt"]
+    command = [sys.executable, RECIPES / "export_onnx.py", model, *options]
     report = run(command, tmp_path)
-    assert "all of 100 best paths" in report
-    assert "model_int8.onnx" in report
+    assert "all of 8 best paths" in report
+    assert report.count("F1 ") == 2
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx", "model_int8.onnx", "tokenizer.json", "config.json"
     }  # fmt: skip
@@ -94,7 +96,8 @@ def test_a_graph_that_disagrees_with_the_model_is_not_written(tagger, tokenizer,
     import export_onnx as recipe
 
     monkeypatch.setattr(recipe, "export_onnx", lambda model, path: export_onnx(new_tagger(tokenizer, seed=1), path))
-    monkeypatch.setattr(sys, "argv", ["export_onnx.py", str(tmp_path)])
+    (tmp_path / "tagged.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["export_onnx.py", str(tmp_path), "--file", str(tmp_path / "tagged.txt")])
     with pytest.raises(RuntimeError, match="nothing is written"):
         recipe.main()
     assert not (tmp_path / "onnx").exists()

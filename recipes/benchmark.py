@@ -8,7 +8,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from statistics import median
 
 import benchmark_peers as peers
 import numpy as np
+import psutil
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -384,8 +384,8 @@ def stream_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels:
     began = time.perf_counter()
     for i, _ in enumerate(tagger(text for text in stream), 1):
         if i % (arguments.stream_sentences // 5) == 0:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            yield {"what": f"after {i:,} sentences", "peak MB": peak, "seconds": time.perf_counter() - began}
+            resident = psutil.Process().memory_info().rss / 2**20
+            yield {"what": f"after {i:,} sentences", "resident MB": resident, "seconds": time.perf_counter() - began}
 
 
 # The report

@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from onnxscript import DOUBLE, INT64, graph, script
 from onnxscript import opset18 as op
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from .crf import UNKNOWN
-from .lattice import Potentials, best_path
 from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
 
 INT32 = 6
@@ -83,14 +82,21 @@ def _reordered(weight: Tensor) -> Tensor:
     return torch.cat([i, o, f, g])
 
 
-@torch.library.custom_op("bilstm_crf::bilstm", mutates_args=())
-def _bilstm(x: Tensor, lengths: Tensor, inputs: Tensor, hidden: Tensor, bias: Tensor) -> Tensor:
-    raise NotImplementedError("stands for an LSTM in graphs that are exported; is never computed")
+# Operators without a computation: they stand for a loop in the exported program until they are translated.
+library.define("bilstm_crf::bilstm", "(Tensor x, Tensor lengths, Tensor inputs, Tensor hidden, Tensor bias) -> Tensor")
+library.define(
+    "bilstm_crf::viterbi", "(Tensor emissions, Tensor lengths, Tensor start, Tensor end, Tensor transitions) -> Tensor"
+)
 
 
-@_bilstm.register_fake
+@library.register_fake("bilstm_crf::bilstm")
 def _(x, lengths, inputs, hidden, bias):
     return x.new_empty(*x.shape[:2], 2 * hidden.shape[2])
+
+
+@library.register_fake("bilstm_crf::viterbi")
+def _(emissions, lengths, start, end, transitions):
+    return emissions.new_empty(emissions.shape[:2], dtype=torch.long)
 
 
 def _onnx_bilstm(x, lengths, inputs, hidden, bias):
@@ -99,16 +105,6 @@ def _onnx_bilstm(x, lengths, inputs, hidden, bias):
         x, inputs, hidden, bias, lengths, direction="bidirectional", hidden_size=hidden.shape[2]
     )  # (T, 2, B, H)
     return op.Reshape(op.Transpose(both, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
-
-
-@torch.library.custom_op("bilstm_crf::viterbi", mutates_args=())
-def _viterbi(emissions: Tensor, lengths: Tensor, start: Tensor, end: Tensor, transitions: Tensor) -> Tensor:
-    return best_path(emissions, lengths, Potentials(start, end, transitions))[0]
-
-
-@_viterbi.register_fake
-def _(emissions, lengths, start, end, transitions):
-    return emissions.new_empty(emissions.shape[:2], dtype=torch.long)
 
 
 @script()

@@ -90,6 +90,12 @@ class EncodedCorpus:
         """The gold entities of each sentence."""
         return [_trimmed(text, tags, self._names) for text, tags in zip(self.texts, self._tags, strict=True)]
 
+    @cached_property
+    def _places(self) -> tuple[list[int], list[list[tuple[int, int]]], list[list[int]]]:
+        """Of each row of `inputs` its sentence, and of its tokens the offsets and whether they are special."""
+        offsets = [[tuple(pair) for pair in row] for row in self._rows["offsets"]]
+        return self._rows["sentence"][:], offsets, self._rows["special"][:]
+
     def _encode(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, list]:
         encoded = tokenizer(
             self.texts,
@@ -132,10 +138,9 @@ class EncodedCorpus:
         Of the tokens that two windows share, each speaks for the half that is farther from its edge.
         """
         windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
-        columns = (self._rows[name][:] for name in ("sentence", "offsets", "special"))
-        for sentence, offsets, special, row in zip(*columns, predictions):
+        for sentence, offsets, special, row in zip(*self._places, predictions):
             tags = (None if label == IGNORED else self.labels[label] for label in row)
-            window = [(tuple(pair), tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
+            window = [(pair, tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
             windows[sentence].append(window)
         joined = []
         for of_sentence in windows:

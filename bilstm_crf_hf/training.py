@@ -72,6 +72,11 @@ def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTraine
     return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
 
 
+def label_names(labels: Sequence[str]) -> dict[str, dict]:
+    """The fields `id2label` and `label2id` of a model's configuration."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+
+
 def load_tagger(
     arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]
 ) -> PreTrainedModel:
@@ -83,7 +88,7 @@ def load_tagger(
         ValueError: the model has labels of its own, and not all of these; `config_overrides` goes with a model that
             exists already, or names no field of the configuration.
     """
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names = label_names(labels)
     overrides = arguments.config_overrides or {}
     if arguments.model_name_or_path is None:
         fields = BiLSTMCRFConfig.__dataclass_fields__

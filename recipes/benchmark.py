@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -21,10 +22,11 @@ import benchmark_peers as peers
 import numpy as np
 import psutil
 import torch
+import yaml
 from datasets import Dataset
 from torch import Tensor, nn
 from torchcrf import CRF
-from transformers import DataCollatorForTokenClassification, TokenClassificationPipeline
+from transformers import AutoTokenizer, DataCollatorForTokenClassification, TokenClassificationPipeline
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
@@ -34,14 +36,12 @@ from bilstm_crf_hf.tokenization import build_character_tokenizer
 from bilstm_crf_hf.training import (
     TaggerTrainer,
     TaggerTrainingArguments,
+    label_names,
     parse_arguments,
 )
 
 SAMPLE = Path(__file__).parent / "data" / "ner"
-BLOG = {
-    "embedding_size": 768, "hidden_size": 256, "ngrams": [], "jamo_embedding_size": 0, "locked_dropout": 0.0,
-    "word_dropout": 0.0,
-}  # fmt: skip
+BLOG = yaml.safe_load((Path(__file__).parent / "configs" / "klue_ner_blog.yaml").read_text("utf-8"))["config_overrides"]
 
 
 @dataclass
@@ -163,9 +163,8 @@ def lstm_steps(model: BiLSTMCRFForTokenClassification, batches: list[dict[str, T
     return steps
 
 
-def trainer_steps(model, corpus: EncodedCorpus, tokenizer, sentences: int) -> Callable[[], None]:
+def trainer_steps(model, corpus: EncodedCorpus, tokenizer, sentences: int, folder: str) -> Callable[[], None]:
     """An epoch of `TaggerTrainer` over the first `sentences`, without evaluation."""
-    folder = tempfile.mkdtemp()
     options = {"report_to": "none", "disable_tqdm": True, "load_best_model_at_end": False}
     arguments = TaggerTrainingArguments(folder, num_train_epochs=1, eval_strategy="no", save_strategy="no", **options)
     rows = corpus.inputs.shuffle(seed=0).select(range(sentences))
@@ -191,7 +190,7 @@ def batches_of(corpus: EncodedCorpus, tokenizer, count: int, pad_to: int | None 
 
 
 def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str]) -> Iterator[dict]:
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names = label_names(labels)
     characters = build_character_tokenizer(data["text"], 2)
     pieces = peers_tokenizer(arguments) or characters
     corpora = {id(t): EncodedCorpus(data, t, labels, 128) for t in (characters, pieces)}
@@ -203,16 +202,20 @@ def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str
         return model_class.from_tokenizer(tokenizer, **names, **options)
 
     sentences = min(len(data), 4 * 32 * arguments.steps)  # of what Trainer does, some comes once a run
-    default = new(characters)
+    default, folder = new(characters), arguments.output_dir
     seconds = medians(
         {
             "tutorial's loop": peers.tutorial_steps(
                 peers.TutorialTagger(len(pieces), len(labels)), batches(pieces, pad_to=128)
             ),
             "tutorial's model": our_steps(new(pieces, **BLOG), batches(pieces)),
-            "tutorial's model, Trainer": trainer_steps(new(pieces, **BLOG), corpora[id(pieces)], pieces, sentences),
+            "tutorial's model, Trainer": trainer_steps(
+                new(pieces, **BLOG), corpora[id(pieces)], pieces, sentences, folder
+            ),
             "default model": our_steps(default, batches(characters)),
-            "default model, Trainer": trainer_steps(new(characters), corpora[id(characters)], characters, sentences),
+            "default model, Trainer": trainer_steps(
+                new(characters), corpora[id(characters)], characters, sentences, folder
+            ),
             "default model, softmax": our_steps(new(characters, SoftmaxTagger), batches(characters)),
             "default model, LSTM kernels": lstm_steps(default, batches(characters)),
         },
@@ -233,16 +236,14 @@ def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str
 
 
 def peers_tokenizer(arguments: BenchmarkArguments):
-    from transformers import AutoTokenizer
-
     return arguments.tokenizer_name and AutoTokenizer.from_pretrained(arguments.tokenizer_name)
 
 
 # Inference
 
 
-def onnx_tagger(model, tokenizer, folder: str, int8: bool) -> Callable[[list[str]], object]:
-    """Batches of similar length through onnxruntime."""
+def onnx_taggers(model, tokenizer, folder: str) -> dict[str, Callable[[list[str]], None]]:
+    """Batches of similar length through onnxruntime, with plain and with quantised weights."""
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -250,29 +251,27 @@ def onnx_tagger(model, tokenizer, folder: str, int8: bool) -> Callable[[list[str
 
     plain, quantised = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
     export_onnx(model, plain)
-    if int8:
-        quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
-    session = onnxruntime.InferenceSession(quantised if int8 else plain)
+    quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
 
-    def tag(texts: list[str]) -> None:
+    def tag(session: onnxruntime.InferenceSession, texts: list[str]) -> None:
         texts = sorted(texts, key=len)
         for start in range(0, len(texts), 32):
             batch = tokenizer(texts[start : start + 32], padding=True, return_token_type_ids=False, return_tensors="np")
             session.run(None, dict(batch))
 
-    return tag
+    paths = {"ONNX": plain, "ONNX, int8": quantised}
+    return {name: partial(tag, onnxruntime.InferenceSession(path)) for name, path in paths.items()}
 
 
 def inference_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names = label_names(labels)
     texts = list(data["validation"]["text"])
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names).eval()
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
     taggers: dict[str, tuple[Callable[[list], object], list]] = {"pipeline": (tagger, texts)}
     with tempfile.TemporaryDirectory() as folder:
-        for name, int8 in (("ONNX", False), ("ONNX, int8", True)):
-            taggers[name] = (onnx_tagger(model, tokenizer, folder, int8), texts)
+        taggers |= {name: (tag, texts) for name, tag in onnx_taggers(model, tokenizer, folder).items()}
         if arguments.peers:
             taggers |= peer_taggers(arguments, data, labels, tokenizer)
         seconds = medians(
@@ -377,7 +376,7 @@ def plot_scaling(rows: list[dict], path: Path) -> None:
 def stream_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
     """Memory while a stream of sentences goes through the pipeline."""
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    names = label_names(labels)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names)
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
     stream = islice(cycle(data["validation"]["text"]), arguments.stream_sentences)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torchcrf import CRF
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
 
+from bilstm_crf_hf.training import label_names
+
 Tagger = Callable[[list[list[str]]], object]
 """Tags sentences, each a list of units."""
 
@@ -49,8 +51,7 @@ def tutorial_steps(model: TutorialTagger, batches: Sequence[dict[str, Tensor]]) 
 
 def bert_base(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> BertForTokenClassification:
     """A random model of BERT-base's shape, with as many word embeddings as `tokenizer` has tokens."""
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    return BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **names)).eval()
+    return BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **label_names(labels))).eval()
 
 
 def flair_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:

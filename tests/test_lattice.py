@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from bilstm_crf_hf import lattice
 from bilstm_crf_hf.lattice import (
     IMPOSSIBLE,
     LogLattice,
@@ -200,3 +201,15 @@ def test_best_path_is_the_first_of_the_best_paths(make_potentials):
     paths, scores = best_paths(emissions, lengths, potentials, 1)
     assert path[inside(40, lengths)].equal(paths[0][inside(40, lengths)])
     assert_close(score, scores[0], **EXACT)
+
+
+@make_potentials
+def test_what_runs_off_the_cpu_takes_the_same_steps(make_potentials):
+    scores, lengths = random_emissions(40, 6, 5)
+    start, _, transitions = make_potentials()
+    steps = [scores.clone(), scores.clone()]
+    lattice._scores_of_the_rest(steps[0], transitions)
+    lattice._scores_of_the_rest_numpy(steps[1], transitions)
+    assert torch.equal(*steps)
+    first = (steps[0][0] + start).argmax(-1)
+    assert lattice._follow(first, steps[0], transitions).equal(lattice._follow_numpy(first, steps[0], transitions))

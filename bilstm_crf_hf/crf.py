@@ -1,7 +1,7 @@
 """A linear-chain conditional random field (Lafferty, McCallum and Pereira, 2001) that extends pytorch-crf's.
 
-Letters in shapes: T timesteps, B sequences, K tags, N best paths. Inside, tensors are time-major and every sequence
-begins at timestep 0, so that no recursion needs a mask: what lies behind a sequence's end is never read.
+Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states: the tags and `outside`, the last, in which every
+sequence begins and ends. Inside, tensors are time-major, with a timestep outside in front and one behind.
 
 This file is copied into exported model repositories: it imports torch, pytorch-crf and its own kind.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .lattice import IMPOSSIBLE, Potentials, best_path, best_paths, forward_backward, inside
+from .lattice import IMPOSSIBLE, Lattice, best_path, best_paths, enclose, forward_backward, is_moderate
 
 try:
     from torchcrf import CRF
@@ -45,21 +45,18 @@ class LinearChainCRF(CRF):
         if labels is not None and len(labels) != num_tags:
             raise ValueError(f"{len(labels)} labels for {num_tags} tags")
         self.labels = None if labels is None else tuple(labels)
-        for name, possible in zip(("start", "end", "transition"), possible_steps(labels or ["O"] * num_tags)):
-            self.register_buffer(f"{name}_possible", possible, persistent=False)
-        self.register_buffer("continues", continuations(labels or ["O"] * num_tags), persistent=False)
+        states = [*(labels or ["O"] * num_tags), "O"]  # to start and to end is possible where O may precede and follow
+        self.register_buffer("possible", possible_steps(states), persistent=False)
+        self.register_buffer("continues", continuations(states), persistent=False)
 
     def __repr__(self) -> str:
         return f"CRF(num_tags={self.num_tags})"  # as pytorch-crf's, whose tests ask for it
 
     def reset_constraints(self) -> None:
         """Fill the constraint buffers anew, for a module whose buffers were allocated without being initialised."""
-        labels = self.labels or ["O"] * self.num_tags
-        for buffer, value in zip(
-            (self.start_possible, self.end_possible, self.transition_possible, self.continues),
-            (*possible_steps(labels), continuations(labels)),
-        ):
-            buffer.copy_(value)
+        states = [*(self.labels or ["O"] * self.num_tags), "O"]
+        self.possible.copy_(possible_steps(states))
+        self.continues.copy_(continuations(states))
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:
         """The log-likelihood of `tags`.
@@ -80,29 +77,28 @@ class LinearChainCRF(CRF):
         self._validate(emissions, tags=tags, mask=mask)
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"invalid reduction: {reduction}")
-        scores, lengths = self._inward(emissions.detach(), mask)
-        if self.batch_first:
-            emissions, tags = emissions.transpose(0, 1), tags.transpose(0, 1)
-        known = (tags == UNKNOWN) | ((tags >= 0) & (tags < self.num_tags)) | ~inside(len(tags), lengths)
-        _check(known, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
+        emissions, inside = self._time_major(emissions, mask)
+        tags = (tags.transpose(0, 1) if self.batch_first else tags).long().masked_fill(~inside, 0)
+        unknown = tags == UNKNOWN
+        known = (tags >= 0) & (tags < self.num_tags)
+        _check(known | unknown, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
-            log_likelihood = _LogLikelihood.apply(emissions, scores, tags, lengths, *self.potentials(scores.dtype))
+            parameters = self.start_transitions, self.end_transitions, self.transitions
+            log_likelihood = _LogLikelihood.apply(self, emissions, inside, tags, unknown, *parameters)
             log_likelihood = log_likelihood.to(_result_dtype(emissions))
         if reduction == "none":
             return log_likelihood
         if reduction == "mean":
             return log_likelihood.mean()
-        return log_likelihood.sum() / (lengths.sum() if reduction == "token_mean" else 1)
+        return log_likelihood.sum() / (inside.sum() if reduction == "token_mean" else 1)
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """The best path of each sequence: (T, B), or (B, T) with `batch_first`; -100 behind a sequence's end, and where
         no path is possible."""
         self._validate(emissions, mask=mask)
-        scores, lengths = self._inward(emissions, mask)
-        path, total = best_path(scores, lengths, self.potentials(scores.dtype))
-        path = path.masked_fill(~(inside(len(scores), lengths) & total.isfinite()), UNKNOWN)
-        return path.T if self.batch_first else path
+        path, total = best_path(*self._scores(*self._time_major(emissions, mask)))
+        return self._outward(self._named(path, total))
 
     @torch.no_grad()
     def nbest(self, emissions: Tensor, mask: Tensor | None = None, k: int = 2) -> tuple[Tensor, Tensor]:
@@ -119,11 +115,9 @@ class LinearChainCRF(CRF):
         if k < 1:
             raise ValueError(f"the number of paths must be positive, got {k}")
         self._validate(emissions, mask=mask)
-        scores, lengths = self._inward(emissions, mask)
-        paths, totals = best_paths(scores, lengths, self.potentials(scores.dtype), k)
-        exists = inside(len(scores), lengths) & totals.isfinite()[:, None]
-        paths = paths.masked_fill(~exists, UNKNOWN)
-        return paths.transpose(1, 2) if self.batch_first else paths, totals.to(_result_dtype(emissions))
+        paths, totals = best_paths(*self._scores(*self._time_major(emissions, mask)), k)
+        paths = torch.stack([self._outward(self._named(*path)) for path in zip(paths, totals)])
+        return paths, totals.to(_result_dtype(emissions))
 
     def decode(self, emissions: Tensor, mask: Tensor | None = None) -> list[list[int]]:
         """The best path of each sequence as lists of its own length, as pytorch-crf gives them."""
@@ -135,11 +129,8 @@ class LinearChainCRF(CRF):
     def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """The posterior probability of each tag at each timestep, in the shape of `emissions`; 0 outside the mask."""
         self._validate(emissions, mask=mask)
-        scores, lengths = self._inward(emissions, mask)
-        lattice = forward_backward(scores, lengths, self.potentials(scores.dtype))
-        outside = ~inside(len(scores), lengths)[..., None]
-        probabilities = lattice.log_posterior().exp().masked_fill(outside, 0).to(_result_dtype(emissions))
-        return probabilities.transpose(0, 1) if self.batch_first else probabilities
+        lattice = self._lattice(*self._time_major(emissions, mask))
+        return self._outward(lattice.log_posterior().exp()[..., :-1]).to(_result_dtype(emissions))
 
     @torch.no_grad()
     def posterior(self, emissions: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,18 +145,19 @@ class LinearChainCRF(CRF):
                 s plus the second at s+1..e plus the third at e. 0 outside the mask.
         """
         self._validate(emissions, mask=mask)
-        scores, lengths = self._inward(emissions, mask)
-        potentials = self.potentials(scores.dtype)
-        lattice = forward_backward(scores, lengths, potentials)
-        within = inside(len(scores), lengths)
-        log_marginals = lattice.log_posterior().clamp(min=-1e4).masked_fill(~within[..., None], 0)
-        paths, _ = best_path(scores, lengths, potentials)
-        path_log_probs = _path_log_probs(
-            log_marginals, lattice.log_ahead(), paths, within, potentials.transitions, self.continues
-        )
         dtype = _result_dtype(emissions)
-        outward = (log_marginals.to(dtype), paths.masked_fill(~within, UNKNOWN), path_log_probs.to(dtype))
-        return tuple(x.transpose(0, 1) for x in outward) if self.batch_first else outward
+        emissions, inside = self._time_major(emissions, mask)
+        lattice = self._lattice(emissions, inside)
+        log_marginals = lattice.log_posterior().clamp_(min=-1e4)
+        scores, transitions = self._scores(emissions, inside)
+        path, total = best_path(scores, transitions)
+        path_log_probs = _path_log_probs(log_marginals, lattice.log_ahead(), path, transitions, self.continues)
+        outside = torch.nn.functional.pad(~inside, (0, 0, 1, 1))[..., None]
+        return (
+            self._outward(log_marginals[..., :-1].masked_fill(outside, 0).to(dtype)),
+            self._outward(self._named(path, total)),
+            self._outward(path_log_probs.masked_fill(outside, 0).to(dtype)),
+        )
 
     def _validate(self, emissions: Tensor, tags: Tensor | None = None, mask: Tensor | None = None) -> None:
         super()._validate(emissions, tags=tags)
@@ -180,31 +172,52 @@ class LinearChainCRF(CRF):
         _check(mask[:1], "mask of the first timestep must all be on")
         _check(mask[:-1] | ~mask[1:], "mask must be a prefix of each sequence: it has a hole")
 
-    def _inward(self, emissions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Emissions (T, B, K) in the dtype of the computation, 0 outside the mask, and lengths (B,)."""
-        if self.batch_first:
-            emissions = emissions.transpose(0, 1)
-        emissions = emissions.to(torch.float32 if emissions.device.type == "mps" else torch.float64)
-        emissions = emissions.clamp(min=IMPOSSIBLE)  # of -inf, the difference of two would be NaN
+    def _time_major(self, emissions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Emissions (T, B, K), and which timesteps are within the sequences, (T, B) booleans."""
         if mask is None:
-            return emissions, torch.full(emissions.shape[1:2], len(emissions), device=emissions.device)
-        lengths = mask.bool().sum(1 if self.batch_first else 0)
-        return emissions.masked_fill_(~inside(len(emissions), lengths)[..., None], 0), lengths
+            mask = torch.ones(emissions.shape[:2], dtype=torch.bool, device=emissions.device)
+        if self.batch_first:
+            emissions, mask = emissions.transpose(0, 1), mask.transpose(0, 1)
+        return emissions, mask.bool()
 
-    def potentials(self, dtype: torch.dtype) -> Potentials:
-        """The transition scores, impossible where the labels forbid it."""
-        return Potentials(
-            self.start_transitions.to(dtype).masked_fill(~self.start_possible, IMPOSSIBLE),
-            self.end_transitions.to(dtype).masked_fill(~self.end_possible, IMPOSSIBLE),
-            self.transitions.to(dtype).masked_fill(~self.transition_possible, IMPOSSIBLE),
-        )
+    def _outward(self, x: Tensor) -> Tensor:
+        """(T + 2, B, ...) to (T, B, ...), or (B, T, ...) with `batch_first`."""
+        return x[1:-1].transpose(0, 1) if self.batch_first else x[1:-1]
+
+    def _named(self, path: Tensor, total: Tensor) -> Tensor:
+        """The tags on a path (..., B) of states; -100 where it is outside, and throughout where none is possible."""
+        return path.masked_fill((path == self.num_tags) | total.isinf(), UNKNOWN)
+
+    def _scores(self, emissions: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Of all states, (T + 2, B, S), and of the transitions between them."""
+        transitions = self._transitions(emissions)
+        return enclose(emissions, inside, transitions.dtype), transitions
+
+    def _lattice(self, emissions: Tensor, inside: Tensor) -> Lattice:
+        transitions = self._transitions(emissions)
+        return forward_backward(emissions, inside, transitions, is_moderate(emissions, transitions))
+
+    def _transitions(self, emissions: Tensor) -> Tensor:
+        return self.potentials(torch.float32 if emissions.device.type == "mps" else torch.float64)
+
+    def potentials(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The scores of transitions between states, (S, S), impossible where the labels forbid it; no gradient.
+
+        The last row is that of starts, the last column that of ends.
+        """
+        scores = self.transitions.new_zeros(self.possible.shape, dtype=dtype)
+        scores[:-1, :-1] = self.transitions.detach()
+        scores[-1, :-1] = self.start_transitions.detach()
+        scores[:-1, -1] = self.end_transitions.detach()
+        return scores.masked_fill_(~self.possible, IMPOSSIBLE)
 
 
-def possible_steps(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Which starts (K,), ends (K,) and transitions (K, K) the scheme of BIO or BIOES `labels` allows, as booleans.
+def possible_steps(labels: Sequence[str]) -> Tensor:
+    """Which transitions (K, K) the scheme of BIO or BIOES `labels` allows, as booleans.
 
-    I-X and E-X follow B-X or I-X only, except where no label B-X opens the type; if any label begins with E-, nothing
-    but I-X and E-X follows B-X and I-X. All else is free.
+    Starts are those that may follow O, ends those that O may follow. I-X and E-X follow B-X or I-X only, except where
+    no label B-X opens the type; if any label begins with E-, nothing but I-X and E-X follows B-X and I-X. All else is
+    free.
     """
     opened = {label[2:] for label in labels if label[:2] == "B-"}
     bioes = any(label[:2] == "E-" for label in labels)
@@ -212,7 +225,7 @@ def possible_steps(labels: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     needs_opening = torch.tensor([label[:2] in ("I-", "E-") and label[2:] in opened for label in labels])
     stays_open = torch.tensor([bioes and label[:2] in ("B-", "I-") and label[2:] in opened for label in labels])
     free = ~needs_opening[None, :] & ~stays_open[:, None]
-    return ~needs_opening, ~stays_open, continues | free
+    return continues | free
 
 
 def continuations(labels: Sequence[str]) -> Tensor:
@@ -235,77 +248,79 @@ def _result_dtype(emissions: Tensor) -> torch.dtype:
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """log P(tags) (B,) with its gradient: what is expected given the known tags less what is expected at all.
-
-    `emissions` (T, B, K) receive the gradient; `scores` are the same in the dtype of the computation.
-    """
+    """log P(tags) (B,) with its gradient: what is expected given the known tags less what is expected at all."""
 
     @staticmethod
-    def forward(ctx, emissions: Tensor, scores: Tensor, tags: Tensor, lengths: Tensor, *potentials: Tensor) -> Tensor:
+    def forward(
+        ctx, crf: LinearChainCRF, emissions: Tensor, inside: Tensor, tags: Tensor, unknown: Tensor, *_
+    ) -> Tensor:
+        """Tags (T, B) as in `LinearChainCRF.forward`; then the parameters, which are passed to receive a gradient."""
+        transitions = crf._transitions(emissions)
         # Asking whether there are unknown tags would make the host wait, so that off the CPU it is always possible.
-        known = scores.device.type == "cpu" and not ((tags == UNKNOWN) & inside(len(tags), lengths)).any()
-        ctx.likelihood = (_Known if known else _PartlyKnown)(scores, tags, lengths, Potentials(*potentials))
-        ctx.last, ctx.dtype = lengths - 1, emissions.dtype
+        kind = _Known if emissions.device.type == "cpu" and not unknown.any() else _PartlyKnown
+        moderate = is_moderate(emissions, transitions)
+        ctx.likelihood = kind(emissions, inside, transitions, moderate, tags)
+        ctx.possible, ctx.dtype = crf.possible, emissions.dtype
         return ctx.likelihood.value.clone()  # a tensor that the context held would hold the context
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("LinearChainCRF has no second derivative: call backward without create_graph")
-        tags, pairs = ctx.likelihood.gradient(grad)
-        last = tags.gather(0, ctx.last[None, :, None].expand_as(tags[:1]))[0]
-        return tags.to(ctx.dtype), None, None, None, tags[0].sum(0), last.sum(0), pairs
+        tags, steps = ctx.likelihood.gradient(grad)
+        steps = steps * ctx.possible
+        parameters = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
+        return None, tags.to(ctx.dtype), None, None, None, *parameters
 
 
 class _Known:
     """The log-likelihood of a path: its score less log Z."""
 
-    def __init__(self, scores: Tensor, tags: Tensor, lengths: Tensor, potentials: Potentials) -> None:
-        self.lattice = forward_backward(scores, lengths, potentials)
-        self.within = inside(len(tags), lengths)
-        self.tags = tags = tags.masked_fill(~self.within, 0)
-        emitted = scores.gather(2, tags[..., None])[..., 0] * self.within
-        moved = potentials.transitions[tags[:-1], tags[1:]] * self.within[1:]
-        last = tags.gather(0, (lengths - 1)[None])[0]
-        path = emitted.sum(0) + moved.sum(0) + potentials.start[tags[0]] + potentials.end[last]
-        self.value = path - self.lattice.log_z
+    def __init__(self, emissions: Tensor, inside: Tensor, transitions: Tensor, moderate: bool, tags: Tensor) -> None:
+        self.lattice = forward_backward(emissions, inside, transitions, moderate)
+        self.inside, self.tags = inside, tags[..., None]
+        outside = transitions.shape[0] - 1
+        path = torch.nn.functional.pad(tags.masked_fill(~inside, outside), (0, 0, 1, 1), value=outside)
+        self.steps = path[:-1] * len(transitions) + path[1:]
+        emitted = emissions.gather(2, self.tags)[..., 0].to(transitions.dtype).clamp_(min=IMPOSSIBLE)
+        score = emitted.masked_fill_(~inside, 0).sum(0) + transitions.take(self.steps).sum(0)
+        self.value = score - self.lattice.log_z
 
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """By emissions, (T, B, K), and by transitions, (K, K), of the values weighted with `weights` (B,)."""
-        tags, pairs = self.lattice.expectations(-weights)
-        weights = weights.to(tags.dtype) * self.within  # (T, B)
-        tags.scatter_add_(2, self.tags[..., None], weights[..., None])
-        pairs.index_put_((self.tags[:-1], self.tags[1:]), weights[1:], accumulate=True)
-        return tags, pairs
+        """By emissions, (T, B, K), and by steps, (S, S), of the values weighted with `weights` (B,)."""
+        states, steps = self.lattice.expectations(-weights)
+        tags = states[1:-1, :, :-1]
+        tags.scatter_add_(2, self.tags, (weights * self.inside)[..., None])
+        counts = self.steps.flatten().bincount(weights.expand_as(self.steps).flatten(), steps.numel())
+        return tags, steps + counts.view_as(steps)
 
 
 class _PartlyKnown:
     """The log-likelihood of all paths that agree with the known tags: log Z of these less log Z, run as one batch."""
 
-    def __init__(self, scores: Tensor, tags: Tensor, lengths: Tensor, potentials: Potentials) -> None:
-        every_tag = torch.arange(scores.shape[2], device=tags.device)
-        settled = (tags != UNKNOWN) & inside(len(tags), lengths)
-        contradicts = settled[..., None] & (tags[..., None] != every_tag)
-        agreeing = scores.masked_fill(contradicts, IMPOSSIBLE)
-        self.lattice = forward_backward(torch.cat([agreeing, scores], 1), lengths.repeat(2), potentials)
+    def __init__(self, emissions: Tensor, inside: Tensor, transitions: Tensor, moderate: bool, tags: Tensor) -> None:
+        every_tag = torch.arange(emissions.shape[2], device=tags.device)
+        contradicts = (tags != UNKNOWN)[..., None] & (tags[..., None] != every_tag)
+        emissions = emissions.to(transitions.dtype)
+        both = torch.cat([emissions.masked_fill(contradicts, IMPOSSIBLE), emissions], 1)
+        self.lattice = forward_backward(both, inside.repeat(1, 2), transitions, moderate)
         agreeing, whole = self.lattice.log_z.chunk(2)
         self.value = agreeing - whole
 
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """As that of [`_Known`]."""
-        tags, pairs = self.lattice.expectations(torch.cat([weights, -weights]))
-        return sum(tags.chunk(2, 1)), pairs
+        states, steps = self.lattice.expectations(torch.cat([weights, -weights]))
+        return sum(states[1:-1, :, :-1].chunk(2, 1)), steps
 
 
 def _path_log_probs(
-    log_marginals: Tensor, log_ahead: Tensor, paths: Tensor, within: Tensor, transitions: Tensor, continues: Tensor
+    log_marginals: Tensor, log_ahead: Tensor, path: Tensor, transitions: Tensor, continues: Tensor
 ) -> Tensor:
-    """log P(y_t), log P(y_t | y_t-1), log P(y_t+1 does not continue y_t | y_t) along `paths`: (T, B, 3)."""
-    unary = log_marginals.gather(2, paths[..., None])[..., 0]
-    # log P(y_t+1 = j | y_t) for every j: (T - 1, B, K)
-    after = (transitions[paths[:-1]] + log_ahead[1:]).log_softmax(-1)
-    step = after.gather(2, paths[1:, :, None])[..., 0]
-    leave = after.masked_fill(continues[paths[:-1]], -torch.inf).logsumexp(-1).clamp(min=-1e4)
+    """log P(y_t), log P(y_t | y_t-1), log P(y_t+1 does not continue y_t | y_t) along `path`: (T + 2, B, 3)."""
+    unary = log_marginals.gather(2, path[..., None])[..., 0]
+    # log P(y_t+1 = j | y_t) for every j: (T + 1, B, S)
+    after = (transitions[path[:-1]] + log_ahead[1:]).log_softmax(-1)
+    step = after.gather(2, path[1:, :, None])[..., 0]
+    leave = after.masked_fill(continues[path[:-1]], -torch.inf).logsumexp(-1).clamp(min=-1e4)
     nothing = torch.zeros_like(unary[:1])
-    leave = torch.cat([leave.masked_fill(~within[1:], 0), nothing])  # at its end, a sequence leaves every entity
-    return torch.stack([unary, torch.cat([nothing, step]), leave], -1).masked_fill(~within[..., None], 0)
+    return torch.stack([unary, torch.cat([nothing, step]), torch.cat([leave, nothing])], -1)

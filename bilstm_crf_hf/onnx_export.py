@@ -56,8 +56,10 @@ class _Tagger(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         sequences = self.model.bilstm.sequences(input_ids, attention_mask)
         emissions = self.model.classifier(self.model.bilstm.encode(input_ids, sequences)).double()
-        potentials = self.model.crf.potentials(emissions.dtype)
-        return sequences.back(torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, *potentials), fill=UNKNOWN)
+        steps = self.model.crf.potentials(emissions.dtype)
+        start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
+        path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
+        return sequences.back(path, fill=UNKNOWN)
 
 
 class _Layer(nn.Module):
@@ -109,7 +111,7 @@ def _onnx_bilstm(x, lengths, inputs, hidden, bias):
 
 @script()
 def _onnx_viterbi(emissions: DOUBLE, lengths: INT64, start: DOUBLE, end: DOUBLE, transitions: DOUBLE) -> INT64:
-    """`lattice.best_path`, with masks instead of reversed sequences."""
+    """`lattice.best_path`, with masks instead of a state outside."""
 
     @graph()
     def from_the_end(following, scores, goes_on):

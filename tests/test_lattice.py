@@ -1,6 +1,7 @@
 """Both lattices, and Viterbi's recursion, against logsumexp written out one sentence at a time, and brute force."""
 
 import itertools
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,16 +12,28 @@ from bilstm_crf_hf import lattice
 from bilstm_crf_hf.lattice import (
     IMPOSSIBLE,
     LogLattice,
-    Potentials,
     ScaledLattice,
     best_path,
     best_paths,
+    enclose,
     forward_backward,
-    inside,
+    is_moderate,
 )
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 BIO = ("O", "B-인물", "I-인물", "B-지명", "I-지명")
+
+
+class Potentials(NamedTuple):
+    start: Tensor
+    end: Tensor
+    transitions: Tensor
+
+    def steps(self) -> Tensor:
+        """Between states: the last row holds starts, the last column ends."""
+        steps = torch.nn.functional.pad(self.transitions, (0, 1, 0, 1))
+        steps[-1, :-1], steps[:-1, -1] = self.start, self.end
+        return steps
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +77,26 @@ def random_emissions(timesteps: int, batch: int, num_tags: int, scale: float = 1
     return emissions * (torch.arange(timesteps)[:, None] < lengths)[..., None], lengths
 
 
+def inside(emissions: Tensor, lengths: Tensor) -> Tensor:
+    return torch.arange(len(emissions))[:, None] < lengths
+
+
+def run(lattice_class, emissions: Tensor, lengths: Tensor, potentials: Potentials):
+    """A lattice over emissions whose padding holds numbers that must not reach any sum."""
+    within = inside(emissions, lengths)
+    noisy = torch.where(within[..., None], emissions, torch.randn_like(emissions))
+    return lattice_class(noisy, within, potentials.steps())
+
+
+def enclosed(emissions: Tensor, lengths: Tensor, potentials: Potentials) -> tuple[Tensor, Tensor]:
+    return enclose(emissions, inside(emissions, lengths), torch.float64), potentials.steps()
+
+
+def chosen(emissions: Tensor, within: Tensor, steps: Tensor):
+    """As the CRF asks for it."""
+    return forward_backward(emissions, within, steps, is_moderate(emissions, steps))
+
+
 def log_ahead(emissions: Tensor, potentials: Potentials) -> list[Tensor]:
     """For one sentence (T, K): the log of the sum over all that follows from each tag on, at every timestep."""
     ahead = [emissions[-1] + potentials.end]
@@ -88,14 +121,18 @@ def reference(emissions: Tensor, lengths: Tensor, potentials: Potentials, weight
 def assert_matches(lattice, emissions, lengths, potentials, **tolerance) -> None:
     weights = torch.randn(len(lengths), dtype=torch.float64)
     log_z, posterior, (expected_tags, expected_pairs), ahead = reference(emissions, lengths, potentials, weights)
-    within = torch.arange(len(emissions))[:, None] < lengths
+    within = inside(emissions, lengths)
     assert_close(lattice.log_z, log_z, **tolerance)
-    assert_close(lattice.log_posterior().exp()[within], posterior[within], **tolerance)
-    tags, pairs = lattice.expectations(weights)
-    assert_close(tags, expected_tags, **tolerance)
-    assert_close(pairs, expected_pairs, **tolerance)
+    assert_close(lattice.log_posterior().exp()[1:-1, :, :-1] * within[..., None], posterior, **tolerance)
+    states, pairs = lattice.expectations(weights)
+    assert_close(states[1:-1, :, :-1], expected_tags, **tolerance)
+    assert_close(states[1:-1, :, -1], ~within * weights, **tolerance)
+    assert_close(pairs[:-1, :-1], expected_pairs, **tolerance)
+    assert_close(pairs[-1, :-1], expected_tags[0].sum(0), **tolerance)
+    last = expected_tags[lengths - 1, torch.arange(len(lengths))]
+    assert_close(pairs[:-1, -1], last.sum(0), **tolerance)
     for row, messages in enumerate(ahead):
-        ours = lattice.log_ahead()[: len(messages), row]
+        ours = lattice.log_ahead()[1 : len(messages) + 1, row, :-1]
         assert_close(ours.softmax(-1), messages.softmax(-1), **tolerance)
 
 
@@ -105,25 +142,25 @@ def assert_matches(lattice, emissions, lengths, potentials, **tolerance) -> None
 def test_lattice_of_moderate_scores_sums_over_all_paths(lattice_class, timesteps, batch, num_tags):
     emissions, lengths = random_emissions(timesteps, batch, num_tags)
     potentials = random_potentials(num_tags)
-    assert_matches(lattice_class(emissions, lengths, potentials), emissions, lengths, potentials, **EXACT)
+    assert_matches(run(lattice_class, emissions, lengths, potentials), emissions, lengths, potentials, **EXACT)
 
 
 def test_lattice_of_a_long_text_does_not_drift(lattice_class):
     emissions, lengths = random_emissions(300, 3, 5, scale=2)
     potentials = random_potentials(5)
-    assert_matches(lattice_class(emissions, lengths, potentials), emissions, lengths, potentials, **EXACT)
+    assert_matches(run(lattice_class, emissions, lengths, potentials), emissions, lengths, potentials, **EXACT)
 
 
 @pytest.mark.parametrize("timesteps", [1, 2, 8, 20])
 def test_lattice_skips_what_is_impossible(lattice_class, timesteps):
     emissions, lengths = random_emissions(timesteps, 3, len(BIO))
     potentials = bio_potentials()
-    lattice = lattice_class(emissions, lengths, potentials)
+    lattice = run(lattice_class, emissions, lengths, potentials)
     assert_matches(lattice, emissions, lengths, potentials, **EXACT)
     opened = [i for i, label in enumerate(BIO) if label[0] != "I"]
-    posterior = lattice.log_posterior().exp()[0]
+    posterior = lattice.log_posterior().exp()[1]
     assert_close(posterior[:, opened].sum(1), torch.ones(3, dtype=torch.float64))
-    assert not lattice.expectations(torch.ones(3))[1][potentials.transitions == IMPOSSIBLE].any()
+    assert not lattice.expectations(torch.ones(3))[1][potentials.steps() == IMPOSSIBLE].any()
 
 
 @pytest.mark.parametrize("scale", [30.0, 1e4])
@@ -132,14 +169,16 @@ def test_log_lattice_is_right_for_scores_of_any_size(make_potentials, scale):
     """Also where a sentence is padded: what is computed behind its end must not reach the sums."""
     emissions, lengths = random_emissions(12, 6, 5, scale)
     potentials = make_potentials()
-    assert_matches(LogLattice(emissions, lengths, potentials), emissions, lengths, potentials, rtol=1e-8, atol=1e-8)
+    assert_matches(
+        run(LogLattice, emissions, lengths, potentials), emissions, lengths, potentials, rtol=1e-8, atol=1e-8
+    )
 
 
 def test_expectations_of_a_large_batch_are_summed_over_blocks(lattice_class):
     """So large that the pairs of LogLattice take three blocks of timesteps, of which the last is not full."""
     emissions, lengths = random_emissions(10, 128, 128)
     potentials = random_potentials(128)
-    assert_matches(lattice_class(emissions, lengths, potentials), emissions, lengths, potentials, **EXACT)
+    assert_matches(run(lattice_class, emissions, lengths, potentials), emissions, lengths, potentials, **EXACT)
 
 
 @pytest.mark.parametrize("level", [-99.0, -50.0, 0.0, 50.0, 99.0])
@@ -149,7 +188,7 @@ def test_a_level_added_to_every_score_of_a_kind_changes_no_probability(where, le
     emissions, lengths = random_emissions(8, 3, 13, scale=0.1)
     potentials = random_potentials(13, scale=0.01)
     potentials = potentials._replace(**{where: getattr(potentials, where) + level})
-    lattice = forward_backward(emissions, lengths, potentials)
+    lattice = run(chosen, emissions, lengths, potentials)
     assert_matches(lattice, emissions, lengths, potentials, rtol=1e-7, atol=1e-7)
 
 
@@ -166,12 +205,16 @@ def test_forward_backward_is_right_for_the_most_uneven_scores_either_way(seed):
     )
     emissions, lengths = random_emissions(17, 4, 5)
     emissions = emissions.sign() * share / 2
-    lattice = forward_backward(emissions, lengths, potentials)
+    lattice = run(chosen, emissions, lengths, potentials)
     assert_matches(lattice, emissions, lengths, potentials, rtol=1e-7, atol=1e-7)
 
 
-def test_inside_tells_the_timesteps_of_each_sentence():
-    assert inside(3, torch.tensor([1, 3, 2])).T.tolist() == [[True, False, False], [True] * 3, [True, True, False]]
+def test_a_sentence_is_enclosed_in_timesteps_outside():
+    emissions = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [torch.nan, -torch.inf]]])  # the second is padding
+    scores = enclose(emissions, torch.tensor([[True, True], [True, False]]), torch.float64)
+    never = IMPOSSIBLE
+    assert scores[:, 0].tolist() == [[never, never, 0], [1, 2, never], [5, 6, never], [never, never, 0]]
+    assert scores[:, 1].tolist() == [[never, never, 0], [3, 4, never], [never, never, 0], [never, never, 0]]
 
 
 @pytest.mark.parametrize("k", [1, 3, 100])
@@ -180,36 +223,41 @@ def test_best_paths_are_the_first_of_all_paths(make_potentials, k):
     emissions, lengths = random_emissions(4, 5, 5)
     lengths[1:] = torch.tensor([1, 2, 3, 4])
     start, end, transitions = potentials = make_potentials()
-    paths, scores = best_paths(emissions, lengths, potentials, k)
-    assert paths.shape == (k, 4, 5)
+    paths, scores = best_paths(*enclosed(emissions, lengths, potentials), k)
+    assert paths.shape == (k, 6, 5)
     for row, length in enumerate(lengths):
         every = torch.tensor(list(itertools.product(range(5), repeat=int(length))))
         totals = start[every[:, 0]] + transitions[every[:, :-1], every[:, 1:]].sum(1) + end[every[:, -1]]
         totals += emissions[torch.arange(length), row, every].sum(1)
         every, totals = every[totals > IMPOSSIBLE / 2], totals[totals > IMPOSSIBLE / 2]
         order = totals.argsort(descending=True)[:k]
-        assert paths[: len(order), :length, row].equal(every[order])
+        outside = torch.full((len(order), 5 - length), 5)
+        assert paths[: len(order), 1:, row].equal(torch.cat([every[order], outside], 1))
         assert_close(scores[: len(order), row], totals[order], **EXACT)
         assert (scores[len(order) :, row] == -torch.inf).all()
 
 
+@pytest.mark.parametrize("batch", [6, 1500], ids=["numpy", "threads"])
 @make_potentials
-def test_best_path_is_the_first_of_the_best_paths(make_potentials):
-    emissions, lengths = random_emissions(40, 6, 5)
-    potentials = make_potentials()
-    path, score = best_path(emissions, lengths, potentials)
-    paths, scores = best_paths(emissions, lengths, potentials, 1)
-    assert path[inside(40, lengths)].equal(paths[0][inside(40, lengths)])
+def test_best_path_is_the_first_of_the_best_paths(make_potentials, batch):
+    problem = enclosed(*random_emissions(40, batch, 5), make_potentials())
+    path, score = best_path(*problem)
+    paths, scores = best_paths(*problem, 1)
+    assert path.equal(paths[0])
     assert_close(score, scores[0], **EXACT)
 
 
+@pytest.mark.parametrize("timesteps", [1, 2, 5, 6, 7, 40])
 @make_potentials
-def test_what_runs_off_the_cpu_takes_the_same_steps(make_potentials):
-    scores, lengths = random_emissions(40, 6, 5)
-    start, _, transitions = make_potentials()
-    steps = [scores.clone(), scores.clone()]
-    lattice._scores_of_the_rest(steps[0], transitions)
-    lattice._scores_of_the_rest_numpy(steps[1], transitions)
-    assert torch.equal(*steps)
-    first = (steps[0][0] + start).argmax(-1)
-    assert lattice._follow(first, steps[0], transitions).equal(lattice._follow_numpy(first, steps[0], transitions))
+def test_recursions_by_halves_give_what_recursions_by_steps_give(make_potentials, timesteps):
+    """Which run where there is no CPU."""
+    scores, steps = enclosed(*random_emissions(timesteps, 6, 5), make_potentials())
+    for total in (torch.logsumexp, torch.amax):
+        ours = lattice._messages_by_halves(scores, steps, total)
+        for x, y in zip(ours, lattice._messages_by_steps(scores, steps, total)):
+            possible = y > IMPOSSIBLE / 2
+            assert_close(x[possible], y[possible], **EXACT)
+            assert (x[~possible] < IMPOSSIBLE / 2).all()
+    ahead = lattice._best_ahead(scores, steps)
+    assert_close(ours[1][ahead > IMPOSSIBLE / 2], ahead[ahead > IMPOSSIBLE / 2], **EXACT)
+    assert lattice._follow_by_halves(ahead, steps).equal(lattice._follow(ahead, steps))

@@ -107,9 +107,10 @@ def test_outputs_equal_torchcrf_on_the_same_emissions(tagger, tokenizer, texts):
     reference = CRF(len(LABELS), batch_first=True)
     reference.load_state_dict(tagger.crf.state_dict())
     with torch.no_grad():
-        for name in ("start", "end", "transition"):
-            parameter = getattr(reference, "transitions" if name == "transition" else f"{name}_transitions")
-            parameter.masked_fill_(~getattr(tagger.crf, f"{name}_possible"), -1e4)
+        possible = tagger.crf.possible
+        reference.start_transitions.masked_fill_(~possible[-1, :-1], -1e4)
+        reference.end_transitions.masked_fill_(~possible[:-1, -1], -1e4)
+        reference.transitions.masked_fill_(~possible[:-1, :-1], -1e4)
     losses = []
     for text in texts:
         batch = tokenizer(text, return_tensors="pt")
@@ -268,7 +269,7 @@ def test_new_label_set_on_a_trained_model(tagger, tmp_path):
         tmp_path, id2label=names, label2id={v: k for k, v in names.items()}, ignore_mismatched_sizes=True
     )
     assert model.crf.transitions.abs().max() <= 0.1
-    assert model.crf.transition_possible.tolist() == [[True] * 3, [True] * 3, [True, False, True]]
+    assert model.crf.possible[:-1, :-1].tolist() == [[True] * 3, [True] * 3, [True, False, True]]
     assert model.classifier.weight.isfinite().all()
     assert torch.equal(model.bilstm.features.token_table, tagger.bilstm.features.token_table)
 

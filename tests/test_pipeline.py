@@ -64,10 +64,7 @@ def test_score_is_the_probability_of_exactly_this_entity(pipe, tagger, tokenizer
     crf = tagger.crf.double()
     weights: dict[tuple, float] = {}
     for path in itertools.product(range(len(LABELS)), repeat=4):
-        possible = crf.start_possible[path[0]] and all(
-            crf.transition_possible[a, b] for a, b in itertools.pairwise(path)
-        )
-        if possible:
+        if all(crf.possible[a, b] for a, b in itertools.pairwise((-1, *path, -1))):
             score = crf.start_transitions[path[0]] + crf.end_transitions[path[-1]]
             score += sum(emissions[t, tag] for t, tag in enumerate(path))
             score += sum(crf.transitions[a, b] for a, b in itertools.pairwise(path))

@@ -8,6 +8,7 @@ This file is copied into exported model repositories: it imports the standard li
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 IGNORED = -100
@@ -25,6 +26,7 @@ class Span(NamedTuple):
     label: str
 
 
+@lru_cache(maxsize=1024)
 def split_tag(tag: str) -> tuple[str, str]:
     """`"B-PS"` as `("B", "PS")` and `"O"` as `("O", "")`.
 
@@ -54,6 +56,9 @@ def spans_from_tags(tags: Iterable[str], strict: bool = False) -> list[Span]:
     start, current = 0, ""  # the open entity, if `current` is not empty
     previous, i = "O", -1
     for i, tag in enumerate(tags):
+        if tag == "O" and not current:
+            previous = tag
+            continue
         prefix, label = split_tag(tag)
         if prefix in _INSIDE and label != current and strict:
             raise ValueError(f"{tag} at position {i} follows {previous}: it continues no {label} entity")
@@ -108,26 +113,21 @@ def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tupl
     - a character that normalisation composes with the one before it (a mark, a jamo) goes to that one's token:
       `tokenizers` ends the offsets of a composed character at its first part.
     """
-    ranges = []
-    for start, end in offsets:
-        while start < end and text[start].isspace():
-            start += 1
-        while end > start and text[end - 1].isspace():
-            end -= 1
-        ranges.append((start, end))
+    ranges = list(offsets)
     following = len(text)
     for i in range(len(ranges) - 1, -1, -1):
         start, end = ranges[i]
-        if start == end:
-            continue
-        if start >= following:
-            ranges[i] = (start, start)
-            continue
-        end = min(end, following)
-        while end < following and _goes_into(text, start, end):
-            end += 1
+        while start < end and text[start].isspace():
+            start += 1
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        if start < end <= following:
+            while end < following and _goes_into(text, start, end):
+                end += 1
+        elif start < end:
+            end = max(start, following)
         ranges[i] = (start, end)
-        following = start
+        following = start if start < end else following
     return ranges
 
 

@@ -1,10 +1,10 @@
 """The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
 
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import accumulate, groupby, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
@@ -14,10 +14,13 @@ from .alignment import Span, entities_of_tokens, render
 UNLIMITED = 2**31 - 1
 """A `max_length` in tokens that no text reaches."""
 
-BATCH_SIZE = 32
+BATCH_SIZE = 128
 """Texts that are tagged at a time if the caller names no `batch_size`."""
 
-BATCHES_SORTED = 64
+USUAL_LENGTH = 256
+"""Of texts with more characters than this, fewer are tagged at a time, so that a batch's memory is bounded."""
+
+BATCHES_SORTED = 16
 """Batches whose texts are read ahead and sorted by length."""
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -33,9 +36,10 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     - With `"none"`, tokens carry their tags on the best path, and the marginal probabilities of those tags. `"first"`,
       `"average"` and `"max"` are the stock pipeline's, over marginal probabilities.
     - A text is cut into windows of `tokenizer.model_max_length` tokens only if `stride` is given, and never truncated.
-    - Many texts are tagged in batches of similar length, 32 unless `batch_size` says otherwise, and results come in the
-      order of the texts. They may be a list, a generator, a column of a data set (`dataset["text"]`, streamed or not)
-      or a torch `Dataset`; of all but a list, results are an iterator that reads a few batches ahead.
+    - Many texts are tagged in batches of similar length, 128 unless `batch_size` says otherwise (fewer of texts with
+      more than 256 characters), and results come in the order of the texts. They may be a list, a generator, a column
+      of a data set (`dataset["text"]`, streamed or not) or a torch `Dataset`; of all but a list, results are an
+      iterator that reads a few batches ahead.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -64,6 +68,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             outputs = self.forward(
                 {name: rows[start : start + batch_size] for name, rows in encoded.items()}, **forward
             )
+            for name in ("predictions", "path_log_probs"):  # lists are faster to read than tensors
+                outputs[name] = outputs[name].tolist()
             for i, (text, detail) in enumerate(details[start : start + batch_size]):
                 windows[text].append({name: rows[i : i + 1] for name, rows in outputs.items()} | detail)
         return [self.postprocess(of_text, **postprocess) for of_text in windows]
@@ -111,7 +117,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         found = []
         for window in all_outputs:
             offsets = _text_offsets(window, words)
-            tags = [names.get(i) for i in window["predictions"][0].tolist()]
+            tags = [names.get(i) for i in window["predictions"][0]]
             if aggregation_strategy == AggregationStrategy.NONE:
                 found += self._tokens(text, window, offsets, tags, ignored)
             else:
@@ -119,12 +125,12 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return found if len(all_outputs) == 1 else self.aggregate_overlapping_entities(found)
 
     def _tokens(self, text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
-        probabilities = np.exp(window["path_log_probs"][0, :, 0].float().numpy())
+        log_probs = window["path_log_probs"][0]
         names = self.tokenizer.convert_ids_to_tokens(window["input_ids"][0].tolist())
         return [
             {
                 "entity": tag,
-                "score": float(probabilities[i]),
+                "score": math.exp(log_probs[i][0]),
                 "index": i,
                 "word": text[slice(*offsets[i])] if names[i] == self.tokenizer.unk_token else names[i],
                 "start": offsets[i][0],
@@ -147,10 +153,11 @@ class _SortedByLength:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         inputs = iter(self.inputs)
         while texts := list(islice(inputs, BATCHES_SORTED * self.batch_size)):
-            order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+            order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
             results: dict[int, list] = {}
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
+            while order:
+                size = max(1, self.batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
+                batch, order = order[:size], order[size:]
                 results.update(zip(batch, self.tag([texts[i] for i in batch]), strict=True))
             yield from (results[i] for i in range(len(texts)))
 
@@ -180,20 +187,25 @@ def _text_offsets(window: dict, words: list[tuple[int, int]] | None) -> list[tup
 
 def _entities(text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
     """Entities of a window; also runs of O, if these are not ignored, as the stock pipeline has them."""
-    log_probs = window["path_log_probs"][0].double().numpy()
     found = [pair for pair in entities_of_tokens(text, offsets, tags) if pair[0].label not in ignored]
     if "O" not in ignored:
         found = sorted(found + list(_runs_outside(offsets, tags)))
     return [
         {
             "entity_group": label,
-            "score": float(np.exp(log_probs[tokens[0], 0] + log_probs[tokens[1:], 1].sum() + log_probs[tokens[-1], 2])),
+            "score": _probability(window["path_log_probs"][0], tokens),
             "word": text[start:end],
             "start": start,
             "end": end,
         }
         for (start, end, label), tokens in found
     ]
+
+
+def _probability(log_probs: list[list[float]], tokens: list[int]) -> float:
+    """Of exactly this entity: see `LinearChainCRF.posterior`."""
+    first, *others = tokens
+    return math.exp(log_probs[first][0] + sum(log_probs[i][1] for i in others) + log_probs[tokens[-1]][2])
 
 
 def _runs_outside(offsets: list[tuple[int, int]], tags: list[str | None]) -> Iterable[tuple[Span, list[int]]]:

@@ -135,7 +135,17 @@ def test_texts_of_similar_length_share_a_batch(pipe, monkeypatch):
         pipe.model, "forward", lambda **batch: widths.append(batch["input_ids"].shape) or forward(**batch)
     )
     pipe(texts, batch_size=10)
-    assert widths == [(10, 20 * n + 2) for n in range(1, 11)]
+    assert widths == [(10, 20 * n + 2) for n in range(10, 0, -1)]
+
+
+def test_of_long_texts_fewer_share_a_batch(pipe, monkeypatch):
+    widths = []
+    forward = pipe.model.forward
+    monkeypatch.setattr(
+        pipe.model, "forward", lambda **batch: widths.append(batch["input_ids"].shape) or forward(**batch)
+    )
+    pipe(["서울" * 5] * 8 + ["서울" * 256] * 4 + ["서울" * 1024] * 2, batch_size=4)
+    assert widths == [(1, 2050), (1, 2050), (2, 514), (2, 514), (4, 12), (4, 12)]
 
 
 def test_a_stream_is_read_as_it_is_tagged(pipe, monkeypatch):

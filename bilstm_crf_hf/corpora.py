@@ -97,7 +97,7 @@ def load_ner_datasets(
 
 def labels_of(dataset: Dataset) -> list[str]:
     """The names behind the column `tags` of a data set that a function of this module made, in the order of ids."""
-    return list(dataset.features[_column(dataset, "tags", (), "data set")].feature.names)
+    return list(dataset.features[find_column(dataset.column_names, "tags", (), "data set")].feature.names)
 
 
 def read_klue_tsv(path: PathLike) -> Dataset:
@@ -147,7 +147,7 @@ def read_inline(path: PathLike, entity_types: Sequence[str] | None = None) -> Da
         ValueError: with file and line, what [`parse_inline`] raises; the file marks no entity at all.
     """
     sentences = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         try:
             sentences.append(parse_inline(line, entity_types))
         except ValueError as error:
@@ -207,8 +207,8 @@ def from_columns(
         ValueError: a column is missing or of another type; with the row, counted from 0: tokens and tags differ in
             number, one is null or empty, or a tag cannot stand where it does.
     """
-    text_column = _column(dataset, text_column, _TEXT_COLUMNS, source)
-    tags_column = _column(dataset, tags_column, _TAGS_COLUMNS, source)
+    text_column = find_column(dataset.column_names, text_column, _TEXT_COLUMNS, source)
+    tags_column = find_column(dataset.column_names, tags_column, _TAGS_COLUMNS, source)
     _check_types(dataset.features, text_column, tags_column, source)
     columns = dataset.with_format(None).select_columns([text_column, tags_column])[:]
     rows = [(units or [], tags or []) for units, tags in zip(columns[text_column], columns[tags_column], strict=True)]
@@ -236,12 +236,17 @@ def from_columns(
     return _dataset(sentences, source, list(dict.fromkeys([*names, *labels])) if scheme == "BIO" else labels)
 
 
-def _column(dataset: Dataset, name: str | None, defaults: Sequence[str], source: str) -> str:
+def find_column(columns: Sequence[str], name: str | None, defaults: Sequence[str], source: str) -> str:
+    """The column `name`, or the first of `defaults` that there is.
+
+    Raises:
+        ValueError: there is none.
+    """
     wanted = defaults if name is None else [name]
     for column in wanted:
-        if column in dataset.column_names:
+        if column in columns:
             return column
-    raise ValueError(f"{source}: no column {' or '.join(wanted)}; its columns are {', '.join(dataset.column_names)}")
+    raise ValueError(f"{source}: no column {' or '.join(wanted)}; its columns are {', '.join(columns)}")
 
 
 def _check_types(features: Features, text_column: str, tags_column: str, source: str) -> None:
@@ -271,14 +276,14 @@ def _read_file(
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if suffix == ".parquet" or path.is_dir():
-        return from_columns(_read_parquet(path), text_column, tags_column, str(path))
+        return from_columns(read_parquet(path), text_column, tags_column, str(path))
     if suffix in _JSON_SUFFIXES:
         return from_columns(_read_json(path), text_column, tags_column, str(path))
     if suffix in _CONLL_SUFFIXES:
         return read_conll(path)
     if suffix not in (".tsv", ".txt"):
         raise ValueError(f"{path}: unknown suffix {suffix!r}; known are {', '.join(_SUFFIXES)}")
-    lines = [line for line in _lines(path) if line.strip()]
+    lines = [line for line in read_lines(path) if line.strip()]
     if suffix == ".txt" and not (lines and "\t" in lines[0]):
         return read_inline(path, entity_types)
     if lines and (lines[0].startswith("##") or all(line[1:2] == "\t" for line in lines)):
@@ -286,7 +291,7 @@ def _read_file(
     return read_conll(path)
 
 
-def _read_parquet(path: Path) -> Dataset:
+def read_parquet(path: Path) -> Dataset:
     """Read without `load_dataset`, which would keep a copy in the cache."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -303,7 +308,19 @@ def _read_parquet(path: Path) -> Dataset:
 
 
 def _read_json(path: Path) -> Dataset:
-    lines = _lines(path)
+    try:
+        return Dataset.from_list(read_json_rows(path))
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: a column mixes types: {error}") from error
+
+
+def read_json_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line, or with one array of them.
+
+    Raises:
+        ValueError: with file and line or row, if it is not JSON or not of objects; if it is empty.
+    """
+    lines = read_lines(path)
     text = "\n".join(lines)
     is_array = text.lstrip().startswith("[")
     rows: list[Any] = []
@@ -318,16 +335,13 @@ def _read_json(path: Path) -> Dataset:
         rows += value if is_array else [value]
     strange = [row for row, value in enumerate(rows) if not isinstance(value, dict)]
     if strange:
-        raise ValueError(f"{path}: row {strange[0]} is not an object with tokens and tags")
+        raise ValueError(f"{path}: row {strange[0]} is not an object with a text and its labels")
     if not rows:
         raise ValueError(f"{path}: no sentence in it")
-    try:
-        return Dataset.from_list(rows)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: a column mixes types: {error}") from error
+    return rows
 
 
-def _lines(path: PathLike) -> list[str]:
+def read_lines(path: PathLike) -> list[str]:
     """The lines of a UTF-8 file, split at newlines only: `str.splitlines` also splits at characters a text may hold."""
     try:
         text = Path(path).read_bytes().decode()
@@ -348,7 +362,7 @@ def _split_klue(line: str) -> tuple[str, str]:
 def _read_columns(path: PathLike, split: Callable[[str], tuple[str, str]], comment: str, joiner: str) -> Dataset:
     """The sentences of a file with a unit a line, which `split` takes apart into unit and tag."""
     sentences: list[list[tuple[str, str, int]]] = [[]]
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.startswith("-DOCSTART-"):
             sentences.append([])
         elif sentences[-1] or not line.startswith(comment):  # within a sentence, `# ` may be a token and its columns

@@ -1,4 +1,4 @@
-"""Scores of taggers as an `evaluate.Metric` that needs no download."""
+"""Scores of taggers and of text classifiers as `evaluate.Metric`s that need no download."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from seqeval.metrics import accuracy_score, classification_report
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 from seqeval.scheme import IOB2
 from sklearn.metrics import f1_score
+from sklearn.metrics import precision_recall_fscore_support as class_scores
 
 _DESCRIPTION = """\
 Scores of BIO tags against gold ones.
@@ -87,3 +88,42 @@ class TaggingMetric(evaluate.Metric):
 
 _REPORT_KEYS = ("precision", "recall", "f1-score")
 _REPORT_NAMES = list(zip(("precision", "recall", "f1"), _REPORT_KEYS, strict=True))
+
+
+_CLASS_DESCRIPTION = """\
+Accuracy, macro F1, and precision, recall and F1 of each class.
+"""
+
+_CLASS_INPUTS = """\
+Args:
+    predictions: the name of a class a text.
+    references: likewise, the gold ones.
+
+Returns, all between 0 and 1:
+    accuracy.
+    macro_f1: the mean of the F1 of the classes that occur on either side, as scikit-learn's by default.
+    {CLASS}_precision, {CLASS}_recall, {CLASS}_f1, {CLASS}_number: per class; number of gold texts.
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_CLASS_DESCRIPTION, _CLASS_INPUTS)
+class ClassificationMetric(evaluate.Metric):
+    """Scores of single labels with scikit-learn."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        label = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=_CLASS_DESCRIPTION,
+            citation="Pedregosa et al. (2011): Scikit-learn.",
+            inputs_description=_CLASS_INPUTS,
+            features=datasets.Features({"predictions": label, "references": label}),
+        )
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        names = sorted({*references, *predictions})
+        columns = class_scores(references, predictions, labels=names, zero_division=0)
+        right = sum(gold == predicted for gold, predicted in zip(references, predictions, strict=True))
+        scores = {"accuracy": right / len(references), "macro_f1": columns[2].mean()}
+        for name, *row in zip(names, *columns, strict=True):
+            scores |= {f"{name}_{key}": value for key, value in zip(("precision", "recall", "f1", "number"), row)}
+        return {name: float(value) for name, value in scores.items()}

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import ModelOutput
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
@@ -28,6 +28,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig",
     "AutoModel": "modeling_bilstm_crf.BiLSTMCRFModel",
     "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
+    "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
 }
 """Entry of a saved configuration by which the Auto classes find the code, with `trust_remote_code=True`."""
 
@@ -75,9 +76,15 @@ class Sequences:
         batch = torch.arange(len(input_ids), device=input_ids.device)
         self.reversal = (sources * len(input_ids) + batch).flatten()  # of tensors seen as (T * B, D)
 
+    @classmethod
+    def of(cls, config: PreTrainedConfig, input_ids: Tensor, attention_mask: Tensor | None) -> "Sequences":
+        """The sequences under a configuration with `pad_token_id` and `special_token_ids`."""
+        return cls(input_ids, attention_mask, {config.pad_token_id, *(config.special_token_ids or [])} - {None})
+
     def front(self, values: Tensor) -> Tensor:
-        """(B, S) to (T, B): the values of each sequence from timestep 0 on."""
-        return values.gather(1, self.order).T
+        """(B, S, ...) to (T, B, ...): the values of each sequence from timestep 0 on."""
+        order = self.order.view(*self.order.shape, *(1,) * (values.dim() - 2))
+        return values.gather(1, order.expand(*self.order.shape, *values.shape[2:])).transpose(0, 1)
 
     def back(self, values: Tensor, fill: float = 0) -> Tensor:
         """(T, B, ...) to (B, S, ...): each timestep where its token stands, `fill` elsewhere."""
@@ -103,6 +110,18 @@ class _Reversal(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         return _Reversal.apply(grad, *ctx.saved_tensors), None
+
+
+def sequence_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
+    """The fields of a configuration by which [`Sequences`] tells padding and special tokens; unknown ones count.
+
+    Raises:
+        ValueError: the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
+    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    return {"pad_token_id": tokenizer.pad_token_id, "special_token_ids": special}
 
 
 class LockedDropout(nn.Module):
@@ -141,6 +160,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
     """Initialisation and loading common to the models."""
 
     config_class = BiLSTMCRFConfig
+    auto_map = AUTO_MAP
     base_model_prefix = "bilstm"
     accepts_loss_kwargs = False  # the loss is a mean over sentences, which Trainer has to scale when it accumulates
     _keep_in_fp32_modules_strict = ["crf"]
@@ -170,6 +190,26 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
             module.reset_constraints()
 
+    def tag(
+        self, emissions: Tensor, sequences: Sequences, labels: Tensor | None, return_dict: bool | None
+    ) -> BiLSTMCRFOutput | tuple:
+        """What a model with a CRF makes of emissions (T, B, K)."""
+        # A sentence without any token is a sequence of one unknown label: its loss is 0, and `back` drops the rest.
+        mask = sequences.inside.clone()
+        mask[0] = True
+        output = BiLSTMCRFOutput()
+        if labels is not None:
+            tags = sequences.front(labels).masked_fill(~sequences.inside, UNKNOWN)
+            output["loss"] = -self.crf(emissions, tags, mask, reduction="mean")
+        if self.training:
+            output["logits"] = sequences.back(emissions)
+        else:
+            log_marginals, paths, path_log_probs = self.crf.posterior(emissions, mask)
+            output["logits"] = sequences.back(log_marginals)
+            output["predictions"] = sequences.back(paths, fill=UNKNOWN)
+            output["path_log_probs"] = sequences.back(path_log_probs)
+        return output if _wants_dict(self, return_dict) else output.to_tuple()
+
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, **config) -> "BiLSTMCRFPreTrainedModel":
         """A new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
@@ -177,15 +217,9 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: the tokenizer has no padding token.
         """
-        if tokenizer.pad_token_id is None:
-            raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
+        tokens = sequence_tokens(tokenizer)
         table = token_table(tokenizer)
-        special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
-        model = cls(
-            BiLSTMCRFConfig(
-                vocab_size=len(table), pad_token_id=tokenizer.pad_token_id, special_token_ids=special, **config
-            )
-        )
+        model = cls(BiLSTMCRFConfig(vocab_size=len(table), **tokens, **config))
         getattr(model, model.base_model_prefix, model).features.reset_table(table)
         return model
 
@@ -210,8 +244,9 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         Files are written in a folder of their own and then moved into place, so that an interrupted save leaves those
         of an earlier one whole.
         """
-        self.config.auto_map = dict(AUTO_MAP)
-        self.config.custom_pipelines = CUSTOM_PIPELINES
+        self.config.auto_map = dict(self.auto_map)
+        is_classifier = self._auto_class == "AutoModelForSequenceClassification"  # which the stock pipeline suits
+        self.config.custom_pipelines = {} if is_classifier else CUSTOM_PIPELINES
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         for interrupted in directory.glob(".saving-*"):
@@ -247,8 +282,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
 
     def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
         """The sequences in a batch: see [`Sequences`]."""
-        special = {self.config.pad_token_id, *(self.config.special_token_ids or [])} - {None}
-        return Sequences(input_ids, attention_mask, special)
+        return Sequences.of(self.config, input_ids, attention_mask)
 
     def encode(self, input_ids: Tensor, sequences: Sequences) -> Tensor:
         """Hidden states (T, B, H) of the sequences, each from timestep 0 on; padding behind them holds anything."""
@@ -304,20 +338,48 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
-        # A sentence without any token is a sequence of one unknown label: its loss is 0, and `back` drops the rest.
-        mask = sequences.inside.clone()
-        mask[0] = True
-        output = BiLSTMCRFOutput()
-        if labels is not None:
-            tags = sequences.front(labels).masked_fill(~sequences.inside, UNKNOWN)
-            output["loss"] = -self.crf(emissions, tags, mask, reduction="mean")
-        if self.training:
-            output["logits"] = sequences.back(emissions)
-        else:
-            log_marginals, paths, path_log_probs = self.crf.posterior(emissions, mask)
-            output["logits"] = sequences.back(log_marginals)
-            output["predictions"] = sequences.back(paths, fill=UNKNOWN)
-            output["path_log_probs"] = sequences.back(path_log_probs)
+        return self.tag(emissions, sequences, labels, return_dict)
+
+
+class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
+    """BiLSTM, the largest value of each hidden unit over the tokens of the sequence, dropout and a linear layer."""
+
+    _auto_class = "AutoModelForSequenceClassification"
+    _keep_in_fp32_modules_strict = None  # there is no CRF
+
+    def __init__(self, config: BiLSTMCRFConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bilstm = BiLSTMCRFModel(config)
+        self.dropout = nn.Dropout(config.locked_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple:
+        """
+        Args:
+            input_ids: (B, S).
+            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
+            token_type_ids: not used; tokenizers made for BERT pass them.
+            labels: (B,), of which the loss is the cross entropy, mean over the sentences of the batch.
+
+        Returns:
+            `logits` (B, K). Those of a sentence without any token are the biases of the last layer.
+        """
+        sequences = self.bilstm.sequences(input_ids, attention_mask)
+        hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
+        pooled = hidden.masked_fill(~sequences.inside[..., None], -torch.inf).amax(0)
+        pooled = pooled.masked_fill((sequences.lengths == 0)[:, None], 0)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        output = SequenceClassifierOutput(loss=loss, logits=logits)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
 

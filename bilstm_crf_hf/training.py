@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
     AutoConfig,
@@ -25,7 +27,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification
+from .configuration_encoder import EncoderCRFConfig
+from .embeddings import copy_vectors, encoder_vectors, file_vectors
+from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMCRFPreTrainedModel
+from .modeling_encoder import EncoderCRFForTokenClassification
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from .tokenization import build_character_tokenizer
 
@@ -51,12 +56,29 @@ class ModelArguments:
         default=None,
         metadata={"help": "Fields of the new model's configuration: a mapping in YAML, JSON on the command line."},
     )
+    embeddings_from: str | None = field(
+        default=None,
+        metadata={"help": "Encoder whose input embeddings a new BiLSTM-CRF starts with; also its tokenizer's default."},
+    )
+    embeddings_file: str | None = field(
+        default=None, metadata={"help": "File of word2vec, GloVe or fastText vectors that it starts with instead."}
+    )
+    freeze_embeddings: bool = field(default=False, metadata={"help": "Whether these embeddings stay as they are."})
+    crf: bool = field(default=False, metadata={"help": "Whether to put a new CRF on the encoder model_name_or_path."})
     min_frequency: int = field(
         default=2, metadata={"help": "Characters rarer than this in the training set are unknown to a new tokenizer."}
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Whether to run code that a model brings along."})
 
     def __post_init__(self) -> None:
+        if self.embeddings_from and self.embeddings_file:
+            raise ValueError("give embeddings_from or embeddings_file, not both")
+        if self.model_name_or_path and (self.embeddings_from or self.embeddings_file):
+            raise ValueError("embeddings are copied into a new BiLSTM-CRF: leave them out with model_name_or_path")
+        if self.freeze_embeddings and not (self.embeddings_from or self.embeddings_file):
+            raise ValueError("freeze_embeddings goes with embeddings_from or embeddings_file: random ones must learn")
+        if self.crf and not self.model_name_or_path:
+            raise ValueError("crf wants an encoder: name it as model_name_or_path; a new BiLSTM-CRF has one anyway")
         if isinstance(self.config_overrides, str):
             try:
                 self.config_overrides = json.loads(self.config_overrides)
@@ -66,7 +88,7 @@ class ModelArguments:
 
 def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """The tokenizer that `arguments` name, or a new one for the characters of `texts`."""
-    name = arguments.tokenizer_name or arguments.model_name_or_path
+    name = arguments.tokenizer_name or arguments.model_name_or_path or arguments.embeddings_from
     if name is None:
         return build_character_tokenizer(texts, arguments.min_frequency)
     return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
@@ -78,26 +100,35 @@ def label_names(labels: Sequence[str]) -> dict[str, dict]:
 
 
 def load_tagger(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]
+    arguments: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    new_class: type[BiLSTMCRFPreTrainedModel] = BiLSTMCRFForTokenClassification,
+    auto_class: type = AutoModelForTokenClassification,
 ) -> PreTrainedModel:
     """The model that `arguments` name, with a head for `labels`, or a new BiLSTM-CRF.
 
     A model that has been trained on all of the labels keeps its own list of them.
+
+    Args:
+        new_class: of a new model; a classifier's, if not a tagger's.
+        auto_class: likewise, by which one that exists is loaded.
 
     Raises:
         ValueError: the model has labels of its own, and not all of these; `config_overrides` goes with a model that
             exists already, or names no field of the configuration.
     """
     names = label_names(labels)
-    overrides = arguments.config_overrides or {}
     if arguments.model_name_or_path is None:
-        fields = BiLSTMCRFConfig.__dataclass_fields__
-        if unknown := sorted(set(overrides) - set(fields)):
-            raise ValueError(f"config_overrides: BiLSTMCRFConfig has no field {', '.join(unknown)}")
-        return BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names, **overrides)
-    if overrides:
-        raise ValueError("config_overrides describes a new model: leave it out with model_name_or_path")
+        return _new_bilstm(arguments, tokenizer, names, new_class)
     options = {"trust_remote_code": arguments.trust_remote_code}
+    if arguments.crf:
+        fields = _checked_fields(arguments, EncoderCRFConfig)
+        return EncoderCRFForTokenClassification.from_encoder(
+            arguments.model_name_or_path, tokenizer, **options, **names, **fields
+        )
+    if arguments.config_overrides:
+        raise ValueError("config_overrides describes a new model: leave it out with model_name_or_path")
     own = AutoConfig.from_pretrained(arguments.model_name_or_path, **options).id2label
     if all(label.startswith("LABEL_") for label in own.values()):
         options |= names
@@ -106,7 +137,38 @@ def load_tagger(
             f"{arguments.model_name_or_path} has no label {', '.join(missing)} (it has {', '.join(own.values())}): "
             "train on data with its labels, or start from a model without a head"
         )
-    return AutoModelForTokenClassification.from_pretrained(arguments.model_name_or_path, **options)
+    return auto_class.from_pretrained(arguments.model_name_or_path, **options)
+
+
+def _new_bilstm(
+    arguments: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    names: dict[str, dict],
+    new_class: type[BiLSTMCRFPreTrainedModel],
+) -> BiLSTMCRFPreTrainedModel:
+    fields = _checked_fields(arguments, BiLSTMCRFConfig)
+    vectors = None
+    if arguments.embeddings_from:
+        vectors = encoder_vectors(arguments.embeddings_from, arguments.trust_remote_code)
+    elif arguments.embeddings_file:
+        vectors = file_vectors(arguments.embeddings_file)
+    if vectors is None:
+        return new_class.from_tokenizer(tokenizer, **names, **fields)
+    fields.setdefault("embedding_size", vectors.width)
+    model = new_class.from_tokenizer(tokenizer, **names, **fields)
+    embeddings = model.get_input_embeddings()
+    found = copy_vectors(embeddings, tokenizer, vectors)
+    logger.info("vectors for %d of %d tokens (%.1f %%)", found, len(tokenizer), 100 * found / len(tokenizer))
+    embeddings.weight.requires_grad_(not arguments.freeze_embeddings)
+    return model
+
+
+def _checked_fields(arguments: ModelArguments, config_class: type) -> dict[str, Any]:
+    """`config_overrides`, if they are all fields of `config_class`."""
+    overrides = dict(arguments.config_overrides or {})
+    if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):
+        raise ValueError(f"config_overrides: {config_class.__name__} has no field {', '.join(unknown)}")
+    return overrides
 
 
 @dataclass
@@ -115,7 +177,11 @@ class TaggerTrainingArguments(TrainingArguments):
 
     Args:
         learning_rate: None for 2e-3 if the model is a BiLSTM-CRF and 5e-5 if it is not.
-        crf_learning_rate: of the CRF's parameters; None for `learning_rate`.
+        learning_rate_decay: factor of all learning rates after each epoch, in place of `lr_scheduler_type`: PyTorch's
+            ExponentialLR.
+        head_learning_rate: of all that lies on a pretrained encoder; None for `learning_rate`. A new head on a small
+            encoder wants ten to thirty times the encoder's.
+        crf_learning_rate: of the CRF's parameters; None for `head_learning_rate`.
         embedding_learning_rate: of the embeddings; None for `learning_rate`, and for five times as much where only the
             rows that a batch looks up are updated (see `optimization.RowAdamW`). Dense AdamW would carry such a row on
             by its momentum, for 1 / (1 - 0.9) steps in all; on KLUE-NER half of that does as well as all of it, and on
@@ -138,6 +204,10 @@ class TaggerTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = "group_by_length"
     dataloader_pin_memory: bool = torch.accelerator.is_available()
     seed: int = 42
+    learning_rate_decay: float | None = field(
+        default=None, metadata={"help": "Factor of the learning rate after each epoch, in place of lr_scheduler_type."}
+    )
+    head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of what is on an encoder."})
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the CRF."})
     embedding_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of embeddings."})
 
@@ -259,6 +329,16 @@ class TaggerTrainer(Trainer):
         )
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        decay = self.args.learning_rate_decay
+        if decay is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        steps_per_epoch = math.ceil(num_training_steps / self.args.num_train_epochs)
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = LambdaLR(optimizer, lambda step: decay ** (step // steps_per_epoch))
+        self._created_lr_scheduler = True  # by which a second `train` knows to make a new one
+        return self.lr_scheduler
+
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         if isinstance(getattr(self.optimizer, "optimizer", self.optimizer), RowAdamW):
             return clip_gradients(model.parameters(), self.args.max_grad_norm)
@@ -271,10 +351,12 @@ class TaggerTrainer(Trainer):
 
     def _rate_of(self, name: str, by_rows: bool) -> float:
         rate = None
-        if name.startswith("crf."):
-            rate = self.args.crf_learning_rate
-        elif "embeddings" in name:
+        if "embeddings" in name:
             rate = self.args.embedding_learning_rate
+        elif name.startswith("crf.") and self.args.crf_learning_rate is not None:
+            rate = self.args.crf_learning_rate
+        elif not name.startswith(f"{self.model.base_model_prefix}."):
+            rate = self.args.head_learning_rate
         default = self.args.learning_rate * (ROW_UPDATE_FACTOR if by_rows else 1)
         return default if rate is None else rate
 

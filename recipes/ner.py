@@ -6,15 +6,17 @@ with the same scores, with --model_name_or_path. Without arguments it trains on 
 
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import DatasetDict
+from seqeval.scheme import IOB2, Entities
 from transformers import DataCollatorForTokenClassification, set_seed
 
 from bilstm_crf_hf.alignment import Span, render
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
-from bilstm_crf_hf.reporting import plot_training, training_summary
+from bilstm_crf_hf.reporting import PREDICTIONS, plot_training, save_predictions, training_summary
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
 from bilstm_crf_hf.training import (
     ModelArguments,
@@ -53,6 +55,9 @@ class DataArguments:
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Limit in tokens. Longer sentences are split. Default: the tokenizer's."}
     )
+    pad_to_max_length: bool = field(
+        default=False, metadata={"help": "Whether to pad to max_seq_length instead of a batch's longest sentence."}
+    )
     stride: int = field(default=32, metadata={"help": "Tokens that the parts of a split sentence share."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use the first sentences only."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Use the first sentences only."})
@@ -90,6 +95,27 @@ def encode(datasets: DatasetDict, tokenizer, labels: list[str], arguments: DataA
     return corpora
 
 
+def prediction_rows(corpus: EncodedCorpus, predictions: Sequence[Sequence[int]]) -> Iterator[dict]:
+    """What `reporting.save_predictions` takes: of each sentence the text, its gold and its predicted entities.
+
+    The predicted ones are those that the strict scores count. `corpus.decode` also begins entities at stray I- tags,
+    which a model without a CRF may predict.
+    """
+    rows = zip(corpus.texts, corpus.spans, corpus.predicted_tags(predictions), strict=True)
+    for text, gold, tags in rows:
+        visible = [i for i, character in enumerate(text) if not character.isspace()]
+        strict = Entities([tags], IOB2).entities[0]
+        predicted = [Span(visible[entity.start], visible[entity.end - 1] + 1, entity.tag) for entity in strict]
+        yield {"text": text, "gold": gold, "predicted": predicted}
+
+
+def collator(tokenizer, arguments: DataArguments) -> DataCollatorForTokenClassification:
+    if not arguments.pad_to_max_length:
+        return DataCollatorForTokenClassification(tokenizer)
+    length = arguments.max_seq_length or tokenizer.model_max_length
+    return DataCollatorForTokenClassification(tokenizer, padding="max_length", max_length=length)
+
+
 def print_report(results: dict[str, float], output_dir: str) -> None:
     print(
         f"\nbest F1 {results['best_f1']:.4f} in epoch {results['best_epoch']:g}, mean F1 {results['mean_f1']:.4f}, "
@@ -124,7 +150,7 @@ def main(argv: list[str]) -> None:
     trainer = TaggerTrainer(
         model,
         arguments,
-        data_collator=DataCollatorForTokenClassification(tokenizer),
+        data_collator=collator(tokenizer, data_arguments),
         train_dataset=corpora["train"].inputs,
         eval_dataset=corpora["validation"].inputs,
         processing_class=tokenizer,
@@ -145,6 +171,9 @@ def main(argv: list[str]) -> None:
     if trainer.is_world_process_zero():
         model.save_pretrained(arguments.output_dir)
         tokenizer.save_pretrained(arguments.output_dir)
+        rows = prediction_rows(corpora["validation"], final.predictions)
+        save_predictions(Path(arguments.output_dir, PREDICTIONS), rows)
+        # The last of what a comparison reads: a folder that has it is a finished run.
         trainer.save_metrics("all", results, combined=False)
         plot_training(trainer.state.log_history, Path(arguments.output_dir, "training.png"), COLUMNS)
         print_report(results, arguments.output_dir)

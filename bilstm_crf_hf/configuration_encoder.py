@@ -1,0 +1,80 @@
+"""Configurations of models on a pretrained encoder. This file is copied into exported model repositories."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, BertConfig, PreTrainedConfig
+
+
+@strict
+class EncoderConfig(PreTrainedConfig):
+    """What the models on an encoder have in common.
+
+    Args:
+        encoder_config: configuration of the encoder, or its fields with its `model_type`. Default: BERT's.
+    """
+
+    _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
+    sub_configs = {"encoder_config": AutoConfig}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.encoder_config is None:
+            self.encoder_config = BertConfig()
+        elif isinstance(self.encoder_config, dict):
+            self.encoder_config = AutoConfig.for_model(**self.encoder_config)
+        super().__post_init__(**kwargs)
+
+
+@strict
+class EncoderCRFConfig(EncoderConfig):
+    """Configuration of [`EncoderCRFForTokenClassification`].
+
+    Args:
+        num_lstm_layers: number of BiLSTM layers between encoder and CRF.
+        lstm_hidden_size: width of a BiLSTM layer's output, both directions together.
+        dropout: variational dropout on the encoder's output and on that of each BiLSTM layer.
+        pad_token_id: id of the padding token.
+        special_token_ids: ids that take no part in the sequence of the CRF (`[CLS]`, `[SEP]`, ...).
+    """
+
+    model_type = "encoder_crf"
+    keys_to_ignore_at_inference = ["path_log_probs"]
+
+    num_lstm_layers: int = 0
+    lstm_hidden_size: int = 256
+    dropout: float = 0.1
+    pad_token_id: int | None = 0
+    special_token_ids: list[int] | None = None
+
+    def validate_sizes(self) -> None:
+        """Part of `@strict`'s validation."""
+        if self.num_lstm_layers < 0:
+            raise ValueError(f"num_lstm_layers must not be negative, got {self.num_lstm_layers}")
+        if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
+            raise ValueError(f"lstm_hidden_size must be even and positive, got {self.lstm_hidden_size}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+@strict
+class EncoderClassifierConfig(EncoderConfig):
+    """Configuration of [`EncoderForSequenceClassification`].
+
+    Args:
+        pooling: what stands for a text: the output of the encoder's own `pooler`, or the `mean` over its tokens.
+        classifier_hidden_size: width between the two linear layers.
+        classifier_dropout: dropout on the pooled output, and between the linear layers.
+    """
+
+    model_type = "encoder_classifier"
+
+    pooling: str = "pooler"
+    classifier_hidden_size: int = 256
+    classifier_dropout: float = 0.3
+
+    def validate_head(self) -> None:
+        """Part of `@strict`'s validation."""
+        if self.pooling not in ("pooler", "mean"):
+            raise ValueError(f"pooling must be 'pooler' or 'mean', got {self.pooling!r}")
+        if not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout must be in [0, 1), got {self.classifier_dropout}")

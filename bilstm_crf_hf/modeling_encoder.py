@@ -1,0 +1,159 @@
+"""A CRF, or the head of a classifier, on a pretrained encoder. This file is copied into exported model repositories.
+
+Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence, H the width
+of the encoder, K labels.
+"""
+
+import os
+
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
+from .crf import LinearChainCRF
+from .modeling_bilstm_crf import (
+    BiLSTMCRFOutput,
+    BiLSTMCRFPreTrainedModel,
+    BiLSTMLayer,
+    LockedDropout,
+    Sequences,
+    sequence_tokens,
+)
+
+
+class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
+    """A model whose body is any model of `AutoModel` that takes `input_ids` and `attention_mask`."""
+
+    base_model_prefix = "encoder"
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
+    ) -> "EncoderPreTrainedModel":
+        """A new head on a pretrained encoder, with the fields of the model's configuration as keywords.
+
+        Args:
+            encoder: name of a model on the Hub, or its folder.
+            tokenizer: its tokenizer.
+        """
+        body = AutoModel.from_pretrained(encoder, trust_remote_code=trust_remote_code)
+        body.config.name_or_path = ""  # which would get into the saved configuration
+        model = cls(cls.config_class(encoder_config=body.config, **cls._token_fields(tokenizer), **config))
+        state = {name: value for name, value in body.state_dict().items() if name in model.encoder.state_dict()}
+        model.encoder.load_state_dict(state)
+        return model
+
+    @classmethod
+    def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
+        return {"pad_token_id": tokenizer.pad_token_id}
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None):
+        """The output of the encoder; `token_type_ids` reach those that know them."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None and getattr(self.config.encoder_config, "type_vocab_size", 0) > 1:
+            inputs["token_type_ids"] = token_type_ids
+        return self.encoder(**inputs)
+
+
+class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
+    """An encoder, BiLSTM layers if wanted, linear emissions and a CRF constrained by the names of the labels.
+
+    The chain is that of [`BiLSTMCRFForTokenClassification`]: tokens that are attended to and not special.
+    """
+
+    config_class = EncoderCRFConfig
+    auto_map = {
+        "AutoConfig": "configuration_encoder.EncoderCRFConfig",
+        "AutoModelForTokenClassification": "modeling_encoder.EncoderCRFForTokenClassification",
+    }
+    _auto_class = "AutoModelForTokenClassification"
+
+    def __init__(self, config: EncoderCRFConfig) -> None:
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.encoder.pooler = None  # of BERT and its kind: weights that would never get a gradient
+        self.dropout = LockedDropout(config.dropout)
+        widths = [config.encoder_config.hidden_size] + [config.lstm_hidden_size] * config.num_lstm_layers
+        self.lstm_layers = nn.ModuleList(BiLSTMLayer(width, config.lstm_hidden_size) for width in widths[:-1])
+        self.classifier = nn.Linear(widths[-1], config.num_labels)
+        self.crf = LinearChainCRF(config.num_labels, labels=[config.id2label[i] for i in range(config.num_labels)])
+        self.post_init()
+
+    @classmethod
+    def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
+        return sequence_tokens(tokenizer)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> BiLSTMCRFOutput | tuple:
+        """Arguments and output are those of [`BiLSTMCRFForTokenClassification`]."""
+        if attention_mask is None and self.config.pad_token_id is not None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        sequences = Sequences.of(self.config, input_ids, attention_mask)
+        hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
+        x = self.dropout(sequences.front(hidden))
+        for layer in self.lstm_layers:
+            x = self.dropout(layer(x, sequences))
+        return self.tag(self.classifier(x), sequences, labels, return_dict)
+
+
+class EncoderForSequenceClassification(EncoderPreTrainedModel):
+    """Dropout and layer normalisation on the pooled output of an encoder, then two linear layers with ReLU between.
+
+    The head of the tutorial that classified emotions with KoBERT.
+    """
+
+    config_class = EncoderClassifierConfig
+    auto_map = {
+        "AutoConfig": "configuration_encoder.EncoderClassifierConfig",
+        "AutoModelForSequenceClassification": "modeling_encoder.EncoderForSequenceClassification",
+    }
+    _auto_class = "AutoModelForSequenceClassification"
+    _keep_in_fp32_modules_strict = None
+
+    def __init__(self, config: EncoderClassifierConfig) -> None:
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        if config.pooling == "mean":
+            self.encoder.pooler = None
+        elif getattr(self.encoder, "pooler", None) is None:
+            raise ValueError(f"{type(self.encoder).__name__} has no pooler: choose pooling='mean'")
+        width = config.encoder_config.hidden_size
+        self.classifier = nn.Sequential(
+            nn.Dropout(config.classifier_dropout),
+            nn.LayerNorm(width),
+            nn.Linear(width, config.classifier_hidden_size),
+            nn.ReLU(),
+            nn.Dropout(config.classifier_dropout),
+            nn.Linear(config.classifier_hidden_size, config.num_labels),
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple:
+        """`labels`: (B,); the loss is the cross entropy. `logits`: (B, K)."""
+        if attention_mask is None:
+            attention_mask = (input_ids != self.config.pad_token_id).long()
+        output = self.encode(input_ids, attention_mask, token_type_ids)
+        if self.config.pooling == "mean":
+            attended = attention_mask[..., None]
+            pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
+        else:
+            pooled = output[1]
+        result = SequenceClassifierOutput(logits=self.classifier(pooled))
+        if labels is not None:
+            result["loss"] = nn.functional.cross_entropy(result.logits, labels)
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()

@@ -1,0 +1,299 @@
+"""Train a text classifier: accelerate launch recipes/sequence_classification.py [config.yaml] [--argument value ...]
+
+Sentiment, emotions, topics: one label a text. A new BiLSTM over characters by default; over any tokenizer with
+--tokenizer_name; any encoder, on the same data and with the same scores, with --model_name_or_path. Without arguments
+it trains on the sentences in recipes/data/sentiment.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from sklearn.utils.class_weight import compute_class_weight
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedTokenizerBase,
+    pipeline,
+    set_seed,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from bilstm_crf_hf import BiLSTMForSequenceClassification
+from bilstm_crf_hf.classification_corpora import (
+    check_classes,
+    class_names,
+    load_classification_datasets,
+    merge_labels,
+)
+from bilstm_crf_hf.metrics import ClassificationMetric
+from bilstm_crf_hf.reporting import PREDICTIONS, plot_confusion, plot_training, save_predictions, training_summary
+from bilstm_crf_hf.tagging import UNLIMITED, best_labels
+from bilstm_crf_hf.training import (
+    ModelArguments,
+    TaggerTrainer,
+    TaggerTrainingArguments,
+    checkpoint_to_resume,
+    load_tagger,
+    load_tokenizer,
+    parse_arguments,
+)
+
+HERE = Path(__file__).parent
+SAMPLE = {split: HERE / "data" / "sentiment" / f"{split}.tsv" for split in ("train", "validation")}
+COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+EXAMPLES = (
+    "두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.",
+    "기대하고 봤는데 끝까지 보기가 힘들었어요.",
+    "음악도 연기도 정말 좋아서 또 보고 싶다",
+    "결말이 뻔하고 대사가 유치하다",
+    "가족과 함께 보면서 많이 웃었습니다 ㅎㅎ",
+    "돈이 아깝다. 졸려서 혼났네",
+)
+logger = logging.getLogger("sequence_classification")
+
+
+@dataclass
+class DataArguments:
+    """Which texts are trained on, under which labels."""
+
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "Data set on the Hub, such as e9t/nsmc, if no files are named."}
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Its revision, such as refs/convert/parquet."})
+    validation_split: str = field(
+        default="validation", metadata={"help": "Its split that is evaluated after each epoch."}
+    )
+    train_file: str | None = field(default=None, metadata={"help": "Parquet, json, csv, tsv with a header, or xlsx."})
+    validation_file: str | None = field(default=None, metadata={"help": "Likewise."})
+    test_file: str | None = field(default=None, metadata={"help": "Likewise; evaluated once, at the end."})
+    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
+    label_names: list[str] | None = field(
+        default=None, metadata={"help": "Names of labels that are the integers 0, 1, ...: 부정 긍정."}
+    )
+    merge_labels: list[str] | None = field(
+        default=None, metadata={"help": "Labels to make one: 슬픔+상처, or 아픔=슬픔+상처 with a name of its own."}
+    )
+    class_weights: Literal["none", "balanced"] = field(
+        default="none", metadata={"help": "balanced: in the loss, a class weighs as much as it is rare in training."}
+    )
+    max_seq_length: int | None = field(
+        default=None, metadata={"help": "Limit in tokens. Longer texts are cut off. Default: the tokenizer's."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Likewise, of the validation split."})
+    examples: list[str] = field(
+        default_factory=lambda: list(EXAMPLES), metadata={"help": "Texts that the saved model classifies at the end."}
+    )
+
+
+@dataclass
+class ClassifierTrainingArguments(TaggerTrainingArguments):
+    """`TaggerTrainingArguments` whose best model is the one with the best macro F1."""
+
+    output_dir: str = "outputs/classification"
+    metric_for_best_model: str | None = field(default="macro_f1", metadata={"help": "macro_f1 or accuracy."})
+    label_names: list[str] | None = field(default=None, init=False)  # no argument: `DataArguments` has one of this name
+
+    def __post_init__(self) -> None:
+        if self.metric_for_best_model not in COLUMNS:
+            raise ValueError(f"metric_for_best_model is {' or '.join(COLUMNS)}, not {self.metric_for_best_model}")
+        super().__post_init__()
+
+
+class WeightedLoss:
+    """Cross entropy in which each class has a weight, as `compute_loss_func` of `Trainer`."""
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        """`weights`: (K,). Balanced ones are 1 on average over the training set, so the loss is a mean over texts."""
+        self.weights = weights
+
+    def __call__(
+        self, outputs: SequenceClassifierOutput, labels: torch.Tensor, num_items_in_batch: int | None = None
+    ) -> torch.Tensor:
+        """`num_items_in_batch`: of all that one update sees."""
+        logits = outputs["logits"].float()
+        total = torch.nn.functional.cross_entropy(logits, labels, self.weights.to(logits.device), reduction="sum")
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+class ClassifierTrainer(TaggerTrainer):
+    """`TaggerTrainer` that beside the training loss logs `accuracy`: on training batches, as the model met them."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen = torch.zeros(2, device=self.args.device)  # texts classified right, and all
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs["labels"]
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            right = (outputs["logits"].argmax(-1) == labels).sum()
+            self.seen += torch.stack([right, torch.full_like(right, len(labels))])
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            right, total = self.accelerator.reduce(self.seen).tolist()
+            logs["accuracy"] = right / total
+            self.seen.zero_()
+        super().log(logs, *args, **kwargs)
+
+
+def load_data(arguments: DataArguments, seed: int) -> DatasetDict:
+    """The splits from files, which win over a data set's name; from the embedded sample, if there is neither."""
+    files = {split: getattr(arguments, f"{split}_file") for split in ("train", "validation", "test")}
+    files = {split: path for split, path in files.items() if path}
+    if not files and arguments.dataset_name is None:
+        files = SAMPLE
+    datasets = load_classification_datasets(
+        None if files else arguments.dataset_name,
+        None if files else arguments.dataset_config_name,
+        files,
+        text_column=arguments.text_column_name,
+        label_column=arguments.label_column_name,
+        label_names=arguments.label_names,
+        revision=None if files else arguments.dataset_revision,
+    )
+    if not files and arguments.validation_split in datasets:
+        datasets["validation"] = datasets.pop(arguments.validation_split)
+    if missing := {"train", "validation"} - set(datasets):
+        raise ValueError(
+            f"there is no {' and no '.join(sorted(missing))} split, only {', '.join(datasets)}: name a file for it, or "
+            "another validation_split"
+        )
+    datasets = merge_labels(datasets, arguments.merge_labels or [])
+    limits = {"train": arguments.max_train_samples, "validation": arguments.max_eval_samples}
+    for split, limit in limits.items():
+        if limit is not None and limit < len(datasets[split]):
+            datasets[split] = datasets[split].shuffle(seed=seed).select(range(limit))
+    check_classes(datasets["train"])
+    return datasets
+
+
+def encode(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], limit: int, split: str
+) -> Dataset:
+    """Rows of `input_ids`, `attention_mask`, and `labels` as ids into those of the model."""
+    encoded = tokenizer(dataset["text"][:], truncation=True, max_length=limit, return_token_type_ids=False)
+    ids = [labels.index(name) for name in class_names(dataset)]
+    columns = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    full = sum(len(row) == limit for row in encoded["input_ids"])
+    logger.info("%s: %d texts, %d as long as the limit of %d tokens, or cut there", split, len(dataset), full, limit)
+    return Dataset.from_dict(columns | {"labels": [ids[label] for label in dataset["label"]]})
+
+
+def scorer(labels: Sequence[str]):
+    """A `compute_metrics` for predicted label ids: `metrics.ClassificationMetric`."""
+    metric = ClassificationMetric()
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        predicted, gold = ([labels[i] for i in ids] for ids in (prediction.predictions, prediction.label_ids))
+        return metric.compute(predictions=predicted, references=gold)
+
+    return compute
+
+
+def balanced_loss(inputs: Dataset, num_labels: int) -> WeightedLoss:
+    """Weights in inverse proportion to the number of rows of a class."""
+    weights = compute_class_weight("balanced", classes=np.arange(num_labels), y=inputs["labels"][:])
+    return WeightedLoss(torch.tensor(weights, dtype=torch.float))
+
+
+def print_report(results: dict[str, float], labels: Sequence[str], metric: str, output_dir: str) -> None:
+    print(
+        f"\nbest {COLUMNS[metric]} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
+        f"mean {results[f'mean_{metric}']:.4f}, {results['train_seconds']:.0f} s for {results['epochs']} epochs of "
+        f"training, {results['seconds_per_epoch']:.1f} s an epoch"
+    )
+    print("best model:", ", ".join(f"{name} {results[f'eval_{key}']:.4f}" for key, name in COLUMNS.items()))
+    scores = ((label, results.get(f"eval_{label}_f1", float("nan"))) for label in labels)
+    print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores))
+    print(f"saved in {output_dir}, for from_pretrained(..., trust_remote_code=True)")
+
+
+def print_examples(output_dir: str, texts: Sequence[str]) -> None:
+    """Loads the saved model again and has it classify texts."""
+    classifier = pipeline("text-classification", model=output_dir, trust_remote_code=True)
+    print("\nExamples, by the model loaded again:")
+    for text, answer in zip(texts, classifier(list(texts), truncation=True), strict=True):
+        print(f"  {answer['label']}\t{answer['score']:.4f}\t{text}")
+
+
+def main(argv: list[str]) -> None:
+    model_arguments, data_arguments, arguments = parse_arguments(
+        (ModelArguments, DataArguments, ClassifierTrainingArguments),
+        argv or [str(HERE / "configs" / "sentiment_sample.yaml")],
+    )
+    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if model_arguments.crf:
+        raise ValueError("crf is for taggers, which label each token: leave it out, a text has one label")
+    set_seed(arguments.seed)
+
+    datasets = load_data(data_arguments, arguments.seed)
+    tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
+    model = load_tagger(
+        model_arguments,
+        tokenizer,
+        class_names(datasets["train"]),
+        BiLSTMForSequenceClassification,
+        AutoModelForSequenceClassification,
+    )
+    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    limit = min(data_arguments.max_seq_length or tokenizer.model_max_length, UNLIMITED)
+    inputs = {split: encode(dataset, tokenizer, labels, limit, split) for split, dataset in datasets.items()}
+    logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
+
+    weighted = data_arguments.class_weights == "balanced"
+    trainer = ClassifierTrainer(
+        model,
+        arguments,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        train_dataset=inputs["train"],
+        eval_dataset=inputs["validation"],
+        processing_class=tokenizer,
+        compute_loss_func=balanced_loss(inputs["train"], len(labels)) if weighted else None,
+        compute_metrics=scorer(labels),
+        preprocess_logits_for_metrics=best_labels,
+        columns=COLUMNS,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(arguments))
+    trainer.save_state()
+
+    final = trainer.predict(inputs["validation"], metric_key_prefix="eval")
+    metric = arguments.metric_for_best_model
+    results = final.metrics | training_summary(trainer.state.log_history, trainer.epoch_report.seconds, metric)
+    if "test" in inputs:
+        results |= trainer.predict(inputs["test"], metric_key_prefix="test").metrics
+    results |= {f"{split}_sentences": len(dataset) for split, dataset in datasets.items()}
+    results |= {"parameters": model.num_parameters(), "seed": arguments.seed}
+    if trainer.is_world_process_zero():
+        folder = Path(arguments.output_dir)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        rows = zip(datasets["validation"]["text"], final.label_ids, final.predictions, strict=True)
+        save_predictions(
+            folder / PREDICTIONS,
+            ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in rows),
+        )
+        # The last of what a comparison reads: a folder that has it is a finished run.
+        trainer.save_metrics("all", results, combined=False)
+        curves = {key: f"validation {name}" for key, name in COLUMNS.items()}
+        plot_training(trainer.state.log_history, folder / "training.png", curves, {"accuracy": "training accuracy"})
+        plot_confusion(final.label_ids, final.predictions, labels, folder / "confusion.png")
+        print_report(results, labels, metric, arguments.output_dir)
+        print_examples(arguments.output_dir, data_arguments.examples)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,182 @@
+"""Pretrained vectors, against gensim's own files and an encoder's rows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS
+from gensim.models import FastText, KeyedVectors
+from gensim.models.fasttext import save_facebook_model
+from torch import nn
+from torch.testing import assert_close
+from transformers import BertConfig, BertModel
+
+from bilstm_crf_hf.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
+from bilstm_crf_hf.training import ModelArguments, load_tagger, load_tokenizer
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+@pytest.fixture
+def vectors() -> KeyedVectors:
+    keyed = KeyedVectors(4)
+    keyed.add_vectors(["서", "##울", "울", "에"], np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32))
+    return keyed
+
+
+def write_glove(vectors: KeyedVectors, path: Path) -> None:
+    lines = [f"{word} {' '.join(map(str, vectors[word]))}" for word in vectors.index_to_key]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+WRITERS = {
+    "word2vec.txt": lambda vectors, path: vectors.save_word2vec_format(path),
+    "word2vec.txt.gz": lambda vectors, path: vectors.save_word2vec_format(path),
+    "word2vec.bin": lambda vectors, path: vectors.save_word2vec_format(path, binary=True),
+    "glove.txt": write_glove,
+    "gensim.kv": lambda vectors, path: vectors.save(str(path)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_gives_the_vectors_that_were_written(vectors, tmp_path, name):
+    path = tmp_path / name
+    WRITERS[name](vectors, str(path) if name.endswith("gz") else path)
+    read = file_vectors(path)
+    assert read.width == 4
+    for word in vectors.index_to_key:
+        assert_close(read.of(word), torch.from_numpy(vectors[word]), rtol=1e-6, atol=1e-6)
+    assert read.of("없음") is None
+
+
+def test_fasttext_gives_a_vector_to_a_word_that_it_has_not_seen(tmp_path):
+    model = FastText([["서울에", "서울로", "춘천에"]] * 5, vector_size=4, min_count=1, bucket=100, seed=0)
+    save_facebook_model(model, str(tmp_path / "model.bin"))
+    assert_close(file_vectors(tmp_path / "model.bin").of("서울은"), torch.from_numpy(model.wv["서울은"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.vec", "3 2\n가 1 2\n나 1\n다 1 2\n", "a.vec:3: 1 numbers behind the word, expected 2"),
+        ("a.vec", "2 2\n가 1 2 3\n나 1 2 3\n", "a.vec:2: 3 numbers behind the word, expected 2"),
+        ("a.vec", "2 2\n가 1 2\n나 1 x\n", "a.vec:3: 'x' is no number"),
+        ("a.vec", "3 2\n가 1 2\n", "a.vec: not a file of vectors, or cut off"),
+        ("glove.txt", "가 1 2 3\n나 1 2\n", "glove.txt:2: 2 numbers behind the word, expected 3"),
+        ("a.bin", "2 4\n가 0000", "a.bin: not a file of vectors, or cut off"),
+        ("a.kv", "가", "a.kv: not a file of vectors, or cut off"),
+    ],
+    ids=["short line", "long lines", "no number", "cut off", "GloVe", "binary", "gensim"],
+)
+def test_a_broken_file_is_refused_with_its_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        file_vectors(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.vec: no such file"):
+        file_vectors(tmp_path / "none.vec")
+
+
+def test_tokens_find_their_own_vector_or_that_of_their_piece(vectors, tokenizer):
+    embeddings = nn.Embedding(len(tokenizer), 4)
+    before = embeddings.weight.detach().clone()
+    read = Vectors(4, lambda word: torch.from_numpy(vectors[word]) if word in vectors else None)
+    assert copy_vectors(embeddings, tokenizer, read) == 6
+    vocabulary = tokenizer.get_vocab()
+    sources = {"서": "서", "##서": "서", "울": "울", "##울": "##울", "에": "에", "##에": "에"}
+    scale = np.mean([np.linalg.norm(vectors[word]) for word in sources.values()])
+    for token, word in sources.items():
+        assert_close(embeddings.weight[vocabulary[token]].detach(), torch.from_numpy(vectors[word]) / float(scale))
+    others = [i for token, i in vocabulary.items() if token not in sources]
+    assert embeddings.weight[others].equal(before[others])
+
+
+def test_vectors_of_another_width_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="vectors of 4 numbers for embeddings of 8"):
+        copy_vectors(nn.Embedding(len(tokenizer), 8), tokenizer, Vectors(4, lambda word: None))
+
+
+@pytest.fixture(scope="module")
+def encoder(tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_new_model_starts_with_the_embeddings_of_an_encoder(encoder, frozen):
+    arguments = ModelArguments(embeddings_from=str(encoder), freeze_embeddings=frozen)
+    tokenizer = load_tokenizer(arguments, [])
+    model = load_tagger(arguments, tokenizer, LABELS)
+    rows = BertModel.from_pretrained(encoder).get_input_embeddings().weight.detach()
+    weight = model.get_input_embeddings().weight
+    assert_close(weight.detach(), rows / rows.norm(dim=1).mean())
+    assert weight.requires_grad != frozen
+    assert encoder_vectors(encoder).of("없") is None
+
+
+def test_a_width_that_is_asked_for_must_be_that_of_the_vectors(encoder):
+    arguments = ModelArguments(embeddings_from=str(encoder), config_overrides={"embedding_size": 8})
+    with pytest.raises(ValueError, match="vectors of 16 numbers for embeddings of 8"):
+        load_tagger(arguments, load_tokenizer(arguments, []), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"freeze_embeddings": True}, "freeze_embeddings goes with embeddings_from or embeddings_file"),
+        ({"embeddings_from": "a", "embeddings_file": "b"}, "embeddings_from or embeddings_file, not both"),
+        ({"embeddings_from": "a", "model_name_or_path": "b"}, "a new BiLSTM-CRF: leave .* out with model_name_or_path"),
+    ],
+    ids=["frozen", "two sources", "a trained model"],
+)
+def test_arguments_that_contradict_each_other_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ModelArguments(**fields)
+
+
+@pytest.mark.parametrize("method", ["word2vec", "fasttext"])
+def test_the_recipe_trains_vectors_of_a_tokenizers_tokens(tokenizer, tmp_path, texts, method):
+    (tmp_path / "text.txt").write_text("\n".join(texts * 20), encoding="utf-8")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    output = tmp_path / "vectors.bin"
+    options = {"input_file": tmp_path / "text.txt", "output_file": output, "tokenizer_name": tmp_path / "tokenizer"}
+    options |= {"method": method, "vector_size": "16", "epochs": "1"}
+    line = [part for name, value in options.items() for part in (f"--{name}", value)]
+    subprocess.run([sys.executable, RECIPES / "train_embeddings.py", *line], check=True, capture_output=True)
+    arguments = ModelArguments(tokenizer_name=str(tmp_path / "tokenizer"), embeddings_file=str(output))
+    model = load_tagger(arguments, load_tokenizer(arguments, []), LABELS)
+    vectors = file_vectors(output)
+    row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("##울")].detach()
+    assert_close(row / row.norm(), vectors.of("##울") / vectors.of("##울").norm())
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"text": "서울"}\n{"text": null}\n', "row 1: text is no text: None"),
+        ("a.jsonl", '{"review": "서울"}\n', "no column text; name one of review with --text_column"),
+        ("a.xyz", "서울", "unknown suffix"),
+    ],
+    ids=["null", "no column", "suffix"],
+)
+def test_the_recipe_says_which_row_is_no_text(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, RECIPES / "train_embeddings.py", "--input_file", tmp_path / name]
+        + ["--output_file", tmp_path / "v.bin"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert not (tmp_path / "v.bin").exists()

@@ -1,0 +1,509 @@
+"""Files of predictions, by real processes that are killed on the way."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from accelerate import PartialState
+from conftest import LABELS, new_tagger
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    pipeline,
+)
+
+from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, render_entities
+from bilstm_crf_hf.prediction import Parts, predict_file
+from bilstm_crf_hf.predictors import EntityPredictor, load_predictor
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+sys.path.insert(0, str(RECIPES))
+import predict  # noqa: E402
+
+SMALL_BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+LIMIT = 32  # positions of the encoders
+
+
+@pytest.fixture(scope="module")
+def models(tagger, tokenizer, tmp_path_factory) -> Path:
+    """A folder of models: our tagger, and a tagger, a classifier and an encoder without a head of BERT's kind."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    config = {"vocab_size": len(tokenizer), "max_position_embeddings": LIMIT, "initializer_range": 1.0, **SMALL_BERT}
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    sentiment = {"id2label": {0: "부정", 1: "긍정"}, "label2id": {"부정": 0, "긍정": 1}}
+    for name, model in {
+        "tagger": tagger,
+        "bert": BertForTokenClassification(BertConfig(**config, **names)),
+        "classifier": BertForSequenceClassification(BertConfig(**config, **sentiment)),
+        "headless": BertModel(BertConfig(**config)),
+    }.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(texts) -> list[dict]:
+    """Texts of many lengths, some of them empty."""
+    return [{"id": i, "text": " ".join(texts[i % 8 :][: i % 5])} for i in range(40)]
+
+
+def write(path: Path, rows: list[dict]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        lines = (json.dumps(row) if path.suffix == ".jsonl" else row["text"] for row in rows)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    return [json.loads(line) for line in path.open(encoding="utf-8", newline="\n")]
+
+
+def run(model: Path, source: Path, output: Path, *options: str) -> Path:
+    """The recipe in this process, with shards of 6 rows."""
+    arguments = {"model_name_or_path": model, "input_file": source, "output_file": output, "shard_size": 6}
+    predict.main([*(f"--{name}={value}" for name, value in arguments.items()), *options])
+    assert not Parts(output).folder.exists()
+    return output
+
+
+# ---------------------------------------------------------------- runs that are killed
+
+# The recipe, with a note of the texts that the model is shown, and slow enough to be killed half-way.
+NOTING = f"""
+import json, os, sys, time
+sys.path.insert(0, {str(RECIPES)!r})
+import predict
+from bilstm_crf_hf.predictors import EntityPredictor
+
+class Noting(EntityPredictor):
+    def __call__(self, texts):
+        with open("seen-" + os.environ.get("LOCAL_RANK", "0"), "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(text) + "\\n" for text in texts)
+        time.sleep(0.05)
+        return super().__call__(texts)
+
+load = predict.load_predictor
+def load_noting(*arguments):
+    predictor = load(*arguments)
+    predictor.__class__ = Noting
+    return predictor
+
+predict.load_predictor = load_noting
+predict.main(sys.argv[1:])
+"""
+
+
+def start(folder: Path, model: Path, processes: int) -> subprocess.Popen:
+    (folder / "noting.py").write_text(NOTING, encoding="utf-8")
+    launch = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "use_cpu": True}
+    (folder / "launch.yaml").write_text(yaml.safe_dump(launch | {"num_processes": processes, "num_machines": 1}))
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", "launch.yaml"] if processes > 1 else []
+    files = ["--input_file", "in.jsonl", "--output_file", "out.jsonl", "--shard_size", "4", "--use_cpu"]
+    return subprocess.Popen(
+        [sys.executable, *launcher, "noting.py", "--model_name_or_path", str(model), *files],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kills a process with those that it launched, which would go on without it."""
+    for each in [process, *psutil.Process(process.pid).children(recursive=True)]:
+        each.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def finish(process: subprocess.Popen) -> str:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def seen(folder: Path) -> list[list[str]]:
+    """The texts that each process showed to the model since this was last asked."""
+    notes = sorted(folder.glob("seen-*"))
+    texts = [[json.loads(line) for line in note.read_text(encoding="utf-8").splitlines()] for note in notes]
+    for note in notes:
+        note.unlink()
+    return texts
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 1), (2, 2), (1, 2)], ids=["one", "two", "one, then two"])
+def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(models, texts, tmp_path, first, then):
+    rows = [{"id": i, "text": f"{i} {texts[i % 8]}" if i % 9 else ""} for i in range(202)]
+    write(tmp_path / "in.jsonl", rows)
+    killed = start(tmp_path, models / "tagger", first)
+    parts = Parts(tmp_path / "out.jsonl")
+    deadline = time.monotonic() + 200
+    while len(parts.done()) < 8 and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    kill(killed)
+    done = parts.done()
+    assert 8 <= len(done) < 51
+    assert not parts.output.exists()
+    assert len(seen(tmp_path)) == first
+
+    errors = finish(start(tmp_path, models / "tagger", then))
+    shown = seen(tmp_path)
+    left = [row["text"] for i, row in enumerate(rows) if i // 4 not in done]
+    assert len(shown) == then  # all took part
+    assert sorted(sum(shown, [])) == sorted(left)  # nothing was tagged twice, no finished shard again
+    rows_done = len(rows) - len(left)
+    assert f"{rows_done} of 202 rows are there" in errors
+    assert f"{rows_done}/202" in errors  # where the bar begins
+    assert "202/202" in errors
+
+    whole = run(models / "tagger", tmp_path / "in.jsonl", tmp_path / "whole.jsonl", "--shard_size", "4")
+    assert parts.output.read_bytes() == whole.read_bytes()
+    assert [{"id": row["id"], "text": row["text"]} for row in read(whole)] == rows
+    assert not parts.folder.exists()
+
+
+class SeoulPredictor(EntityPredictor):
+    """Finds 서울, without a model."""
+
+    def __init__(self) -> None:
+        self.prefix = ""
+
+    def __call__(self, texts):
+        return [self.values(text, self._find(text)) for text in texts]
+
+    def _find(self, text):
+        at = text.find("서울")
+        return [{"entity_group": "LC", "score": 1.0, "start": at, "end": at + 2}] if at >= 0 else []
+
+    def settings(self):
+        return {"model": "서울"}
+
+
+def predict_seoul(source: Path, output: Path, overwrite: bool = False) -> None:
+    predict_file(SeoulPredictor(), source, output, "text", 3, overwrite, PartialState(cpu=True))
+
+
+def killed_before(count: int, source: Path, output: Path, overwrite: bool) -> bool:
+    """Whether a forked process was killed before the `count`th step that it takes on files of the output."""
+    child = os.fork()
+    if child == 0:
+        steps = iter(range(count))
+
+        def kill(event, arguments):
+            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and output.name in str(arguments[0]):
+                next(steps, None) is None and os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        try:
+            predict_seoul(source, output, overwrite)
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_kill_before_any_step_on_files_loses_nothing(rows, tmp_path, overwrite):
+    source = write(tmp_path / "in.jsonl", rows[:8])
+    predict_seoul(source, tmp_path / "whole.jsonl")
+    expected = (tmp_path / "whole.jsonl").read_bytes()
+    assert expected.count(b"\n") == 8
+    assert "서울".encode() in expected
+
+    steps = 0
+    while True:
+        output = tmp_path / f"out-{steps}.jsonl"
+        if overwrite:
+            output.write_text("old")
+        if not killed_before(steps, source, output, overwrite):
+            break
+        assert not output.exists() or output.read_bytes() in (b"old", expected)
+        try:
+            predict_seoul(source, output, overwrite)
+        except FileExistsError:  # only the empty folder had still to be removed
+            assert not overwrite
+        assert output.read_bytes() == expected
+        assert not Parts(output).folder.exists()
+        steps += 1
+    assert steps > 15
+
+
+# ---------------------------------------------------------------- what is in the files
+
+
+@pytest.mark.parametrize("target", [".jsonl", ".parquet", ".txt"])
+@pytest.mark.parametrize("source", [".txt", ".jsonl", ".csv", ".parquet"])
+def test_every_format_gives_the_entities_of_the_pipeline(models, tagger, tokenizer, rows, tmp_path, source, target):
+    output = run(models / "tagger", write(tmp_path / f"in{source}", rows), tmp_path / f"out{target}")
+    pipe = pipeline(
+        "token-classification", model=tagger, tokenizer=tokenizer, pipeline_class=BiLSTMCRFTokenClassificationPipeline
+    )
+    expected = [pipe(row["text"]) if row["text"] else [] for row in rows]
+    if target == ".txt":
+        lines = [render_entities(row["text"], entities) for row, entities in zip(rows, expected)]
+        assert output.read_text(encoding="utf-8").split("\n") == [*lines, ""]
+        return
+    found = read(output)
+    for row, entities in zip(found, expected, strict=True):
+        assert [e | {"score": 0} for e in row["entities"]] == [e | {"score": 0} for e in entities]
+        assert [e["score"] for e in row["entities"]] == pytest.approx([e["score"] for e in entities], abs=1e-5)
+    if source == ".csv":
+        rows = [{"id": str(row["id"]), "text": row["text"]} for row in rows]
+    kept = ["text"] if source == ".txt" else ["id", "text"]
+    assert [{name: row[name] for name in kept} for row in rows] == [
+        {name: value for name, value in row.items() if name != "entities"} for row in found
+    ]
+
+
+def test_columns_come_back_as_they_came(models, tmp_path):
+    values = {"본문": "서울에 갔다", "nested": {"a": [1, None]}, "big": 2**62, "missing": None, "emoji": "😀"}
+    source = write(tmp_path / "in.jsonl", [values, {"본문": " ", "nested": {"b": 0.5}}])
+    output = run(models / "tagger", source, tmp_path / "out.jsonl", "--text_column", "본문")
+    first, second = read(output)
+    assert {name: first[name] for name in values} == values
+    assert second == {"본문": " ", "nested": {"b": 0.5}, "entities": []}
+    assert "서울" in output.read_text(encoding="utf-8")  # and no \uc11c\uc6b8
+
+    table = pa.table(
+        {
+            "본문": ["서울에 갔다", "", "부산"],
+            "day": pa.array([1, 2, None], pa.date32()),
+            "image": pa.array([b"\xff", None, b""]),
+            "small": pa.array([0.1, 0.2, float("nan")], pa.float32()),
+        }
+    ).replace_schema_metadata({"note": "kept"})
+    pq.write_table(table, tmp_path / "in.parquet")
+    output = run(
+        models / "tagger", tmp_path / "in.parquet", tmp_path / "out.parquet", "--text_column=본문", "--shard_size=2"
+    )
+    tagged = pq.read_table(output)
+    assert (
+        tagged.drop_columns("entities")
+        .replace_schema_metadata(None)
+        .to_pandas()
+        .equals(table.replace_schema_metadata(None).to_pandas())
+    )
+    assert tagged.schema.metadata[b"note"] == b"kept"
+    assert [field.type for field in tagged.schema][:4] == table.schema.types
+
+
+def test_byte_order_mark_and_line_ends_are_no_text(models, tmp_path):
+    (tmp_path / "in.txt").write_bytes("\ufeff서울에 갔다\r\n\r\n부산\u2028서울".encode())
+    found = read(run(models / "tagger", tmp_path / "in.txt", tmp_path / "out.jsonl"))
+    assert [row["text"] for row in found] == ["서울에 갔다", "", "부산\u2028서울"]
+    assert found[1]["entities"] == []
+    (tmp_path / "in.csv").write_bytes('\ufefftext,n\r\n"서울에,\n""갔다""",1\r\n'.encode())
+    (row,) = read(run(models / "tagger", tmp_path / "in.csv", tmp_path / "csv.jsonl"))
+    assert (row["text"], row["n"]) == ('서울에,\n"갔다"', "1")
+
+
+def test_stock_tagger_gives_entities_and_reads_long_texts_to_their_end(models, texts, tmp_path):
+    long = " ".join(texts)
+    assert len(long) > 4 * LIMIT
+    source = write(tmp_path / "in.jsonl", [{"text": text} for text in (*texts, long)])
+    found = [row["entities"] for row in read(run(models / "bert", source, tmp_path / "out.jsonl"))]
+    stock = pipeline("token-classification", model=str(models / "bert"), aggregation_strategy="simple")
+    for text, entities in zip(texts, found):
+        if len(text) <= LIMIT - 2:
+            expected = [(e["start"], e["end"], e["entity_group"], float(e["score"])) for e in stock(text)]
+            places = [(e["start"], e["end"], e["entity_group"], pytest.approx(e["score"], abs=1e-5)) for e in entities]
+            assert places == expected
+            assert all(e["word"] == text[e["start"] : e["end"]] for e in entities)
+    assert any(found[:-1])
+    assert found[-1][-1]["end"] > len(long) - LIMIT
+
+
+def test_classifier_gives_the_most_probable_label(models, texts, tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"document": text, "label": 1} for text in ("", *texts, "서울 " * LIMIT)])
+    options = ("--text_column", "document", "--column_prefix", "predicted_")
+    found = read(run(models / "classifier", source, tmp_path / "out.jsonl", *options))
+    assert found[0] == {"document": "", "label": 1, "predicted_label": None, "predicted_score": None}
+    model = BertForSequenceClassification.from_pretrained(models / "classifier").eval()
+    tokenizer = AutoTokenizer.from_pretrained(models / "classifier")
+    for row in found[1:]:
+        inputs = tokenizer(row["document"], truncation=True, max_length=LIMIT, return_tensors="pt")
+        with torch.no_grad():
+            score, label = model(**inputs).logits[0].softmax(-1).max(-1)
+        assert row["predicted_label"] == ["부정", "긍정"][label]
+        assert row["predicted_score"] == pytest.approx(score.item(), abs=1e-5)
+        assert row["label"] == 1
+    lines = run(models / "classifier", source, tmp_path / "out.txt", "--text_column=document").read_text("utf-8")
+    assert lines.split("\n")[:2] == ["\t", f"{found[1]['predicted_label']}\t{texts[0]}"]
+
+
+def test_memory_does_not_grow_with_the_input(texts, tmp_path):
+    peaks = []
+    for count in (1_000, 20_000):
+        source = write(tmp_path / f"{count}.jsonl", [{"id": i, "text": texts[i % 8]} for i in range(count)])
+        tracemalloc.start()
+        state = PartialState(cpu=True)
+        predict_file(SeoulPredictor(), source, tmp_path / f"{count}-out.jsonl", "text", 500, False, state)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.jsonl", '{"text": "서울"}\n\n{"text": "부산"', r"in\.jsonl:3: .*expected an object a line"),
+        ("in.jsonl", '{"text": "서울"}\n["부산"]', r'in\.jsonl:2: expected an object a line, found \["부산"\]'),
+        ("in.jsonl", '{"text": "서울"}\n{"본문": "부산"}', r"in\.jsonl:2: no column text; its columns are 본문"),
+        ("in.jsonl", '{"text": "서울"}\n{"text": null}', r"in\.jsonl:2: text is null, not text"),
+        ("in.jsonl", '{"text": 3}', r"in\.jsonl:1: text is 3, not text"),
+        ("in.jsonl", '{"text": "\\ud83d"}', r"in\.jsonl:1: '\\ud83d' is half a character"),
+        ("in.jsonl", '{"text": "서울", "entities": []}', r"row 0: there is a column entities .*--column_prefix"),
+        ("in.jsonl", "\n", r"in\.jsonl: no row in it"),
+        ("in.txt", "", r"in\.txt: no row in it"),
+        ("in.txt", b"\xbc\xad\xbf\xef\n", r"in\.txt:1: not UTF-8 .*iconv -f cp949"),
+        ("in.csv", "id,text\n1,서울\n2\n", r"in\.csv:3: not 2 fields"),
+        ("in.csv", "id,text\n1,서울,부산\n", r"in\.csv:2: not 2 fields"),
+        ("in.csv", 'id,text\n1,"서울', r"in\.csv:2: unexpected end of data"),
+        ("in.csv", "id,id,text\n1,1,서울", r"in\.csv:1: two columns of one name"),
+        ("in.csv", "id;text\n1;서울", r"no column text; its columns are id;text"),
+        ("in.parquet", "PAR1", r"in\.parquet: not a Parquet file"),
+        ("in.parquet", [{"text": "서울"}, {"text": None}], r"in\.parquet: row 1: text is null"),
+        ("in.parquet", [{"본문": "서울"}], r"in\.parquet: row 0: no column text; its columns are 본문"),
+        ("in.parquet", [{"text": "서울", "image": b"\0"}], r"row 0: .*bytes is not JSON serializable: write \.parquet"),
+        ("in.tsv", "서울", r"in\.tsv: unknown suffix '\.tsv'; known are \.txt, \.jsonl, \.csv, \.parquet"),
+    ],
+)  # fmt: skip
+def test_broken_input_is_refused_with_its_place(tmp_path, name, content, message):
+    if isinstance(content, list):
+        write(tmp_path / name, content)
+    else:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message):
+        predict_seoul(tmp_path / name, tmp_path / "out.jsonl")
+    assert os.listdir(tmp_path) == [name]  # nothing was begun
+
+
+def test_rows_that_the_output_cannot_hold(tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"text": "서울", "n": 1}, {"text": "서울\n부산", "n": "하나"}])
+    with pytest.raises(ValueError, match="row 1: the text has several lines: write .jsonl"):
+        predict_seoul(source, tmp_path / "out.txt")
+    with pytest.raises(ValueError, match="rows 0 to 1: a column is not of one type for Parquet .*write .jsonl"):
+        predict_seoul(source, tmp_path / "out.parquet")
+    assert os.listdir(tmp_path) == ["in.jsonl"]
+
+
+def test_wrong_names_of_files(tmp_path):
+    source = write(tmp_path / "in.txt", [{"text": "서울"}])
+    with pytest.raises(ValueError, match=r"out\.json: unknown suffix '\.json'; known are \.jsonl, \.parquet, \.txt"):
+        predict_seoul(source, tmp_path / "out.json")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt: no such file"):
+        predict_seoul(tmp_path / "nowhere.txt", tmp_path / "out.jsonl")
+
+
+def test_output_is_overwritten_only_on_demand(tmp_path):
+    source = write(tmp_path / "in.txt", [{"text": "서울"}])
+    output = tmp_path / "out.txt"
+    output.write_text("old")
+    with pytest.raises(FileExistsError, match="set --overwrite_output"):
+        predict_seoul(source, output)
+    assert output.read_text() == "old"
+    predict_seoul(source, output, overwrite=True)
+    assert output.read_text(encoding="utf-8") == "<서울:LC>\n"
+
+
+def test_folder_of_something_else_is_left_alone(tmp_path):
+    source = write(tmp_path / "in.txt", [{"text": "서울"}])
+    (tmp_path / "out.txt.parts").mkdir()
+    (tmp_path / "out.txt.parts" / "mine").touch()
+    with pytest.raises(FileExistsError, match="out.txt.parts is in the way"):
+        predict_seoul(source, tmp_path / "out.txt")
+    assert (tmp_path / "out.txt.parts" / "mine").exists()
+
+
+def interrupt(monkeypatch, *arguments) -> None:
+    """Runs the recipe, and interrupts it at the third shard."""
+    call, shards = EntityPredictor.__call__, iter(range(2))
+
+    def interrupted(self, texts):
+        if next(shards, None) is None:
+            raise KeyboardInterrupt
+        return call(self, texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EntityPredictor, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(*arguments)
+
+
+def test_shards_of_another_run_are_refused(models, tokenizer, rows, tmp_path, monkeypatch):
+    source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    interrupt(monkeypatch, models / "tagger", source, output)
+    assert Parts(output).done() == {0, 1}
+    assert not list(Parts(output).folder.glob("*.tmp"))
+    new_tagger(tokenizer, seed=1).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    for model, options, change in (
+        (models / "tagger", ["--batch_size", "7"], r"\(batch_size was 128, is 7\)"),
+        (models / "tagger", ["--shard_size", "7"], r"\(shard_size was 6, is 7\)"),
+        (models / "tagger", ["--column_prefix", "a_"], r"\(column_prefix was , is a_\)"),
+        (tmp_path / "other", [], r"\(model was \w+, is \w+\)"),
+    ):
+        with pytest.raises(ValueError, match=f"out.jsonl.parts is left of a run .*{change}.* or delete the folder"):
+            run(model, source, output, *options)
+    stat = source.stat()
+    write(source, rows[::-1])
+    with pytest.raises(ValueError, match="its time of change was"):
+        run(models / "tagger", source, output)
+    write(source, rows)
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    run(models / "tagger", source, output)
+    assert [row["id"] for row in read(output)] == list(range(40))
+
+
+def test_input_that_changes_meanwhile_is_noticed(models, rows, tmp_path, monkeypatch):
+    source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    call = EntityPredictor.__call__
+
+    def changing(self, texts):
+        with source.open("a", encoding="utf-8") as file:
+            file.write('{"id": 40, "text": ""}\n')
+        return call(self, texts)
+
+    monkeypatch.setattr(EntityPredictor, "__call__", changing)
+    with pytest.raises(ValueError, match="in.jsonl has changed while it was read: delete .*out.jsonl.parts"):
+        run(models / "tagger", source, output)
+    assert not output.exists()
+
+
+def test_models_that_make_no_predictions_are_refused(models):
+    with pytest.raises(
+        ValueError, match=r"is BertModel: expected a \.\.\.ForTokenClassification or a \.\.\.ForSequence"
+    ):
+        load_predictor(str(models / "headless"), 8)
+
+
+def test_sizes_are_counts():
+    with pytest.raises(ValueError, match="shard_size is 0: it has to be 1 or more"):
+        predict.PredictionArguments("model", "in.txt", "out.txt", shard_size=0)

@@ -152,8 +152,8 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
             pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
         else:
             pooled = output[1]
-        result = SequenceClassifierOutput(logits=self.classifier(pooled))
-        if labels is not None:
-            result["loss"] = nn.functional.cross_entropy(result.logits, labels)
+        logits = self.classifier(pooled)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        result = SequenceClassifierOutput(loss=loss, logits=logits)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         return result if return_dict else result.to_tuple()

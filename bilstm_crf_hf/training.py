@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,161 +14,19 @@ import yaml
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
-    AutoConfig,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
     HfArgumentParser,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .configuration_encoder import EncoderCRFConfig
-from .embeddings import copy_vectors, encoder_vectors, file_vectors
-from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMCRFPreTrainedModel
-from .modeling_encoder import EncoderCRFForTokenClassification
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
-from .tokenization import build_character_tokenizer
 
 logger = logging.getLogger(__name__)
 
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
 ROW_UPDATE_FACTOR = 5
-
-
-@dataclass
-class ModelArguments:
-    """Which model is trained, over which tokens."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Model on the Hub or in a folder to fine-tune. Default: a new BiLSTM-CRF."},
-    )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={"help": "Tokenizer on the Hub or in a folder. Default: the model's; of a new one, characters."},
-    )
-    config_overrides: dict | str | None = field(
-        default=None,
-        metadata={"help": "Fields of the new model's configuration: a mapping in YAML, JSON on the command line."},
-    )
-    embeddings_from: str | None = field(
-        default=None,
-        metadata={"help": "Encoder whose input embeddings a new BiLSTM-CRF starts with; also its tokenizer's default."},
-    )
-    embeddings_file: str | None = field(
-        default=None, metadata={"help": "File of word2vec, GloVe or fastText vectors that it starts with instead."}
-    )
-    freeze_embeddings: bool = field(default=False, metadata={"help": "Whether these embeddings stay as they are."})
-    crf: bool = field(default=False, metadata={"help": "Whether to put a new CRF on the encoder model_name_or_path."})
-    min_frequency: int = field(
-        default=2, metadata={"help": "Characters rarer than this in the training set are unknown to a new tokenizer."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Whether to run code that a model brings along."})
-
-    def __post_init__(self) -> None:
-        if self.embeddings_from and self.embeddings_file:
-            raise ValueError("give embeddings_from or embeddings_file, not both")
-        if self.model_name_or_path and (self.embeddings_from or self.embeddings_file):
-            raise ValueError("embeddings are copied into a new BiLSTM-CRF: leave them out with model_name_or_path")
-        if self.freeze_embeddings and not (self.embeddings_from or self.embeddings_file):
-            raise ValueError("freeze_embeddings goes with embeddings_from or embeddings_file: random ones must learn")
-        if self.crf and not self.model_name_or_path:
-            raise ValueError("crf wants an encoder: name it as model_name_or_path; a new BiLSTM-CRF has one anyway")
-        if isinstance(self.config_overrides, str):
-            try:
-                self.config_overrides = json.loads(self.config_overrides)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"config_overrides is not JSON ({error}): {self.config_overrides}") from None
-
-
-def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-    """The tokenizer that `arguments` name, or a new one for the characters of `texts`."""
-    name = arguments.tokenizer_name or arguments.model_name_or_path or arguments.embeddings_from
-    if name is None:
-        return build_character_tokenizer(texts, arguments.min_frequency)
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
-
-
-def label_names(labels: Sequence[str]) -> dict[str, dict]:
-    """The fields `id2label` and `label2id` of a model's configuration."""
-    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-
-
-def load_tagger(
-    arguments: ModelArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    labels: Sequence[str],
-    new_class: type[BiLSTMCRFPreTrainedModel] = BiLSTMCRFForTokenClassification,
-    auto_class: type = AutoModelForTokenClassification,
-) -> PreTrainedModel:
-    """The model that `arguments` name, with a head for `labels`, or a new BiLSTM-CRF.
-
-    A model that has been trained on all of the labels keeps its own list of them.
-
-    Args:
-        new_class: of a new model; a classifier's, if not a tagger's.
-        auto_class: likewise, by which one that exists is loaded.
-
-    Raises:
-        ValueError: the model has labels of its own, and not all of these; `config_overrides` goes with a model that
-            exists already, or names no field of the configuration.
-    """
-    names = label_names(labels)
-    if arguments.model_name_or_path is None:
-        return _new_bilstm(arguments, tokenizer, names, new_class)
-    options = {"trust_remote_code": arguments.trust_remote_code}
-    if arguments.crf:
-        fields = _checked_fields(arguments, EncoderCRFConfig)
-        return EncoderCRFForTokenClassification.from_encoder(
-            arguments.model_name_or_path, tokenizer, **options, **names, **fields
-        )
-    if arguments.config_overrides:
-        raise ValueError("config_overrides describes a new model: leave it out with model_name_or_path")
-    own = AutoConfig.from_pretrained(arguments.model_name_or_path, **options).id2label
-    if all(label.startswith("LABEL_") for label in own.values()):
-        options |= names
-    elif missing := sorted(set(labels) - set(own.values())):
-        raise ValueError(
-            f"{arguments.model_name_or_path} has no label {', '.join(missing)} (it has {', '.join(own.values())}): "
-            "train on data with its labels, or start from a model without a head"
-        )
-    return auto_class.from_pretrained(arguments.model_name_or_path, **options)
-
-
-def _new_bilstm(
-    arguments: ModelArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    names: dict[str, dict],
-    new_class: type[BiLSTMCRFPreTrainedModel],
-) -> BiLSTMCRFPreTrainedModel:
-    fields = _checked_fields(arguments, BiLSTMCRFConfig)
-    vectors = None
-    if arguments.embeddings_from:
-        vectors = encoder_vectors(arguments.embeddings_from, arguments.trust_remote_code)
-    elif arguments.embeddings_file:
-        vectors = file_vectors(arguments.embeddings_file)
-    if vectors is None:
-        return new_class.from_tokenizer(tokenizer, **names, **fields)
-    fields.setdefault("embedding_size", vectors.width)
-    model = new_class.from_tokenizer(tokenizer, **names, **fields)
-    embeddings = model.get_input_embeddings()
-    found = copy_vectors(embeddings, tokenizer, vectors)
-    logger.info("vectors for %d of %d tokens (%.1f %%)", found, len(tokenizer), 100 * found / len(tokenizer))
-    embeddings.weight.requires_grad_(not arguments.freeze_embeddings)
-    return model
-
-
-def _checked_fields(arguments: ModelArguments, config_class: type) -> dict[str, Any]:
-    """`config_overrides`, if they are all fields of `config_class`."""
-    overrides = dict(arguments.config_overrides or {})
-    if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):
-        raise ValueError(f"config_overrides: {config_class.__name__} has no field {', '.join(unknown)}")
-    return overrides
 
 
 @dataclass

@@ -4,6 +4,7 @@ Each table compares candidates that ran in turn, several rounds of each, and giv
 Writes benchmark.md, benchmark.json and scaling.png to --output_dir.
 """
 
+import copy
 import gc
 import json
 import os
@@ -30,15 +31,11 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Toke
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
+from bilstm_crf_hf.loading import label_names
 from bilstm_crf_hf.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from bilstm_crf_hf.tagging import EncodedCorpus
 from bilstm_crf_hf.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training import (
-    TaggerTrainer,
-    TaggerTrainingArguments,
-    label_names,
-    parse_arguments,
-)
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
 
 SAMPLE = Path(__file__).parent / "data" / "ner"
 BLOG = yaml.safe_load((Path(__file__).parent / "configs" / "klue_ner_blog.yaml").read_text("utf-8"))["config_overrides"]
@@ -269,7 +266,11 @@ def inference_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labe
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names).eval()
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
-    taggers: dict[str, tuple[Callable[[list], object], list]] = {"pipeline": (tagger, texts)}
+    halved = copy.deepcopy(model).to(torch.bfloat16)  # as of pipeline(..., dtype="bfloat16")
+    taggers: dict[str, tuple[Callable[[list], object], list]] = {
+        "pipeline": (tagger, texts),
+        "pipeline, bfloat16": (BiLSTMCRFTokenClassificationPipeline(model=halved, tokenizer=tokenizer), texts),
+    }
     with tempfile.TemporaryDirectory() as folder:
         taggers |= {name: (tag, texts) for name, tag in onnx_taggers(model, tokenizer, folder).items()}
         if arguments.peers:

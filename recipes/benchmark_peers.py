@@ -6,14 +6,13 @@ None of them has to be accurate here: they are built on the same sentences and t
 import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchcrf import CRF
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
 
-from bilstm_crf_hf.training import label_names
+from bilstm_crf_hf.loading import label_names
 
 Tagger = Callable[[list[list[str]]], object]
 """Tags sentences, each a list of units."""
@@ -105,7 +104,7 @@ def crfsuite_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(f"{folder}/model")
         tagger = pycrfsuite.Tagger()
-        tagger.open_inmemory(Path(folder, "model").read_bytes())
+        tagger.open(f"{folder}/model")
     return lambda texts: [tagger.tag(features(text)) for text in texts]
 
 

@@ -16,17 +16,10 @@ from transformers import DataCollatorForTokenClassification, set_seed
 
 from bilstm_crf_hf.alignment import Span, render
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
+from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.reporting import PREDICTIONS, plot_training, save_predictions, training_summary
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
-from bilstm_crf_hf.training import (
-    ModelArguments,
-    TaggerTrainer,
-    TaggerTrainingArguments,
-    checkpoint_to_resume,
-    load_tagger,
-    load_tokenizer,
-    parse_arguments,
-)
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, checkpoint_to_resume, parse_arguments
 
 HERE = Path(__file__).parent
 SAMPLE = {split: HERE / "data" / "ner" / f"{split}.txt" for split in ("train", "validation")}
@@ -142,7 +135,7 @@ def main(argv: list[str]) -> None:
 
     datasets = load_data(data_arguments)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
-    model = load_tagger(model_arguments, tokenizer, labels_of(datasets["train"]))
+    model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     corpora = encode(datasets, tokenizer, labels, data_arguments)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())

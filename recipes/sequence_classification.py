@@ -17,7 +17,6 @@ import torch
 from datasets import Dataset, DatasetDict
 from sklearn.utils.class_weight import compute_class_weight
 from transformers import (
-    AutoModelForSequenceClassification,
     DataCollatorWithPadding,
     EvalPrediction,
     PreTrainedTokenizerBase,
@@ -26,25 +25,17 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from bilstm_crf_hf import BiLSTMForSequenceClassification
 from bilstm_crf_hf.classification_corpora import (
     check_classes,
     class_names,
     load_classification_datasets,
     merge_labels,
 )
+from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.metrics import ClassificationMetric
 from bilstm_crf_hf.reporting import PREDICTIONS, plot_confusion, plot_training, save_predictions, training_summary
 from bilstm_crf_hf.tagging import UNLIMITED, best_labels
-from bilstm_crf_hf.training import (
-    ModelArguments,
-    TaggerTrainer,
-    TaggerTrainingArguments,
-    checkpoint_to_resume,
-    load_tagger,
-    load_tokenizer,
-    parse_arguments,
-)
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, checkpoint_to_resume, parse_arguments
 
 HERE = Path(__file__).parent
 SAMPLE = {split: HERE / "data" / "sentiment" / f"{split}.tsv" for split in ("train", "validation")}
@@ -236,19 +227,11 @@ def main(argv: list[str]) -> None:
     )
     logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    if model_arguments.crf:
-        raise ValueError("crf is for taggers, which label each token: leave it out, a text has one label")
     set_seed(arguments.seed)
 
     datasets = load_data(data_arguments, arguments.seed)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
-    model = load_tagger(
-        model_arguments,
-        tokenizer,
-        class_names(datasets["train"]),
-        BiLSTMForSequenceClassification,
-        AutoModelForSequenceClassification,
-    )
+    model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     limit = min(data_arguments.max_seq_length or tokenizer.model_max_length, UNLIMITED)
     inputs = {split: encode(dataset, tokenizer, labels, limit, split) for split, dataset in datasets.items()}

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
 from bilstm_crf_hf.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
-from bilstm_crf_hf.training import ModelArguments, load_tagger, load_tokenizer
+from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -114,7 +114,7 @@ def encoder(tokenizer, tmp_path_factory) -> Path:
 def test_a_new_model_starts_with_the_embeddings_of_an_encoder(encoder, frozen):
     arguments = ModelArguments(embeddings_from=str(encoder), freeze_embeddings=frozen)
     tokenizer = load_tokenizer(arguments, [])
-    model = load_tagger(arguments, tokenizer, LABELS)
+    model = load_model(arguments, tokenizer, LABELS)
     rows = BertModel.from_pretrained(encoder).get_input_embeddings().weight.detach()
     weight = model.get_input_embeddings().weight
     assert_close(weight.detach(), rows / rows.norm(dim=1).mean())
@@ -125,7 +125,7 @@ def test_a_new_model_starts_with_the_embeddings_of_an_encoder(encoder, frozen):
 def test_a_width_that_is_asked_for_must_be_that_of_the_vectors(encoder):
     arguments = ModelArguments(embeddings_from=str(encoder), config_overrides={"embedding_size": 8})
     with pytest.raises(ValueError, match="vectors of 16 numbers for embeddings of 8"):
-        load_tagger(arguments, load_tokenizer(arguments, []), LABELS)
+        load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_recipe_trains_vectors_of_a_tokenizers_tokens(tokenizer, tmp_path, t
     line = [part for name, value in options.items() for part in (f"--{name}", value)]
     subprocess.run([sys.executable, RECIPES / "train_embeddings.py", *line], check=True, capture_output=True)
     arguments = ModelArguments(tokenizer_name=str(tmp_path / "tokenizer"), embeddings_file=str(output))
-    model = load_tagger(arguments, load_tokenizer(arguments, []), LABELS)
+    model = load_model(arguments, load_tokenizer(arguments, []), LABELS)
     vectors = file_vectors(output)
     row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("##울")].detach()
     assert_close(row / row.norm(), vectors.of("##울") / vectors.of("##울").norm())

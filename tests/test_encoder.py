@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from bilstm_crf_hf import EncoderCRFForTokenClassification, EncoderForSequenceClassification
-from bilstm_crf_hf.training import ModelArguments, label_names, load_tagger, load_tokenizer
+from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, label_names, load_model, load_tokenizer
 
 PIECES = [
     "[PAD]",
@@ -192,6 +192,7 @@ def test_the_classifiers_head_is_the_tutorials(encoder, wordpiece, pooling):
         pooled = alone.pooler_output[0] if pooling == "pooler" else alone.last_hidden_state[0].mean(0)
         assert_close(output.logits[row], second(first(norm(pooled)).relu()), rtol=1e-4, atol=1e-5)
     assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
+    assert_close(model(**batch, labels=labels, return_dict=False), (output.loss, output.logits))
 
 
 def test_a_classifier_loads_and_classifies_where_the_package_is_not_installed(encoder, wordpiece, tmp_path):
@@ -216,19 +217,27 @@ def test_a_classifier_loads_and_classifies_where_the_package_is_not_installed(en
 
 
 def test_the_recipe_puts_a_crf_on_the_encoder_that_is_named(encoder):
-    arguments = ModelArguments(model_name_or_path=str(encoder), crf=True, config_overrides={"num_lstm_layers": 1})
-    model = load_tagger(arguments, load_tokenizer(arguments, []), LABELS)
+    arguments = ModelArguments(model_name_or_path=str(encoder), head="crf", config_overrides={"num_lstm_layers": 1})
+    model = load_model(arguments, load_tokenizer(arguments, []), LABELS)
     assert isinstance(model, EncoderCRFForTokenClassification)
     assert len(model.lstm_layers) == 1
     assert json.loads(model.config.to_json_string())["id2label"]["6"] == "O"
 
 
+def test_the_recipe_puts_the_tutorials_head_on_an_encoder_for_classes_only(encoder):
+    arguments = ModelArguments(model_name_or_path=str(encoder), head="mlp")
+    model = load_model(arguments, load_tokenizer(arguments, []), ["기쁨", "슬픔"], CLASSIFICATION)
+    assert isinstance(model, EncoderForSequenceClassification)
+    with pytest.raises(ValueError, match="head is crf, not mlp"):
+        load_model(arguments, load_tokenizer(arguments, []), LABELS)
+
+
 def test_the_recipe_refuses_a_field_that_the_configuration_has_not(encoder):
-    arguments = ModelArguments(model_name_or_path=str(encoder), crf=True, config_overrides={"hidden_size": 1})
+    arguments = ModelArguments(model_name_or_path=str(encoder), head="crf", config_overrides={"hidden_size": 1})
     with pytest.raises(ValueError, match="EncoderCRFConfig has no field hidden_size"):
-        load_tagger(arguments, load_tokenizer(arguments, []), LABELS)
+        load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 
 def test_the_recipe_wants_an_encoder_for_a_crf_alone():
-    with pytest.raises(ValueError, match="crf wants an encoder: name it as model_name_or_path"):
-        ModelArguments(crf=True)
+    with pytest.raises(ValueError, match="head wants an encoder: name it as model_name_or_path"):
+        ModelArguments(head="crf")

@@ -23,10 +23,10 @@ from transformers import (
 
 from bilstm_crf_hf import BiLSTMForSequenceClassification
 from bilstm_crf_hf.classification_corpora import load_classification_datasets
+from bilstm_crf_hf.loading import label_names
 from bilstm_crf_hf.metrics import ClassificationMetric
 from bilstm_crf_hf.reporting import plot_confusion
 from bilstm_crf_hf.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training import label_names
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "sequence_classification.py"
@@ -314,7 +314,6 @@ def test_sentiment_sample(tmp_path, capsys):
     [
         (("--merge_labels", "슬픔+아픔"), "merge_labels: there is no label '아픔'"),
         (("--merge_labels", "슬픔+상처", "상처+불안"), "merge_labels: 상처 is merged twice"),
-        (("--crf", "true", "--model_name_or_path", "klue/bert-base"), "crf is for taggers"),
         (("--max_train_samples", "3"), "the training data has no row of the class"),
         (("--metric_for_best_model", "loss"), "metric_for_best_model is accuracy or macro_f1, not loss"),
         (("--label_names", "부정", "긍정"), r"train\.tsv:2: label_names name the labels 0 to 1, and this one is 기쁨"),

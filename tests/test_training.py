@@ -11,15 +11,13 @@ from conftest import LABELS, SENTENCES, new_tagger
 from transformers import BertConfig, BertForTokenClassification, DataCollatorForTokenClassification, set_seed
 
 from bilstm_crf_hf.corpora import read_inline
+from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
 from bilstm_crf_hf.training import (
     EpochLengthGroupedSampler,
-    ModelArguments,
     TaggerTrainer,
     TaggerTrainingArguments,
     checkpoint_to_resume,
-    load_tagger,
-    load_tokenizer,
     parse_arguments,
 )
 
@@ -201,7 +199,7 @@ def test_config_overrides_must_be_json_and_name_fields(tokenizer):
     with pytest.raises(ValueError, match="config_overrides is not JSON"):
         ModelArguments(config_overrides="hidden_size=3")
     with pytest.raises(ValueError, match="no field hidden"):
-        load_tagger(ModelArguments(config_overrides='{"hidden": 3}'), tokenizer, LABELS)
+        load_model(ModelArguments(config_overrides='{"hidden": 3}'), tokenizer, LABELS)
 
 
 def test_interrupted_checkpoints_are_passed_over(tmp_path, caplog):
@@ -225,10 +223,10 @@ def test_trained_model_keeps_its_labels(tagger, tokenizer, tmp_path):
     tagger.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     arguments = ModelArguments(model_name_or_path=str(tmp_path))
-    model = load_tagger(arguments, load_tokenizer(arguments, []), ["O", "B-LC", "I-LC"])
+    model = load_model(arguments, load_tokenizer(arguments, []), ["O", "B-LC", "I-LC"])
     assert [model.config.id2label[i] for i in range(7)] == LABELS
     with pytest.raises(ValueError, match="has no label B-OG, I-OG"):
-        load_tagger(arguments, tokenizer, ["B-OG", "I-OG", "O"])
+        load_model(arguments, tokenizer, ["B-OG", "I-OG", "O"])
 
 
 def test_encoder_without_a_head_gets_one(tokenizer, tmp_path):
@@ -236,7 +234,7 @@ def test_encoder_without_a_head_gets_one(tokenizer, tmp_path):
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
     BertForTokenClassification(config).bert.save_pretrained(tmp_path)
-    model = load_tagger(ModelArguments(model_name_or_path=str(tmp_path)), tokenizer, LABELS)
+    model = load_model(ModelArguments(model_name_or_path=str(tmp_path)), tokenizer, LABELS)
     assert model.classifier.out_features == len(LABELS)
     assert model.config.id2label == dict(enumerate(LABELS))
 

@@ -64,7 +64,7 @@ def load_classification_datasets(
         text_column: by default the first of `text`, `document`, `sentence` and `사람문장1` that there is. In AI Hub's
             json, which of the sentences: `HS01` by default.
         label_column: by default the first of `label` and `감정_대분류` that there is.
-        label_names: names for labels that are the integers from 0 on.
+        label_names: names for labels that are the integers from 0 on, or in place of those of a `ClassLabel`.
         revision: of the data set on the Hub.
 
     Raises:
@@ -90,8 +90,11 @@ def load_classification_datasets(
     first = "train" if "train" in splits else next(iter(splits))
     names = raw[first][2] or _sorted({label for _, _, label in splits[first]})
     if label_names is not None:
-        names = list(label_names)
-        splits = {split: _named(rows, names) for split, rows in splits.items()}
+        own, names = raw[first][2], list(label_names)
+        if own and len(own) != len(names):
+            raise ValueError(f"{raw[first][0]} has the labels {', '.join(own)}: label_names must be as many")
+        known = own or [str(i) for i in range(len(names))]
+        splits = {split: _named(rows, known, names) for split, rows in splits.items()}
     return DatasetDict({split: _dataset(rows, names, first) for split, rows in splits.items()})
 
 
@@ -270,12 +273,13 @@ def _sorted(names: set[str]) -> list[str]:
     return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
 
 
-def _named(rows: list[tuple[str, str, str]], names: list[str]) -> list[tuple[str, str, str]]:
-    """The rows with the names of labels that are integers."""
+def _named(rows: list[tuple[str, str, str]], known: list[str], names: list[str]) -> list[tuple[str, str, str]]:
+    """The rows with new names for the labels `known`."""
+    renamed = dict(zip(known, names, strict=True))
     for at, _, label in rows:
-        if not (label.isdecimal() and int(label) < len(names)):
-            raise ValueError(f"{at}: label_names name the labels 0 to {len(names) - 1}, and this one is {label}")
-    return [(at, text, names[int(label)]) for at, text, label in rows]
+        if label not in renamed:
+            raise ValueError(f"{at}: label_names name the labels {', '.join(known)}, and this one is {label}")
+    return [(at, text, renamed[label]) for at, text, label in rows]
 
 
 def _dataset(rows: list[tuple[str, str, str]], names: list[str], first: str) -> Dataset:

@@ -39,6 +39,9 @@ from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, check
 
 HERE = Path(__file__).parent
 SAMPLE = {split: HERE / "data" / "sentiment" / f"{split}.tsv" for split in ("train", "validation")}
+SAMPLE_SEED = 42
+"""Of max_train_samples and max_eval_samples: the same texts whatever the seed of the training is."""
+
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 EXAMPLES = (
     "두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.",
@@ -69,7 +72,7 @@ class DataArguments:
     text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     label_names: list[str] | None = field(
-        default=None, metadata={"help": "Names of labels that are the integers 0, 1, ...: 부정 긍정."}
+        default=None, metadata={"help": "Names of labels that are the integers 0, 1, ..., or new ones: 부정 긍정."}
     )
     merge_labels: list[str] | None = field(
         default=None, metadata={"help": "Labels to make one: 슬픔+상처, or 아픔=슬픔+상처 with a name of its own."}
@@ -140,7 +143,7 @@ class ClassifierTrainer(TaggerTrainer):
         super().log(logs, *args, **kwargs)
 
 
-def load_data(arguments: DataArguments, seed: int) -> DatasetDict:
+def load_data(arguments: DataArguments) -> DatasetDict:
     """The splits from files, which win over a data set's name; from the embedded sample, if there is neither."""
     files = {split: getattr(arguments, f"{split}_file") for split in ("train", "validation", "test")}
     files = {split: path for split, path in files.items() if path}
@@ -166,7 +169,7 @@ def load_data(arguments: DataArguments, seed: int) -> DatasetDict:
     limits = {"train": arguments.max_train_samples, "validation": arguments.max_eval_samples}
     for split, limit in limits.items():
         if limit is not None and limit < len(datasets[split]):
-            datasets[split] = datasets[split].shuffle(seed=seed).select(range(limit))
+            datasets[split] = datasets[split].shuffle(seed=SAMPLE_SEED).select(range(limit))
     check_classes(datasets["train"])
     return datasets
 
@@ -229,7 +232,7 @@ def main(argv: list[str]) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     set_seed(arguments.seed)
 
-    datasets = load_data(data_arguments, arguments.seed)
+    datasets = load_data(data_arguments)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]

@@ -206,10 +206,21 @@ def test_label_that_train_does_not_have(write):
         load_classification_datasets(data_files={"train": train, "validation": validation})
 
 
+def test_label_names_replace_those_of_a_data_set(tmp_path):
+    features = Features({"document": Value("string"), "label": ClassLabel(names=["negative", "positive"])})
+    rows = Dataset.from_dict({"document": ["재미있다", "지루하다"], "label": [1, 0]}, features=features)
+    rows.to_parquet(tmp_path / "a.parquet")
+    dataset = load(tmp_path / "a.parquet", label_names=["부정", "긍정"])
+    assert dataset.features["label"].names == ["부정", "긍정"]
+    assert dataset["label"][:] == [1, 0]
+    with pytest.raises(ValueError, match="has the labels negative, positive: label_names must be as many"):
+        load(tmp_path / "a.parquet", label_names=["부정", "중립", "긍정"])
+
+
 @pytest.mark.parametrize(("label", "names"), [("2", ["부정", "긍정"]), ("기쁨", ["부정", "긍정"]), ("1", ["부정"])])
 def test_label_names_that_do_not_fit(write, label, names):
     path = write("a.tsv", f"text\tlabel\n좋아\t0\n싫어\t{label}\n")
-    with pytest.raises(ValueError, match=rf"a\.tsv:3: label_names name the labels 0 to .*this one is {label}"):
+    with pytest.raises(ValueError, match=rf"a\.tsv:3: label_names name the labels 0.*this one is {label}"):
         load(path, label_names=names)
 
 

@@ -326,12 +326,12 @@ def test_recipe_refuses(tmp_path, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_samples_are_drawn_by_the_seed():
+def test_samples_are_drawn_at_random_and_the_same_in_every_run():
     arguments = {f"{split}_file": str(path) for split, path in EMOTION.items()}
     arguments = recipe.DataArguments(**arguments, max_train_samples=60, max_eval_samples=10)
-    first, again, other = (recipe.load_data(arguments, seed) for seed in (1, 1, 2))
+    first, again = (recipe.load_data(arguments) for _ in range(2))
     assert (len(first["train"]), len(first["validation"])) == (60, 10)
-    assert first["train"]["text"][:] == again["train"]["text"][:] != other["train"]["text"][:]
+    assert first["train"]["text"][:] == again["train"]["text"][:]
     whole = load_classification_datasets(data_files=EMOTION)["train"]
     assert set(first["train"]["text"]) < set(whole["text"])
     assert first["train"]["text"][:] != whole["text"][:60]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .lattice import IMPOSSIBLE, Lattice, best_path, best_paths, enclose, forward_backward, is_moderate
+from .lattice import IMPOSSIBLE, best_path, best_paths, enclose, forward_backward, is_moderate
 
 try:
     from torchcrf import CRF
@@ -129,7 +129,9 @@ class LinearChainCRF(CRF):
     def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """The posterior probability of each tag at each timestep, in the shape of `emissions`; 0 outside the mask."""
         self._validate(emissions, mask=mask)
-        lattice = self._lattice(*self._time_major(emissions, mask))
+        emissions, inside = self._time_major(emissions, mask)
+        transitions = self._transitions(emissions)
+        lattice = forward_backward(emissions, inside, transitions, is_moderate(emissions, transitions))
         return self._outward(lattice.log_posterior().exp()[..., :-1]).to(_result_dtype(emissions))
 
     @torch.no_grad()
@@ -147,10 +149,10 @@ class LinearChainCRF(CRF):
         self._validate(emissions, mask=mask)
         dtype = _result_dtype(emissions)
         emissions, inside = self._time_major(emissions, mask)
-        lattice = self._lattice(emissions, inside)
+        transitions = self._transitions(emissions)
+        lattice = forward_backward(emissions, inside, transitions, is_moderate(emissions, transitions))
         log_marginals = lattice.log_posterior().clamp_(min=-1e4)
-        scores, transitions = self._scores(emissions, inside)
-        path, total = best_path(scores, transitions)
+        path, total = best_path(enclose(emissions, inside, transitions.dtype), transitions)
         path_log_probs = _path_log_probs(log_marginals, lattice.log_ahead(), path, transitions, self.continues)
         outside = torch.nn.functional.pad(~inside, (0, 0, 1, 1))[..., None]
         return (
@@ -192,10 +194,6 @@ class LinearChainCRF(CRF):
         """Of all states, (T + 2, B, S), and of the transitions between them."""
         transitions = self._transitions(emissions)
         return enclose(emissions, inside, transitions.dtype), transitions
-
-    def _lattice(self, emissions: Tensor, inside: Tensor) -> Lattice:
-        transitions = self._transitions(emissions)
-        return forward_backward(emissions, inside, transitions, is_moderate(emissions, transitions))
 
     def _transitions(self, emissions: Tensor) -> Tensor:
         return self.potentials(torch.float32 if emissions.device.type == "mps" else torch.float64)

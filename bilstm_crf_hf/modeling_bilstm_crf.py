@@ -210,6 +210,14 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             output["path_log_probs"] = sequences.back(path_log_probs)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
+    def classify(
+        self, logits: Tensor, labels: Tensor | None, return_dict: bool | None
+    ) -> SequenceClassifierOutput | tuple:
+        """What a model that classifies texts makes of logits (B, K) and `labels` (B,)."""
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        output = SequenceClassifierOutput(loss=loss, logits=logits)
+        return output if _wants_dict(self, return_dict) else output.to_tuple()
+
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, **config) -> "BiLSTMCRFPreTrainedModel":
         """A new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
@@ -377,10 +385,7 @@ class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
         hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
         pooled = hidden.masked_fill(~sequences.inside[..., None], -torch.inf).amax(0)
         pooled = pooled.masked_fill((sequences.lengths == 0)[:, None], 0)
-        logits = self.classifier(self.dropout(pooled))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        output = SequenceClassifierOutput(loss=loss, logits=logits)
-        return output if _wants_dict(self, return_dict) else output.to_tuple()
+        return self.classify(self.classifier(self.dropout(pooled)), labels, return_dict)
 
 
 def _wants_dict(model: PreTrainedModel, return_dict: bool | None) -> bool:

@@ -6,6 +6,7 @@ of the encoder, K labels.
 
 import os
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -47,6 +48,14 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     @classmethod
     def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
         return {"pad_token_id": tokenizer.pad_token_id}
+
+    def attended(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """The mask (B, S); where none is given, everything that is not `pad_token_id` is attended to."""
+        if attention_mask is not None:
+            return attention_mask
+        if self.config.pad_token_id is None:
+            return torch.ones_like(input_ids)
+        return (input_ids != self.config.pad_token_id).long()
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None):
         """The output of the encoder; `token_type_ids` reach those that know them."""
@@ -93,8 +102,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         return_dict: bool | None = None,
     ) -> BiLSTMCRFOutput | tuple:
         """Arguments and output are those of [`BiLSTMCRFForTokenClassification`]."""
-        if attention_mask is None and self.config.pad_token_id is not None:
-            attention_mask = (input_ids != self.config.pad_token_id).long()
+        attention_mask = self.attended(input_ids, attention_mask)
         sequences = Sequences.of(self.config, input_ids, attention_mask)
         hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
         x = self.dropout(sequences.front(hidden))
@@ -144,16 +152,11 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
         return_dict: bool | None = None,
     ) -> SequenceClassifierOutput | tuple:
         """`labels`: (B,); the loss is the cross entropy. `logits`: (B, K)."""
-        if attention_mask is None:
-            attention_mask = (input_ids != self.config.pad_token_id).long()
+        attention_mask = self.attended(input_ids, attention_mask)
         output = self.encode(input_ids, attention_mask, token_type_ids)
         if self.config.pooling == "mean":
             attended = attention_mask[..., None]
             pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
         else:
             pooled = output[1]
-        logits = self.classifier(pooled)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        result = SequenceClassifierOutput(loss=loss, logits=logits)
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        return result if return_dict else result.to_tuple()
+        return self.classify(self.classifier(pooled), labels, return_dict)

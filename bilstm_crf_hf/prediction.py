@@ -8,12 +8,9 @@ import base64
 import csv
 import json
 import logging
-import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +20,7 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm import tqdm
 
+from .files import whole
 from .predictors import Predictor, Row
 
 logger = logging.getLogger(__name__)
@@ -281,20 +279,6 @@ class Parts:
                 f"{self.folder} is left of a run with other settings ({'; '.join(changes)}): start with the same to "
                 "finish that run, or delete the folder to start over"
             )
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which gets its name once it is complete."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # apart from that of a process which outlived a kill
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- the run

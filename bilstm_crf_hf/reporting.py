@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from .files import whole
+
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "validation_predictions.jsonl"
@@ -25,14 +27,8 @@ def save_predictions(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
         rows: of entities, `{"text": str, "gold": [[start, end, label], ...], "predicted": [[start, end, label], ...]}`;
             of classes, `{"text": str, "gold": label, "predicted": label}`.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(Path(path)) as file:
+        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
 def training_summary(

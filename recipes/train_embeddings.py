@@ -82,12 +82,13 @@ def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path:
 def save(model: Word2Vec | FastText, path: Path) -> None:
     """Written beside its place and then moved there, so that there is never half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    if isinstance(model, FastText):
-        save_facebook_model(model, str(unfinished))
-    else:
-        model.wv.save_word2vec_format(str(unfinished), binary=True)
-    unfinished.replace(path)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=path.parent) as folder:
+        unfinished = Path(folder, path.name)
+        if isinstance(model, FastText):
+            save_facebook_model(model, str(unfinished))
+        else:
+            model.wv.save_word2vec_format(str(unfinished), binary=True)
+        unfinished.replace(path)
 
 
 def main(argv: list[str]) -> None:

@@ -42,9 +42,10 @@ def load_ner_datasets(
     dataset_name: str | None = None,
     dataset_config_name: str | None = None,
     data_files: Mapping[str, PathLike] | None = None,
-    entity_types: Sequence[str] | None = None,
     text_column: str | None = None,
-    tags_column: str | None = None,
+    label_column: str | None = None,
+    entity_types: Sequence[str] | None = None,
+    revision: str | None = None,
 ) -> DatasetDict:
     """The splits of a corpus on the Hugging Face Hub, or in local files, under one set of labels.
 
@@ -63,9 +64,10 @@ def load_ner_datasets(
         dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
         dataset_config_name: its configuration, as `"ner"` of `"klue"`.
         data_files: instead of a name, the file of each split.
-        entity_types: all types there are, for a `train` that does not show all of them, and for inline marks.
         text_column: column of tokens in Hub, Parquet and JSON data. See [`from_columns`] for the default.
-        tags_column: column of tags, likewise.
+        label_column: column of tags, likewise.
+        entity_types: all types there are, for a `train` that does not show all of them, and for inline marks.
+        revision: of the data set on the Hub.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -80,11 +82,11 @@ def load_ner_datasets(
     if data_files:
         for split, path in data_files.items():
             sources[split] = str(path)
-            splits[split] = _read_file(Path(path), entity_types, text_column, tags_column)
+            splits[split] = _read_file(Path(path), entity_types, text_column, label_column)
     else:
-        for split, raw in load_dataset(dataset_name, dataset_config_name).items():
+        for split, raw in load_dataset(dataset_name, dataset_config_name, revision=revision).items():
             sources[split] = f"{dataset_name} ({split})"
-            splits[split] = from_columns(raw, text_column, tags_column, sources[split])
+            splits[split] = from_columns(raw, text_column, label_column, sources[split])
 
     labels = labels_of(splits["train"] if "train" in splits else next(iter(splits.values())))
     origin = "train" if entity_types is None else "entity_types"
@@ -189,7 +191,7 @@ def parse_inline(line: str, entity_types: Sequence[str] | None = None) -> Senten
 
 
 def from_columns(
-    dataset: Dataset, text_column: str | None = None, tags_column: str | None = None, source: str = "data set"
+    dataset: Dataset, text_column: str | None = None, label_column: str | None = None, source: str = "data set"
 ) -> Dataset:
     """A data set with a list of tokens and a list of tags a row, as `klue/ner` or `conll2003`.
 
@@ -200,7 +202,7 @@ def from_columns(
     Args:
         dataset: the rows. Other columns are left out.
         text_column: column of tokens; by default the first of `tokens`, `words` and `text` that there is.
-        tags_column: column of tags; by default the first of `ner_tags` and `tags` that there is.
+        label_column: column of tags; by default the first of `ner_tags` and `tags` that there is.
         source: what errors call the data set.
 
     Raises:
@@ -208,12 +210,12 @@ def from_columns(
             number, one is null or empty, or a tag cannot stand where it does.
     """
     text_column = find_column(dataset.column_names, text_column, _TEXT_COLUMNS, source)
-    tags_column = find_column(dataset.column_names, tags_column, _TAGS_COLUMNS, source)
-    _check_types(dataset.features, text_column, tags_column, source)
-    columns = dataset.with_format(None).select_columns([text_column, tags_column])[:]
-    rows = [(units or [], tags or []) for units, tags in zip(columns[text_column], columns[tags_column], strict=True)]
+    label_column = find_column(dataset.column_names, label_column, _TAGS_COLUMNS, source)
+    _check_types(dataset.features, text_column, label_column, source)
+    columns = dataset.with_format(None).select_columns([text_column, label_column])[:]
+    rows = [(units or [], tags or []) for units, tags in zip(columns[text_column], columns[label_column], strict=True)]
 
-    feature = dataset.features[tags_column].feature
+    feature = dataset.features[label_column].feature
     named = isinstance(feature, ClassLabel)
     names = feature.names if named else {tag for _, tags in rows for tag in tags if tag}
     scheme = scheme_of(names)
@@ -223,7 +225,7 @@ def from_columns(
     for row, (units, tags) in enumerate(rows):
         try:
             if len(units) != len(tags):
-                raise ValueError(f"{len(units)} in column {text_column}, but {len(tags)} in column {tags_column}")
+                raise ValueError(f"{len(units)} in column {text_column}, but {len(tags)} in column {label_column}")
             if not all(units) or None in tags:
                 raise ValueError("a token or tag is null or empty")
             tags = feature.int2str(tags) if named else tags
@@ -249,9 +251,9 @@ def find_column(columns: Sequence[str], name: str | None, defaults: Sequence[str
     raise ValueError(f"{source}: no column {' or '.join(wanted)}; its columns are {', '.join(columns)}")
 
 
-def _check_types(features: Features, text_column: str, tags_column: str, source: str) -> None:
+def _check_types(features: Features, text_column: str, label_column: str, source: str) -> None:
     strings = ("string", "large_string")
-    text, tags = features[text_column], features[tags_column]
+    text, tags = features[text_column], features[label_column]
     unit = text.feature if isinstance(text, List | LargeList) else text
     if not (isinstance(unit, Value) and unit.dtype in strings):
         raise ValueError(f"{source}: column {text_column} holds {text}; expected a string or a list of strings")
@@ -261,24 +263,24 @@ def _check_types(features: Features, text_column: str, tags_column: str, source:
             for name in tag.names:
                 split_tag(name)
         except ValueError as error:
-            raise ValueError(f"{source}: column {tags_column}: {error}") from None
+            raise ValueError(f"{source}: column {label_column}: {error}") from None
     elif not (isinstance(tag, Value) and tag.dtype in strings):
         raise ValueError(
-            f"{source}: column {tags_column} holds {tags}; expected a list of strings or of ClassLabel, which says "
-            f"what numbers stand for: cast_column({tags_column!r}, List(ClassLabel(names=[...])))"
+            f"{source}: column {label_column} holds {tags}; expected a list of strings or of ClassLabel, which says "
+            f"what numbers stand for: cast_column({label_column!r}, List(ClassLabel(names=[...])))"
         )
 
 
 def _read_file(
-    path: Path, entity_types: Sequence[str] | None, text_column: str | None, tags_column: str | None
+    path: Path, entity_types: Sequence[str] | None, text_column: str | None, label_column: str | None
 ) -> Dataset:
     suffix = path.suffix.lower()
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if suffix == ".parquet" or path.is_dir():
-        return from_columns(read_parquet(path), text_column, tags_column, str(path))
+        return from_columns(read_parquet(path), text_column, label_column, str(path))
     if suffix in _JSON_SUFFIXES:
-        return from_columns(_read_json(path), text_column, tags_column, str(path))
+        return from_columns(_read_json(path), text_column, label_column, str(path))
     if suffix in _CONLL_SUFFIXES:
         return read_conll(path)
     if suffix not in (".tsv", ".txt"):

@@ -3,21 +3,63 @@
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
+from transformers.modelcard import extract_hyperparameters_from_trainer
 
 from .files import whole
+from .machine import hardware, versions
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "validation_predictions.jsonl"
 """The file in a run's folder that `comparison` reads sentences from."""
+
+RUN = "training_run.json"
+"""The file in a run's folder that says how it came about; it names files as the user named them, and stays local."""
+
+
+def save_run(
+    trainer: "Trainer",
+    settings: Sequence[Any],
+    results: dict[str, Any],
+    rows: Iterable[dict[str, Any]],
+    columns: dict[str, str],
+    training_columns: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Leaves in the output folder the model with its tokenizer, predictions, curves, `training_run.json` with what it
+    was trained on and how, and last `all_results.json`: a folder with that file is a finished run.
+
+    Args:
+        settings: the argument dataclasses, beside those of the training, that the recipe was given.
+        results: what goes into `all_results.json`.
+        rows: see `save_predictions`.
+        columns, training_columns: see `plot_training`.
+    """
+    folder = Path(trainer.args.output_dir)
+    trainer.model.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+    facts = {
+        "arguments": {name: value for part in settings for name, value in asdict(part).items()},
+        "hyperparameters": training_hyperparameters(trainer),
+        "hardware": hardware(trainer.args.device),
+        "versions": versions(),
+    }
+    with whole(folder / RUN) as file:
+        file.write(json.dumps(facts, ensure_ascii=False, indent=2).encode())
+    save_predictions(folder / PREDICTIONS, rows)
+    plot_training(trainer.state.log_history, folder / "training.png", columns, training_columns)
+    trainer.save_metrics("all", results, combined=False)
 
 
 def save_predictions(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
@@ -31,10 +73,24 @@ def save_predictions(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
         file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
+def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
+    """Those that the cards of `Trainer` list, and the ones it leaves out or does not know."""
+    arguments = trainer.args
+    names = ("weight_decay", "max_grad_norm", "bf16", "learning_rate_decay")
+    names += tuple(f"{part}_learning_rate" for part in ("head", "crf", "embedding"))
+    listed = extract_hyperparameters_from_trainer(trainer)
+    own = {name: getattr(arguments, name, None) for name in names}
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # Accelerate wraps it
+    listed["optimizer"] = f"{type(optimizer).__name__}, betas {arguments.adam_beta1:g} and {arguments.adam_beta2:g}"
+    if own["learning_rate_decay"]:
+        listed["lr_scheduler_type"] = "exponential, an epoch a step"
+    return listed | {name: value for name, value in own.items() if value}
+
+
 def training_summary(
     log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str = "f1"
 ) -> dict[str, float]:
-    """Best and mean of a validation score over the epochs, and how long training took.
+    """Best and mean of a validation score over the epochs, and how long training took, in all and by the median epoch.
 
     Args:
         log_history: `trainer.state.log_history`.
@@ -49,8 +105,19 @@ def training_summary(
         f"mean_{metric}": mean(score for score, _ in scores),
         "epochs": len(epoch_seconds),
         "train_seconds": sum(epoch_seconds),
-        "seconds_per_epoch": mean(epoch_seconds) if epoch_seconds else 0.0,
+        "seconds_per_epoch": median(epoch_seconds) if epoch_seconds else 0.0,
     }
+
+
+def print_scores(results: dict[str, float], columns: dict[str, str], metric: str, output_dir: str) -> None:
+    """Prints what `training_summary` made of the run, and the scores `columns` of the model that was kept."""
+    print(
+        f"\nbest {columns[metric]} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
+        f"mean {results[f'mean_{metric}']:.4f}, {results['train_seconds']:.0f} s for {results['epochs']} epochs of "
+        f"training, {results['seconds_per_epoch']:.1f} s an epoch"
+    )
+    print("best model:", ", ".join(f"{name} {results[f'eval_{key}']:.4f}" for key, name in columns.items()))
+    print(f"saved in {output_dir}, for from_pretrained(..., trust_remote_code=True)")
 
 
 def plot_training(

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput
 
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from .reporting import training_summary
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +165,32 @@ class TaggerTrainer(Trainer):
             self.remove_callback(default)
         self.epoch_report = EpochReport(columns)
         self.add_callback(self.epoch_report)
+
+    def train_and_score(
+        self, inputs: Mapping[str, Dataset], scorers: Mapping[str, Callable]
+    ) -> tuple[PredictionOutput, dict[str, float]]:
+        """Trains, resuming if the arguments say so, then scores the best model.
+
+        Args:
+            inputs: encoded splits: `train`, `validation`, and `test` if there is one.
+            scorers: the `compute_metrics` of each split.
+
+        Returns:
+            What the best model predicts on the validation split, and all figures of the run: `eval_...`, `test_...`,
+            those of `reporting.training_summary`, sizes and seed.
+        """
+        self.train(resume_from_checkpoint=checkpoint_to_resume(self.args))
+        self.save_state()
+        metric = self.args.metric_for_best_model
+        results = training_summary(self.state.log_history, self.epoch_report.seconds, metric)
+        results |= {"parameters": self.model.num_parameters(), "seed": self.args.seed}
+        outputs: dict[str, PredictionOutput] = {}
+        for split, prefix in {"validation": "eval", "test": "test"}.items():
+            if split in inputs:
+                self.compute_metrics = scorers[split]
+                outputs[split] = self.predict(inputs[split], metric_key_prefix=prefix)
+                results |= outputs[split].metrics
+        return outputs["validation"], results
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over groups of embeddings, CRF and the rest, each with and without weight decay."""

@@ -7,8 +7,6 @@ Writes benchmark.md, benchmark.json and scaling.png to --output_dir.
 import copy
 import gc
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -32,6 +30,7 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Toke
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
 from bilstm_crf_hf.loading import label_names
+from bilstm_crf_hf.machine import hardware, versions
 from bilstm_crf_hf.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from bilstm_crf_hf.tagging import EncodedCorpus
 from bilstm_crf_hf.tokenization import build_character_tokenizer
@@ -418,8 +417,8 @@ def main(argv: list[str]) -> None:
         "stream": lambda: stream_rows(arguments, data, labels),
     }
     report = {
-        "machine": {"cpu": platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": hardware(),
+        "versions": versions(),
         "arguments": vars(arguments),
     }
     folder = Path(arguments.output_dir)

@@ -7,8 +7,6 @@ system. Training that is finished is not repeated, so an interrupted comparison 
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -17,12 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-import transformers
 from transformers import Pipeline, pipeline
 
 from bilstm_crf_hf.comparison import NER, Run, Speed, System, group_runs, read_run
 from bilstm_crf_hf.comparison_page import write_report
+from bilstm_crf_hf.machine import hardware, versions
 
 HERE = Path(__file__).parent
 SETTINGS = "comparison_run.json"
@@ -136,19 +133,9 @@ def conditions_of(sentences: int) -> dict[str, Any]:
     return {
         "one sentence": f"median of {sentences} sentences, one at a time, {ROUNDS} times",
         "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
-        "CPU": f"{cpu_model()}; cores: {os.cpu_count()}, threads: {torch.get_num_threads()}",
-        "versions": f"Python {platform.python_version()}, PyTorch {torch.__version__}, "
-        f"transformers {transformers.__version__}",
+        "CPU": hardware(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
     }
-
-
-def cpu_model() -> str:
-    """Linux tells it in a file; elsewhere Python knows."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def main(argv: list[str]) -> None:

@@ -33,15 +33,13 @@ from bilstm_crf_hf.classification_corpora import (
 )
 from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.metrics import ClassificationMetric
-from bilstm_crf_hf.reporting import PREDICTIONS, plot_confusion, plot_training, save_predictions, training_summary
+from bilstm_crf_hf.reporting import plot_confusion, print_scores, save_run
+from bilstm_crf_hf.sources import SourceArguments, load_splits
 from bilstm_crf_hf.tagging import UNLIMITED, best_labels
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, checkpoint_to_resume, parse_arguments
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
 
 HERE = Path(__file__).parent
 SAMPLE = {split: HERE / "data" / "sentiment" / f"{split}.tsv" for split in ("train", "validation")}
-SAMPLE_SEED = 42
-"""Of max_train_samples and max_eval_samples: the same texts whatever the seed of the training is."""
-
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 EXAMPLES = (
     "두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.",
@@ -55,22 +53,9 @@ logger = logging.getLogger("sequence_classification")
 
 
 @dataclass
-class DataArguments:
+class DataArguments(SourceArguments):
     """Which texts are trained on, under which labels."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set on the Hub, such as e9t/nsmc, if no files are named."}
-    )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Its revision, such as refs/convert/parquet."})
-    validation_split: str = field(
-        default="validation", metadata={"help": "Its split that is evaluated after each epoch."}
-    )
-    train_file: str | None = field(default=None, metadata={"help": "Parquet, json, csv, tsv with a header, or xlsx."})
-    validation_file: str | None = field(default=None, metadata={"help": "Likewise."})
-    test_file: str | None = field(default=None, metadata={"help": "Likewise; evaluated once, at the end."})
-    text_column_name: str | None = field(default=None, metadata={"help": "Column of texts."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of labels."})
     label_names: list[str] | None = field(
         default=None, metadata={"help": "Names of labels that are the integers 0, 1, ..., or new ones: 부정 긍정."}
     )
@@ -80,11 +65,6 @@ class DataArguments:
     class_weights: Literal["none", "balanced"] = field(
         default="none", metadata={"help": "balanced: in the loss, a class weighs as much as it is rare in training."}
     )
-    max_seq_length: int | None = field(
-        default=None, metadata={"help": "Limit in tokens. Longer texts are cut off. Default: the tokenizer's."}
-    )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Likewise, of the validation split."})
     examples: list[str] = field(
         default_factory=lambda: list(EXAMPLES), metadata={"help": "Texts that the saved model classifies at the end."}
     )
@@ -144,32 +124,9 @@ class ClassifierTrainer(TaggerTrainer):
 
 
 def load_data(arguments: DataArguments) -> DatasetDict:
-    """The splits from files, which win over a data set's name; from the embedded sample, if there is neither."""
-    files = {split: getattr(arguments, f"{split}_file") for split in ("train", "validation", "test")}
-    files = {split: path for split, path in files.items() if path}
-    if not files and arguments.dataset_name is None:
-        files = SAMPLE
-    datasets = load_classification_datasets(
-        None if files else arguments.dataset_name,
-        None if files else arguments.dataset_config_name,
-        files,
-        text_column=arguments.text_column_name,
-        label_column=arguments.label_column_name,
-        label_names=arguments.label_names,
-        revision=None if files else arguments.dataset_revision,
-    )
-    if not files and arguments.validation_split in datasets:
-        datasets["validation"] = datasets.pop(arguments.validation_split)
-    if missing := {"train", "validation"} - set(datasets):
-        raise ValueError(
-            f"there is no {' and no '.join(sorted(missing))} split, only {', '.join(datasets)}: name a file for it, or "
-            "another validation_split"
-        )
+    """The splits, with labels named and merged."""
+    datasets = load_splits(load_classification_datasets, arguments, SAMPLE, label_names=arguments.label_names)
     datasets = merge_labels(datasets, arguments.merge_labels or [])
-    limits = {"train": arguments.max_train_samples, "validation": arguments.max_eval_samples}
-    for split, limit in limits.items():
-        if limit is not None and limit < len(datasets[split]):
-            datasets[split] = datasets[split].shuffle(seed=SAMPLE_SEED).select(range(limit))
     check_classes(datasets["train"])
     return datasets
 
@@ -203,16 +160,9 @@ def balanced_loss(inputs: Dataset, num_labels: int) -> WeightedLoss:
     return WeightedLoss(torch.tensor(weights, dtype=torch.float))
 
 
-def print_report(results: dict[str, float], labels: Sequence[str], metric: str, output_dir: str) -> None:
-    print(
-        f"\nbest {COLUMNS[metric]} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
-        f"mean {results[f'mean_{metric}']:.4f}, {results['train_seconds']:.0f} s for {results['epochs']} epochs of "
-        f"training, {results['seconds_per_epoch']:.1f} s an epoch"
-    )
-    print("best model:", ", ".join(f"{name} {results[f'eval_{key}']:.4f}" for key, name in COLUMNS.items()))
+def print_class_scores(results: dict[str, float], labels: Sequence[str]) -> None:
     scores = ((label, results.get(f"eval_{label}_f1", float("nan"))) for label in labels)
     print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores))
-    print(f"saved in {output_dir}, for from_pretrained(..., trust_remote_code=True)")
 
 
 def print_examples(output_dir: str, texts: Sequence[str]) -> None:
@@ -240,6 +190,7 @@ def main(argv: list[str]) -> None:
     inputs = {split: encode(dataset, tokenizer, labels, limit, split) for split, dataset in datasets.items()}
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
 
+    score = scorer(labels)
     weighted = data_arguments.class_weights == "balanced"
     trainer = ClassifierTrainer(
         model,
@@ -249,35 +200,20 @@ def main(argv: list[str]) -> None:
         eval_dataset=inputs["validation"],
         processing_class=tokenizer,
         compute_loss_func=balanced_loss(inputs["train"], len(labels)) if weighted else None,
-        compute_metrics=scorer(labels),
+        compute_metrics=score,
         preprocess_logits_for_metrics=best_labels,
         columns=COLUMNS,
     )
-    trainer.train(resume_from_checkpoint=checkpoint_to_resume(arguments))
-    trainer.save_state()
-
-    final = trainer.predict(inputs["validation"], metric_key_prefix="eval")
-    metric = arguments.metric_for_best_model
-    results = final.metrics | training_summary(trainer.state.log_history, trainer.epoch_report.seconds, metric)
-    if "test" in inputs:
-        results |= trainer.predict(inputs["test"], metric_key_prefix="test").metrics
+    final, results = trainer.train_and_score(inputs, dict.fromkeys(inputs, score))
     results |= {f"{split}_sentences": len(dataset) for split, dataset in datasets.items()}
-    results |= {"parameters": model.num_parameters(), "seed": arguments.seed}
     if trainer.is_world_process_zero():
-        folder = Path(arguments.output_dir)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        rows = zip(datasets["validation"]["text"], final.label_ids, final.predictions, strict=True)
-        save_predictions(
-            folder / PREDICTIONS,
-            ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in rows),
-        )
-        # The last of what a comparison reads: a folder that has it is a finished run.
-        trainer.save_metrics("all", results, combined=False)
+        pairs = zip(datasets["validation"]["text"], final.label_ids, final.predictions, strict=True)
+        rows = ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in pairs)
         curves = {key: f"validation {name}" for key, name in COLUMNS.items()}
-        plot_training(trainer.state.log_history, folder / "training.png", curves, {"accuracy": "training accuracy"})
-        plot_confusion(final.label_ids, final.predictions, labels, folder / "confusion.png")
-        print_report(results, labels, metric, arguments.output_dir)
+        save_run(trainer, (model_arguments, data_arguments), results, rows, curves, {"accuracy": "training accuracy"})
+        plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, "confusion.png"))
+        print_scores(results, COLUMNS, arguments.metric_for_best_model, arguments.output_dir)
+        print_class_scores(results, labels)
         print_examples(arguments.output_dir, data_arguments.examples)
 
 

@@ -304,7 +304,7 @@ def test_a_missing_column_lists_the_columns_there_are():
     with pytest.raises(ValueError, match="no column tokens or words or text; its columns are form, ner_tags"):
         from_columns(rows)
     with pytest.raises(ValueError, match="no column labels; its columns are form, ner_tags"):
-        from_columns(rows, text_column="form", tags_column="labels")
+        from_columns(rows, text_column="form", label_column="labels")
     assert from_columns(rows, text_column="form")["text"][:] == ["김"]
 
 
@@ -515,7 +515,7 @@ def test_hub_data_sets_are_read_by_name(monkeypatch):
     rows = rows_of([["김", "구"]], [[1, 2]], ["O", "B-PS", "I-PS"])
     bad = rows_of([["김", "구"]], [[0, 2]], ["O", "B-PS", "I-PS"])
     hub = {("klue", "ner"): DatasetDict(train=rows, validation=rows), ("klue", None): DatasetDict(test=bad)}
-    monkeypatch.setattr(corpora, "load_dataset", lambda *name: hub[name])
+    monkeypatch.setattr(corpora, "load_dataset", lambda *name, revision: hub[name])
     splits = load_ner_datasets("klue", "ner")
     assert list(splits) == ["train", "validation"]
     assert splits["train"].to_dict() == {"text": ["김구"], "tags": [[1, 2]]}
@@ -525,7 +525,7 @@ def test_hub_data_sets_are_read_by_name(monkeypatch):
 
 def test_column_names_are_passed_on(write):
     path = write("rows.jsonl", json.dumps({"tokens": ["x"], "form": ["김구"], "ner": ["B-PS"]}))
-    splits = load_ner_datasets(data_files={"train": path}, text_column="form", tags_column="ner")
+    splits = load_ner_datasets(data_files={"train": path}, text_column="form", label_column="ner")
     assert entities_of(splits["train"]) == [[("김구", "PS")]]
 
 

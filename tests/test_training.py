@@ -272,6 +272,10 @@ def test_recipe_leaves_all_that_it_promises(tmp_path):
     scores = [entry["eval_f1"] for entry in state["log_history"] if "eval_f1" in entry]
     assert results["best_f1"] == max(scores)
     assert results["mean_f1"] == pytest.approx(sum(scores) / 2)
+    run = json.loads((tmp_path / "run" / "training_run.json").read_text(encoding="utf-8"))
+    assert (run["arguments"]["max_train_samples"], run["hyperparameters"]["learning_rate"]) == (64, 0.01)
+    assert run["hyperparameters"]["optimizer"].startswith("RowAdamW")
+    assert run["versions"]["torch"] == torch.__version__
 
 
 def test_two_processes_train_to_the_same_loss(tmp_path):

@@ -1,0 +1,33 @@
+"""What a figure was measured with: the processors, and the versions of the libraries that do the work."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+LIBRARIES = ("torch", "transformers", "pytorch-crf", "datasets", "tokenizers")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of `LIBRARIES`."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def hardware(device: torch.device | str = "cpu") -> str:
+    """In words: `AMD EPYC, 2 cores, 2 threads`, or an accelerator by its name."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    return f"{_cpu_model()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def _cpu_model() -> str:
+    """Linux tells it in a file; elsewhere Python knows."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -17,7 +17,8 @@ class SourceArguments:
     """Which sentences are trained on, and how long they may be."""
 
     dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set on the Hub, such as klue or e9t/nsmc, if no files are named."}
+        default=None,
+        metadata={"help": "Data set on the Hub, such as klue or e9t/nsmc. Files are read instead, as copies of it."},
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, such as ner."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Its revision, such as refs/convert/parquet."})

@@ -17,6 +17,7 @@ from transformers import DataCollatorForTokenClassification, set_seed
 from bilstm_crf_hf.alignment import Span, render
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
 from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
+from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.reporting import print_scores, save_run
 from bilstm_crf_hf.sources import SourceArguments, load_splits
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
@@ -81,9 +82,11 @@ def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int
 
 
 def main(argv: list[str]) -> None:
-    model_arguments, data_arguments, arguments = parse_arguments(
-        (ModelArguments, DataArguments, TaggerTrainingArguments), argv or [str(HERE / "configs" / "sample.yaml")]
+    *settings, arguments = parse_arguments(
+        (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
+        argv or [str(HERE / "configs" / "sample.yaml")],
     )
+    model_arguments, data_arguments, _ = settings
     logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     set_seed(arguments.seed)

@@ -33,6 +33,7 @@ from bilstm_crf_hf.classification_corpora import (
 )
 from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.metrics import ClassificationMetric
+from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.reporting import plot_confusion, print_scores, save_run
 from bilstm_crf_hf.sources import SourceArguments, load_splits
 from bilstm_crf_hf.tagging import UNLIMITED, best_labels
@@ -174,10 +175,11 @@ def print_examples(output_dir: str, texts: Sequence[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    model_arguments, data_arguments, arguments = parse_arguments(
-        (ModelArguments, DataArguments, ClassifierTrainingArguments),
+    *settings, arguments = parse_arguments(
+        (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
         argv or [str(HERE / "configs" / "sentiment_sample.yaml")],
     )
+    model_arguments, data_arguments, _ = settings
     logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     set_seed(arguments.seed)
@@ -210,7 +212,7 @@ def main(argv: list[str]) -> None:
         pairs = zip(datasets["validation"]["text"], final.label_ids, final.predictions, strict=True)
         rows = ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in pairs)
         curves = {key: f"validation {name}" for key, name in COLUMNS.items()}
-        save_run(trainer, (model_arguments, data_arguments), results, rows, curves, {"accuracy": "training accuracy"})
+        save_run(trainer, settings, results, rows, curves, {"accuracy": "training accuracy"})
         plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, "confusion.png"))
         print_scores(results, COLUMNS, arguments.metric_for_best_model, arguments.output_dir)
         print_class_scores(results, labels)

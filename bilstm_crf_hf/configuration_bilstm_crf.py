@@ -27,6 +27,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         ngram_dropout: probability that a single n-gram's embedding is zeroed in training, so that the model learns
             to do without those that it has never seen.
         word_dropout: probability that a token's whole input is zeroed in training.
+        constrained: whether what the BIO or BIOES scheme of the labels rules out is impossible; false for weights that
+            were learnt without, as the tutorial's.
         pad_token_id: id of the padding token.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...), wherever they stand.
     """
@@ -47,6 +49,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     locked_dropout: float = 0.5
     ngram_dropout: float = 0.3
     word_dropout: float = 0.1
+    constrained: bool = True
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
 

@@ -35,28 +35,42 @@ class LinearChainCRF(CRF):
         batch_first: whether tensors are (B, T, ...) instead of (T, B, ...).
         labels: the K names of the tags. Given BIO or BIOES names, starts, ends and transitions that cannot occur in
             the scheme have probability zero, in the loss as in decoding. Other names constrain nothing.
+        constrained: false if the names are to constrain nothing, and just say what an entity is.
 
     Raises:
         ValueError: `num_tags` is not positive or not the number of `labels`.
     """
 
-    def __init__(self, num_tags: int, batch_first: bool = False, labels: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        num_tags: int,
+        batch_first: bool = False,
+        labels: Sequence[str] | None = None,
+        constrained: bool = True,
+    ) -> None:
         super().__init__(num_tags, batch_first)
         if labels is not None and len(labels) != num_tags:
             raise ValueError(f"{len(labels)} labels for {num_tags} tags")
         self.labels = None if labels is None else tuple(labels)
-        states = [*(labels or ["O"] * num_tags), "O"]  # to start and to end is possible where O may precede and follow
-        self.register_buffer("possible", possible_steps(states), persistent=False)
-        self.register_buffer("continues", continuations(states), persistent=False)
+        self.constrained = constrained
+        possible, continues = self._constraints()
+        self.register_buffer("possible", possible, persistent=False)
+        self.register_buffer("continues", continues, persistent=False)
 
     def __repr__(self) -> str:
         return f"CRF(num_tags={self.num_tags})"  # as pytorch-crf's, whose tests ask for it
 
     def reset_constraints(self) -> None:
         """Fill the constraint buffers anew, for a module whose buffers were allocated without being initialised."""
+        possible, continues = self._constraints()
+        self.possible.copy_(possible)
+        self.continues.copy_(continues)
+
+    def _constraints(self) -> tuple[Tensor, Tensor]:
+        """Which steps between states (S, S) are possible, and which continue an entity."""
+        # To start and to end is possible where O may precede and follow.
         states = [*(self.labels or ["O"] * self.num_tags), "O"]
-        self.possible.copy_(possible_steps(states))
-        self.continues.copy_(continuations(states))
+        return possible_steps(states) | (not self.constrained), continuations(states)
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:
         """The log-likelihood of `tags`.

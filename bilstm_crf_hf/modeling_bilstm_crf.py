@@ -317,7 +317,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
 
 
 class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
-    """BiLSTM, linear emissions and a CRF whose constraints follow from the names of the labels."""
+    """BiLSTM, linear emissions and a CRF, which the names of the labels constrain unless the configuration says no."""
 
     _auto_class = "AutoModelForTokenClassification"
 
@@ -326,7 +326,8 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         self.num_labels = config.num_labels
         self.bilstm = BiLSTMCRFModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.crf = LinearChainCRF(config.num_labels, labels=[config.id2label[i] for i in range(config.num_labels)])
+        labels = [config.id2label[i] for i in range(config.num_labels)]
+        self.crf = LinearChainCRF(config.num_labels, labels=labels, constrained=config.constrained)
         self.post_init()
 
     def forward(

@@ -117,7 +117,9 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         found = []
         for window in all_outputs:
             offsets = _text_offsets(window, words)
-            tags = [names.get(i) for i in window["predictions"][0]]
+            # Some models have special tokens in the chain; these have tags, and no place in the text.
+            special = window["special_tokens_mask"][0].tolist()
+            tags = [None if out else names.get(i) for i, out in zip(window["predictions"][0], special, strict=True)]
             if aggregation_strategy == AggregationStrategy.NONE:
                 found += self._tokens(text, window, offsets, tags, ignored)
             else:

@@ -23,6 +23,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput
 
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from .publishing import prepare, send
 from .reporting import training_summary
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,18 @@ class TaggerTrainingArguments(TrainingArguments):
     train_sampling_strategy: str = "group_by_length"
     dataloader_pin_memory: bool = torch.accelerator.is_available()
     seed: int = 42
+    hub_strategy: str = "end"
     learning_rate_decay: float | None = field(
         default=None, metadata={"help": "Factor of the learning rate after each epoch, in place of lr_scheduler_type."}
     )
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of what is on an encoder."})
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the CRF."})
     embedding_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of embeddings."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push_to_hub and self.hub_strategy != "end":
+            raise ValueError("hub_strategy: only `end` is possible, for what is published is checked first, as a whole")
 
 
 def parse_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
@@ -191,6 +198,25 @@ class TaggerTrainer(Trainer):
                 outputs[split] = self.predict(inputs[split], metric_key_prefix=prefix)
                 results |= outputs[split].metrics
         return outputs["validation"], results
+
+    def push_to_hub(self, commit_message: str | None = None, *, token: str | None = None, **kwargs: Any) -> str | None:
+        """Publishes the finished run in `output_dir`, with all checks of `publishing.prepare`; the commit's address.
+
+        It goes to `hub_model_id`, under the tag `hub_revision` (`v1` if there is none). Other arguments of `Trainer`'s
+        method of this name have no meaning here.
+        """
+        if not self.is_world_process_zero():
+            return None
+        arguments = self.args
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token)
+        with prepare(
+            Path(arguments.output_dir), self.hub_model_id, arguments.hub_revision or "v1", arguments.hub_private_repo
+        ) as publication:
+            return send(publication, token or arguments.hub_token)
+
+    def create_model_card(self, **kwargs: Any) -> None:
+        """Nothing: `push_to_hub` writes a card of the finished run, which `Trainer`'s draft would overwrite."""
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over groups of embeddings, CRF and the rest, each with and without weight decay."""

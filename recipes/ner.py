@@ -115,11 +115,12 @@ def main(argv: list[str]) -> None:
     results |= {f"{split}_sentences": len(dataset) for split, dataset in datasets.items()}
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
-        save_run(
-            trainer, (model_arguments, data_arguments), results, prediction_rows(validation, final.predictions), COLUMNS
-        )
+        rows = prediction_rows(validation, final.predictions)
+        save_run(trainer, settings, results, rows, COLUMNS)
         print_scores(results, COLUMNS, "f1", arguments.output_dir)
         print_examples(validation, validation.decode(final.predictions), data_arguments.num_examples)
+        if arguments.push_to_hub:
+            print("published:", trainer.push_to_hub())
 
 
 if __name__ == "__main__":

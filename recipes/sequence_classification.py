@@ -217,6 +217,8 @@ def main(argv: list[str]) -> None:
         print_scores(results, COLUMNS, arguments.metric_for_best_model, arguments.output_dir)
         print_class_scores(results, labels)
         print_examples(arguments.output_dir, data_arguments.examples)
+        if arguments.push_to_hub:
+            print("published:", trainer.push_to_hub())
 
 
 if __name__ == "__main__":

@@ -221,3 +221,20 @@ def test_bieos_labels(tokenizer, texts):
         paths = model(**tokenizer(texts, padding=True, return_tensors="pt")).predictions
     for path in paths:
         spans_from_tags((labels[i] for i in path if i != -100), strict=True)
+
+
+def test_special_tokens_in_the_chain_have_no_place_in_the_text(tokenizer, texts):
+    labels = ["<START>", "B-PS", "I-PS", "O"]
+    model = new_tagger(tokenizer, id2label=dict(enumerate(labels)), label2id={x: i for i, x in enumerate(labels)})
+    model.config.special_token_ids = []
+    with torch.no_grad():
+        model.crf.start_transitions[0] = 1e3
+        model.crf.transitions[:, 0] = -1e3
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+    for text, groups, tokens in zip(
+        texts, pipe(texts, ignore_labels=[]), pipe(texts, aggregation_strategy="none", ignore_labels=[]), strict=True
+    ):
+        assert {i for g in groups for i in range(g["start"], g["end"])} >= {
+            i for i, character in enumerate(text) if character != " "
+        }
+        assert [text[t["start"] : t["end"]] for t in tokens] == [c for c in text if c != " "]

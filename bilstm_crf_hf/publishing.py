@@ -1,0 +1,258 @@
+"""Putting a trained model on the Hub: what is sent, the checks before anything is, and sending it."""
+
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import HfApi, ModelCard
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    Pipeline,
+    pipeline,
+)
+
+from .model_card import TASKS, check_card, eval_results_yaml, pipeline_of, render_card
+from .pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
+from .reporting import PREDICTIONS, RUN
+
+logger = logging.getLogger(__name__)
+
+CARD, EVAL_RESULTS = "README.md", ".eval_results/bilstm_crf_hf.yaml"
+LOCAL = (RUN, PREDICTIONS, "trainer_state.json", "training_args.bin", "comparison_run.json")
+"""Records of a run that stay where they are: with paths, sentences of the data set, or a pickle."""
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
+BINARY = (".safetensors", ".png", ".jpg", ".jpeg", ".gif", ".onnx", ".model")
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\b(?:ghp|github_pat|sk)[-_][A-Za-z0-9_]{20,}|\bAKIA[0-9A-Z]{16}\b")
+ABSOLUTE_PATH = re.compile(r"""(?<![\w/.:<~)\]-])(?:/(?:[\w.@+-]+/)+[\w.@+-]+|[A-Za-z]:\\{1,2}\w[^\s"']*)""")
+COMPARED_TEXTS = 20
+TOLERANCE = 1e-4
+"""Of probabilities: single precision, in another process."""
+
+
+class Publication(NamedTuple):
+    """What goes to the Hub: all files of a folder, the repository, and the tag that they get."""
+
+    folder: Path
+    repo_id: str
+    revision: str
+    private: bool | None
+
+
+@contextmanager
+def prepare(
+    folder: Path,
+    repo_id: str,
+    revision: str = "v1",
+    private: bool | None = None,
+    comparison: Path | None = None,
+) -> Iterator[Publication]:
+    """Writes the card, if the folder has none, and checks all that would be sent, which lasts as long as the context.
+
+    Args:
+        folder: what a recipe left.
+        repo_id: `name/model`.
+        revision: the tag that the files get, and that the card's snippet pins.
+        private: of a repository that is not there yet; None for the Hub's default.
+        comparison: see `model_card.render_card`.
+
+    Raises:
+        FileNotFoundError: the folder is not that of a finished run.
+        ValueError: one of the files must not be sent, the card is of another run, or the model, loaded without this
+            package, says something else.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise ValueError(f"{repo_id!r} is no name on the Hub: give it as name/model")
+    card_path = folder / CARD
+    if not card_path.exists():
+        card_path.write_text(str(render_card(folder, repo_id, revision, comparison)), encoding="utf-8")
+        logger.info("wrote %s: look at it, and change what you like", card_path)
+    card = ModelCard.load(card_path)
+    check_card(card, json.loads((folder / "all_results.json").read_text(encoding="utf-8")), card_path)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary, "model")
+        staged.mkdir()
+        for path in sendable(folder):
+            shutil.copy2(path, staged / path.name)
+        if (scores := eval_results_yaml(folder)) is not None:
+            staged.joinpath(EVAL_RESULTS).parent.mkdir()
+            staged.joinpath(EVAL_RESULTS).write_text(scores, encoding="utf-8")
+        check_files(staged)
+        check_export(folder, staged, Path(temporary))
+        yield Publication(staged, repo_id, revision, private)
+
+
+def sendable(folder: Path) -> list[Path]:
+    """The files of the folder itself, without what is hidden and the run's own records."""
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".") and path.name not in LOCAL
+    )
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """All files below a folder, by their names from there."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def check_files(folder: Path) -> None:
+    """Checks that no file has in it what must not get out, and that the weights are safetensors.
+
+    Raises:
+        ValueError: with all that was found.
+    """
+    files, faults = files_of(folder), []
+    if not any(name.endswith(".safetensors") for name in files):
+        faults.append("there are no weights (*.safetensors)")
+    for name, path in files.items():
+        if path.suffix in PICKLED:
+            faults.append(f"{name}: may hold pickled code: save it as safetensors, or move it away")
+        elif path.suffix not in BINARY:
+            faults += [f"{name}:{fault}" for fault in _secrets(path)]
+    if faults:
+        raise ValueError("nothing was sent:\n  " + "\n  ".join(faults))
+
+
+def _secrets(path: Path) -> Iterator[str]:
+    """Lines, by number, with a token (which is not repeated) or a path of this machine."""
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if TOKEN.search(line):
+            yield f"{number}: an access token: take it out, and revoke it"
+        if path.name != "tokenizer.json" and (found := ABSOLUTE_PATH.search(line)):
+            yield f"{number}: a path of this machine, {found[0]}: take it out"
+
+
+# The model without the package
+
+CLEAN = """
+import json, sys
+sys.modules["bilstm_crf_hf"] = None
+from transformers import pipeline
+task, folder, texts, options = json.loads(sys.stdin.read())
+answers = pipeline(task, folder, trust_remote_code=True, device="cpu")(texts, **options)
+print(json.dumps(answers, default=float))
+"""
+
+
+def check_export(folder: Path, staged: Path, scratch: Path) -> None:
+    """Checks that the files to be sent, loaded in a process that cannot import this package, say what the model says.
+
+    Args:
+        folder: the run's.
+        staged: what is to be sent.
+        scratch: for code that is loaded.
+
+    Raises:
+        ValueError: they do not load, or say something else.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    task = pipeline_of(config, folder)
+    options = {} if task == "token-classification" else {"top_k": None}
+    texts = _texts(folder, task)
+    ours = json.loads(json.dumps(_pipeline(folder, config, task)(texts, **options), default=float))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
+    environment.pop("HF_TOKEN", None)
+    result = subprocess.run(
+        [sys.executable, "-c", CLEAN],
+        input=json.dumps([task, str(staged), texts, options]),
+        capture_output=True,
+        text=True,
+        cwd=scratch,
+        env=environment,
+        check=False,
+    )
+    if result.returncode:
+        raise ValueError(f"nothing was sent: the files do not load without {__package__}:\n{result.stderr.strip()}")
+    theirs = json.loads(result.stdout.splitlines()[-1])
+    for text, expected, found in zip(texts, ours, theirs, strict=True):
+        if not _equal(expected, found):
+            raise ValueError(
+                f"nothing was sent: without {__package__} the model says something else of {text!r}:\n  {found}\n  "
+                f"instead of\n  {expected}\nSave the model again, so that its code is that of this version"
+            )
+
+
+def _texts(folder: Path, task: str) -> list[str]:
+    path = folder / PREDICTIONS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [*TASKS[task].sentences, *(json.loads(line)["text"] for line in lines[:COMPARED_TEXTS])]
+
+
+def _pipeline(folder: Path, config: dict[str, Any], task: str) -> Pipeline:
+    """The pipeline with the classes of this package."""
+    auto_class = (
+        AutoModelForTokenClassification if task == "token-classification" else AutoModelForSequenceClassification
+    )
+    model, tokenizer = auto_class.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    if task in config.get("custom_pipelines", {}):
+        return BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer, device="cpu")
+    return pipeline(task, model=model, tokenizer=tokenizer, device="cpu")
+
+
+def _equal(expected: Any, found: Any) -> bool:
+    """Whether two answers differ by rounding at most."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        return expected.keys() == found.keys() and all(_equal(expected[key], found[key]) for key in expected)
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(expected) == len(found) and all(map(_equal, expected, found))
+    if isinstance(expected, float) and isinstance(found, float):
+        return math.isclose(expected, found, rel_tol=0, abs_tol=TOLERANCE)
+    return expected == found
+
+
+# Sending
+
+
+def describe(publication: Publication) -> str:
+    """What would be sent, where to."""
+    sizes = {name: path.stat().st_size for name, path in files_of(publication.folder).items()}
+    lines = [f"  {size:>12,}  {name}" for name, size in sizes.items()]
+    visible = {None: "as visible as the Hub's default", True: "private", False: "public"}[publication.private]
+    return "\n".join(
+        [
+            f"{publication.repo_id} ({visible}, if it is new), tag {publication.revision}: {len(sizes)} files, "
+            f"{sum(sizes.values()):,} bytes",
+            *lines,
+        ]
+    )
+
+
+def send(publication: Publication, token: str | None = None) -> str:
+    """Creates the repository if need be, sends the files, and tags the commit; the commit's address.
+
+    After an interruption it can be started again: a commit is there whole or not at all, and the tag comes last. Code
+    and weights of an earlier version that are not among the files are deleted there, other files are left.
+
+    Args:
+        token: None for that of `hf auth login`, or of `HF_TOKEN`.
+
+    Raises:
+        ValueError: the tag is there already.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refuses, or cannot be reached.
+    """
+    api = HfApi(token=token)
+    repo_id, revision = publication.repo_id, publication.revision
+    api.create_repo(repo_id, private=publication.private, exist_ok=True)
+    if revision in {tag.name for tag in api.list_repo_refs(repo_id).tags}:
+        raise ValueError(
+            f"{repo_id} has a tag {revision} already, and tags do not move: name the next one (--revision)"
+        )
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=publication.folder,
+        delete_patterns=["*.py", "*.safetensors", "*.safetensors.index.json"],
+        commit_message=f"Model {revision}, by {__package__}",
+    )
+    api.create_tag(repo_id, tag=revision, revision=commit.oid)
+    return commit.commit_url

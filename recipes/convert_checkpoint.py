@@ -1,0 +1,27 @@
+"""Convert the tutorial's checkpoint: python recipes/convert_checkpoint.py SOURCE OUTPUT_DIR [--tokenizer NAME_OR_DIR]
+
+SOURCE, a folder or a name on the Hub, holds config.json (model_type BiLSTM_CRF) and pytorch_model.bin, or one *.bin or
+*.pth. OUTPUT_DIR is then what `pipeline("token-classification", ...)` and the Auto classes load. All is checked first;
+of what cannot be converted nothing is written, and a pickle that could run code is refused.
+"""
+
+import argparse
+
+from bilstm_crf_hf.legacy_checkpoint import convert_checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="folder of the tutorial's model, or its name on the Hub")
+    parser.add_argument("output_dir", help="a folder that does not exist yet, or is empty")
+    parser.add_argument("--tokenizer", help="its tokenizer, in a folder or on the Hub; default: that in SOURCE, if any")
+    arguments = parser.parse_args()
+    try:
+        convert_checkpoint(arguments.source, arguments.output_dir, arguments.tokenizer)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"saved in {arguments.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

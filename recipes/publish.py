@@ -1,0 +1,38 @@
+"""Publish a trained model: python recipes/publish.py OUTPUT_DIR NAME/MODEL [--private] [--revision v2] [--dry_run]
+
+Writes the model's card (README.md in OUTPUT_DIR, unless there is one), checks all that would be sent, and loads it as a
+user does who has not this package; only then is it sent. The access token is that of `hf auth login`, or of HF_TOKEN.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from bilstm_crf_hf.publishing import describe, prepare, send
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output_dir", type=Path, help="folder of a finished run")
+    parser.add_argument("repo_id", help="name/model")
+    parser.add_argument("--private", action="store_true", default=None, help="if the repository is new")
+    parser.add_argument("--revision", default="v1", help="tag of what is sent, which users pin (default: v1)")
+    parser.add_argument("--comparison", type=Path, help="folder of recipes/compare.py, for a table in a new card")
+    parser.add_argument("--dry_run", action="store_true", help="do all but send")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    arguments = parse(argv)
+    with prepare(
+        arguments.output_dir, arguments.repo_id, arguments.revision, arguments.private, arguments.comparison
+    ) as publication:
+        print(describe(publication))
+        print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,346 @@
+"""A page to try a tagger, and a text classifier beside it: python app.py MODEL [--classifier MODEL] [--server_port N].
+
+MODEL is a folder, or a model on the Hub together with its --revision, the commit whose code may run here. The folder of
+this file is a Space as it stands, which takes them from the variables MODEL_ID, MODEL_REVISION, CLASSIFIER_ID and
+CLASSIFIER_REVISION. Therefore it imports nothing of bilstm_crf_hf: models bring their code along.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import TypedDict
+
+import gradio as gr
+import torch
+from transformers import Pipeline, pipeline
+
+HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
+"""How the names of the models for a task end."""
+
+TYPES = {"PS": "person", "LC": "place", "OG": "organisation", "DT": "date", "TI": "time", "QT": "quantity"}
+"""What KLUE's types of entities are; those of other models go without an explanation."""
+
+EXAMPLES = [
+    "손흥민은 1992년 7월 8일 춘천에서 태어났다.\n"
+    "어제 부산에서 봉준호 감독의 새 영화를 봤는데 정말 재미있었다.\n"
+    "한국은행은 지난 목요일 오후 3시 기준금리를 0.25% 올렸다.",
+    "김연아는 2010년 2월 밴쿠버에서 금메달을 땄다.",
+    "서울시는 내년 3월부터 지하철 막차를 오전 1시까지 운행한다고 밝혔다.",
+    "두 시간 내내 졸았다. 배우들이 아깝고 결말도 뻔하다.",
+]
+
+MAX_CHARACTERS = 50_000
+"""Of a request: some seconds on a CPU."""
+
+BATCH_SIZE = 64
+"""Lines of similar length whose n-best paths are found at a time."""
+
+CONTEXT = 40
+"""Characters shown on either side of what a reading has otherwise than the best one."""
+
+OTHERS = 2
+"""Readings that are shown beside the best one, until the reader wants more."""
+
+THEME = gr.themes.Default(
+    primary_hue="blue",
+    neutral_hue="slate",
+    font=["system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans KR", "Noto Sans CJK KR", "sans-serif"],
+    font_mono=["ui-monospace", "D2Coding", "Noto Sans Mono CJK KR", "monospace"],
+)
+"""With the fonts of the reader's system, so that the page fetches nothing from elsewhere."""
+
+
+class Entity(TypedDict):
+    """The characters `[start, end)` of a line, and the probability that there is just this entity."""
+
+    start: int
+    end: int
+    label: str
+    score: float
+
+
+class Label(TypedDict):
+    """A label that a line may have, and its probability."""
+
+    label: str
+    score: float
+
+
+Reading = tuple[float, list[Entity]]
+"""All entities of a line, and the probability of the path that they are read from."""
+
+
+# ---------------------------------------------------------------- models
+
+
+def load(task: str, name: str, revision: str | None) -> Pipeline:
+    """The pipeline of a model.
+
+    Raises:
+        SystemExit: there is no such model, it is not for this task, or it is the Hub's and nothing says which commit.
+    """
+    if not Path(name).is_dir() and not revision:
+        raise SystemExit(f"{name} is no folder here, and code from the Hub runs only at a revision that you name")
+    try:
+        pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
+    except (ImportError, OSError, ValueError) as error:
+        raise SystemExit(f"{name} cannot be loaded: {error}") from error
+    classes = ", ".join(pipe.model.config.architectures or ["a model without a head"])
+    if not classes.endswith(HEADS[task]):
+        raise SystemExit(f"{name} is {classes}: expected a ...{HEADS[task]}")
+    return pipe
+
+
+def split_lines(pipe: Pipeline, text: str) -> list[str]:
+    """The lines of `text`, each a text of its own to the model.
+
+    Raises:
+        gr.Error: there is too much; a line is too long for a model that counts positions.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise gr.Error(f"The text has {len(text):,} characters: at most {MAX_CHARACTERS:,} are read at a time.")
+    lines = text.splitlines()
+    config = pipe.model.config
+    positions = getattr(getattr(config, "encoder_config", config), "max_position_embeddings", None)
+    if lines and positions is not None:
+        limit = min(positions, pipe.tokenizer.model_max_length)
+        for number, tokens in enumerate(pipe.tokenizer(lines, verbose=False)["input_ids"], 1):
+            if len(tokens) > limit:
+                raise gr.Error(f"Line {number} has {len(tokens):,} tokens: this model reads up to {limit:,}.")
+    return lines
+
+
+def tag(tagger: Pipeline, lines: list[str]) -> list[list[Entity]]:
+    """The entities of each line."""
+    results = tagger(lines, aggregation_strategy="simple") if lines else []
+    return [_entities(result) for result in results]
+
+
+def _entities(result: list[dict]) -> list[Entity]:
+    """From what a token-classification pipeline finds in a line."""
+    return [Entity(start=e["start"], end=e["end"], label=e["entity_group"], score=float(e["score"])) for e in result]
+
+
+def classify(classifier: Pipeline, lines: list[str]) -> list[list[Label]]:
+    """The labels of each line, the most probable first; none of a line without a visible character."""
+    visible = [line for line in lines if line.strip()]
+    results = iter(classifier(visible, top_k=None) if visible else [])
+    return [next(results) if line.strip() else [] for line in lines]
+
+
+def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
+    """The k most probable readings of each line, the best first; none without a CRF, or without a token."""
+    found: list[list[Reading]] = [[] for _ in lines]
+    if hasattr(tagger.model, "crf"):
+        order = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(lines[i]))
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
+            for i, readings in zip(batch, _read_batch(tagger, [lines[i] for i in batch], k), strict=True):
+                found[i] = list(readings)
+    return found
+
+
+@torch.inference_mode()
+def _read_batch(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
+    options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
+    encoded = tagger.tokenizer(lines, padding=True, return_tensors="pt", **options)
+    windows = [
+        {"sentence": line, "offset_mapping": [offsets], "special_tokens_mask": special[None]}
+        for line, offsets, special in zip(
+            lines, encoded.pop("offset_mapping").tolist(), encoded.pop("special_tokens_mask"), strict=True
+        )
+    ]
+    outputs: list[torch.Tensor] = []
+    with tagger.model.classifier.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
+        inside = tagger.model(**encoded.to(tagger.model.device)).predictions != -100  # (B, S)
+    (emissions,) = outputs  # (T, B, K)
+    mask = torch.arange(len(emissions), device=inside.device)[:, None] < inside.sum(1).clamp(min=1)  # (T, B)
+    paths, scores = tagger.model.crf.nbest(emissions, mask, k)  # (k, T, B), (k, B)
+    found: list[list[Reading]] = [[] for _ in lines]
+    for path, score in zip(paths, scores, strict=True):
+        # Not from the score: where a line is long, those of two paths are the same in float32.
+        probabilities = tagger.model.crf(emissions, path.clamp(min=0), mask, reduction="none").exp().tolist()
+        for i, window in enumerate(windows):
+            if inside[i].any() and score[i].isfinite():
+                tags = torch.full_like(inside[i], -100, dtype=torch.long)
+                tags[inside[i]] = path[mask[:, i], i]
+                found[i].append((probabilities[i], _entities_of_tags(tagger, window, tags.tolist())))
+    return found
+
+
+def _entities_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Entity]:
+    """By the rules of the pipeline, whose scores mean nothing here."""
+    certain = [[[0.0] * 3] * len(tags)]
+    return _entities(tagger.postprocess([window | {"predictions": [tags], "path_log_probs": certain}]))
+
+
+# ---------------------------------------------------------------- HTML
+
+
+def percent(probability: float) -> str:
+    """`98.48 %`; of what is neither certain nor impossible, never 100.00 or 0.00."""
+    if probability >= 0.99995:
+        return "> 99.99 %"
+    return "< 0.01 %" if probability < 0.00005 else f"{100 * probability:.2f} %"
+
+
+def mark(line: str, entities: Iterable[Entity], hues: dict[str, int], scores: bool = True) -> str:
+    """HTML of a line with its entities marked; with `scores`, each shows its own where one points at it."""
+    pieces, at = [], 0
+    for entity in entities:
+        start, end, label = entity["start"], entity["end"], entity["label"]
+        tip = f'<span role="tooltip">{percent(entity["score"])}</span>' if scores else ""
+        pieces.append(
+            f'{escape(line[at:start])}<mark style="--hue: {hues.get(label, 0)}"{" tabindex=0" if scores else ""}>'
+            f"{escape(line[start:end])}<b>{escape(label)}</b>{tip}</mark>"
+        )
+        at = end
+    return "".join([*pieces, escape(line[at:])])
+
+
+def mark_differences(line: str, entities: list[Entity], best: list[Entity], hues: dict[str, int]) -> str:
+    """HTML of that part of a line in which its entities differ from the best ones."""
+    spans = [{(e["start"], e["end"], e["label"]) for e in reading} for reading in (entities, best)]
+    differing = spans[0] ^ spans[1]
+    first = max(0, min((start for start, _, _ in differing), default=0) - CONTEXT)
+    last = min(len(line), max((end for _, end, _ in differing), default=0) + CONTEXT)
+    inside = [
+        e | {"start": max(e["start"], first) - first, "end": min(e["end"], last) - first}
+        for e in entities
+        if e["start"] < last and first < e["end"]
+    ]
+    part = mark(line[first:last], inside, hues, scores=False)
+    return f"{'… ' if first else ''}{part}{' …' if last < len(line) else ''}"
+
+
+def show_readings(line: str, readings: list[Reading], hues: dict[str, int]) -> str:
+    """HTML of how likely the best reading of a line is, and of the others."""
+    if len(readings) < 2:
+        return ""
+    (probability, best), *others = readings
+    rows = [
+        f'<tr><td class="percent">{percent(other)}</td><td>{mark_differences(line, entities, best, hues)}</td></tr>'
+        for other, entities in others
+    ]
+    summary = f"this reading {percent(probability)}, others {', '.join(percent(other) for other, _ in others)}"
+    return f"<details><summary>{summary}</summary><table>{''.join(rows)}</table></details>"
+
+
+def show_entities(
+    lines: list[str], entities: list[list[Entity]], readings: list[list[Reading]], hues: dict[str, int]
+) -> str:
+    """HTML of all lines with their entities and readings."""
+    items = [
+        f"<li><p>{mark(line, found, hues)}</p>{show_readings(line, others, hues)}</li>"
+        for line, found, others in zip(lines, entities, readings, strict=True)
+    ]
+    return f"<ol>{''.join(items)}</ol>"
+
+
+def show_labels(lines: list[str], labels: list[list[Label]]) -> str:
+    """HTML of all lines with a bar for each of their labels."""
+    items = []
+    for line, found in zip(lines, labels, strict=True):
+        rows = [
+            f'<tr><th>{escape(label["label"])}</th><td class="bar"><i style="width: {label["score"]:.2%}"></i></td>'
+            f'<td class="percent">{percent(label["score"])}</td></tr>'
+            for label in found
+        ]
+        items.append(f"<li><p>{escape(line)}</p><table>{''.join(rows)}</table></li>")
+    return f"<ol>{''.join(items)}</ol>"
+
+
+# ---------------------------------------------------------------- the page
+
+
+def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
+    """The page, and the endpoints `/tag` and, with a classifier, `/classify`, which take lines of text."""
+    hues = _hues(tagger.model.config.id2label.values())
+
+    def entities_of_lines(text: str) -> list[list[Entity]]:
+        """The entities of each line, best path and exact probabilities; `start` and `end` are within the line."""
+        return tag(tagger, split_lines(tagger, text))
+
+    def labels_of_lines(text: str) -> list[list[Label]]:
+        """The labels of each line, the most probable first; none of an empty one."""
+        return classify(classifier, split_lines(classifier, text))
+
+    def show(text: str, others: int) -> tuple[str, str]:
+        lines = split_lines(tagger, text)
+        entities = show_entities(lines, entities_of_lines(text), read(tagger, lines, others + 1), hues)
+        return entities, show_labels(lines, labels_of_lines(text)) if classifier else ""
+
+    entities, labels = show(EXAMPLES[0], OTHERS)
+    queue = {"concurrency_id": "models", "concurrency_limit": 1}  # a hook on a model is for one request at a time
+    with gr.Blocks(title="Named entities", analytics_enabled=False) as page:
+        gr.HTML(_header(tagger, classifier))
+        info = "Each line is a text of its own. Shift+Enter has the effect of the button."
+        text = gr.Textbox(EXAMPLES[0], label="Text", info=info, lines=3, max_lines=12)
+        with gr.Row(equal_height=True):
+            has_others = hasattr(tagger.model, "crf")
+            others = gr.Slider(0, 9, OTHERS, step=1, label="Other readings of a line", visible=has_others, scale=2)
+            button = gr.Button("Run", variant="primary")
+        names = [example.replace("\n", " …\n").splitlines()[0] for example in EXAMPLES]
+        examples = gr.Examples(EXAMPLES, text, example_labels=names, elem_id="examples", api_visibility="private")
+        with gr.Tab("Entities"):
+            gr.HTML(_legend(hues))
+            entities = gr.HTML(entities, elem_classes="results")
+        with gr.Tab("Sentiment", visible=classifier is not None):
+            labels = gr.HTML(labels, elem_classes="results")
+        run = {"fn": show, "inputs": [text, others], "outputs": [entities, labels], "api_visibility": "private"}
+        gr.on([button.click, text.submit], **run, **queue)
+        examples.load_input_event.then(**run, **queue)
+        gr.api(entities_of_lines, api_name="tag", **queue)
+        if classifier is not None:
+            gr.api(labels_of_lines, api_name="classify", **queue)
+    return page
+
+
+def _hues(tags: Iterable[str]) -> dict[str, int]:
+    """A hue in degrees for each type of entities."""
+    types = sorted({tag[2:] if tag[:2] in ("B-", "I-", "E-", "S-") else tag for tag in tags if tag != "O"})
+    return {label: round(360 * i / len(types)) for i, label in enumerate(types)}
+
+
+def _header(*models: Pipeline | None) -> str:
+    names = [f"<b>{escape(Path(pipe.model.name_or_path).name)}</b>" for pipe in models if pipe is not None]
+    return f"<h1>Named entities</h1><p>of {', sentiment of '.join(names)}</p>"
+
+
+def _legend(hues: dict[str, int]) -> str:
+    marks = "".join(
+        f'<li><mark style="--hue: {hue}">{escape(label)}</mark> {TYPES.get(label, "")}</li>'
+        for label, hue in hues.items()
+    )
+    return f'<ul class="legend">{marks}<li>Point at an entity, or tap it, for its probability.</li></ul>'
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default=os.environ.get("MODEL_ID"))
+    parser.add_argument("--revision", default=os.environ.get("MODEL_REVISION"))
+    parser.add_argument("--classifier", default=os.environ.get("CLASSIFIER_ID"))
+    parser.add_argument("--classifier_revision", default=os.environ.get("CLASSIFIER_REVISION"))
+    parser.add_argument("--server_port", type=int, help="default: $GRADIO_SERVER_PORT, or one that is free from 7860")
+    arguments = parser.parse_args(argv)
+    if not arguments.model:
+        parser.error("which model? name it, or set MODEL_ID")
+    tagger = load("token-classification", arguments.model, arguments.revision)
+    classifier = None
+    if arguments.classifier:
+        classifier = load("text-classification", arguments.classifier, arguments.classifier_revision)
+    build(tagger, classifier).launch(
+        server_port=arguments.server_port,
+        theme=THEME,
+        css_paths=Path(__file__).with_name("style.css"),
+        footer_links=["api", "settings"],
+        run_history=False,
+        ssr_mode=False,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

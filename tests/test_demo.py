@@ -1,0 +1,345 @@
+"""The page to try a tagger: by a real process where the package cannot be imported, in a real browser."""
+
+import importlib.util
+import itertools
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LABELS, new_tagger
+from transformers import BertConfig, BertForTokenClassification, pipeline
+
+from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenceClassification
+from bilstm_crf_hf.alignment import spans_from_tags
+
+pytest.importorskip("gradio")
+pytest.importorskip("selenium")
+from gradio_client import Client  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver import ActionChains, Keys  # noqa: E402
+
+APP = Path(__file__).parents[1] / "recipes" / "space" / "app.py"
+spec = importlib.util.spec_from_file_location("space_app", APP)
+app = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(app)
+
+SECONDS = 120  # that an answer may take: it takes one, but other processes may want the machine
+BROWSER_OPTIONS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--window-size=1200,1000"),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tagger, tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    names = {"id2label": {0: "부정", 1: "긍정"}, "label2id": {"부정": 0, "긍정": 1}}
+    for name, model in {
+        "tagger": tagger,
+        "classifier": BiLSTMForSequenceClassification.from_tokenizer(tokenizer, hidden_size=8, **names),
+    }.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(models):
+    return pipeline("token-classification", model=str(models / "tagger"), trust_remote_code=True)
+
+
+@pytest.fixture(scope="module")
+def classifier(models):
+    return pipeline("text-classification", model=str(models / "classifier"), trust_remote_code=True)
+
+
+@pytest.fixture(scope="module")
+def url(models, tmp_path_factory):
+    """The address of the page, served by a process that has only what a Space has."""
+    folder = tmp_path_factory.mktemp("space")
+    shutil.copytree(APP.parent, folder, dirs_exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [str(models / "tagger"), "--classifier", str(models / "classifier"), "--server_port", str(port)]
+    code = f"import sys; sys.modules['bilstm_crf_hf'] = None; import app; app.main({arguments!r})"
+    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "GRADIO_TEMP_DIR": str(folder / "temp")}
+    address = f"http://127.0.0.1:{port}/"
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_for(lambda: process.poll() is not None or answers(address))
+        assert process.poll() is None, (folder / "log").read_text()
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        return urllib.request.urlopen(address).status == 200
+    except urllib.error.URLError:
+        return False
+
+
+def wait_for(condition, seconds: float = SECONDS) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def client(url) -> Client:
+    return Client(url, verbose=False, analytics_enabled=False)
+
+
+@pytest.fixture(scope="module")
+def page(url, tmp_path_factory):
+    """The page in headless Chromium, with `lines` to read it."""
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        pytest.skip("there is no chromium with its chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in (*BROWSER_OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    try:
+        driver.get(url)
+        wait_for(lambda: driver.find_elements("css selector", ".results li"))
+        yield Page(driver)
+    finally:
+        driver.quit()
+
+
+class Page:
+    """What a reader does with the page, and sees."""
+
+    READ = """
+        const bare = node => {
+            const copy = node.cloneNode(true);
+            copy.querySelectorAll('mark b, mark span').forEach(extra => extra.remove());
+            return copy.textContent;
+        };
+        return [...document.querySelectorAll('.results ol > li')].filter(li => li.checkVisibility()).map(li => ({
+            text: bare(li.querySelector('p')),
+            marks: [...li.querySelectorAll('p mark')].map(
+                mark => [bare(mark), mark.querySelector('b').textContent, mark.querySelector('span').textContent]
+            ),
+            rows: [...li.querySelectorAll('tr')].map(row => [...row.children].map(cell => cell.textContent)),
+        }))"""
+
+    def __init__(self, driver) -> None:
+        self.driver = driver
+
+    def lines(self) -> list[dict]:
+        return self.driver.execute_script(self.READ)
+
+    def click(self, selector: str, text: str) -> None:
+        found = self.driver.find_elements("css selector", selector)
+        next(element for element in found if element.is_displayed() and element.text.strip() == text).click()
+
+    def type(self, text: str) -> None:
+        self.driver.find_element("css selector", "textarea").send_keys(Keys.CONTROL + "a", Keys.BACKSPACE)
+        self.driver.execute_cdp_cmd("Input.insertText", {"text": text})
+
+    def run(self, text: str) -> list[dict]:
+        """What the page shows of a text, once the button is pressed."""
+        self.type(text)
+        self.click("button", "Run")
+        wait_for(lambda: [line["text"] for line in self.lines()] == text.splitlines())
+        return self.lines()
+
+    def requests(self) -> set[str]:
+        """Addresses on the net that the page has asked for."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return {request["url"] for request in asked if request["url"].startswith("http")}
+
+
+def expected_marks(pipe, line: str) -> list[list[str]]:
+    return [[e["word"], e["entity_group"], app.percent(e["score"])] for e in pipe(line)]
+
+
+# ---------------------------------------------------------------- in the browser
+
+
+def test_page_marks_the_entities_of_the_pipeline(page, pipe, texts):
+    (line,) = page.run(texts[0])
+    assert line["marks"] == expected_marks(pipe, texts[0])
+    assert line["marks"]
+
+
+def test_probability_shows_where_one_points_at_an_entity(page, texts):
+    page.run(texts[1])
+    entity = page.driver.find_element("css selector", ".results mark")
+    tip = entity.find_element("css selector", "[role=tooltip]")
+    ActionChains(page.driver).move_to_element(page.driver.find_element("tag name", "h1")).perform()
+    assert not tip.is_displayed()
+    ActionChains(page.driver).move_to_element(entity).perform()
+    assert tip.is_displayed()
+    assert tip.text.endswith("%")
+
+
+def test_lines_keep_their_order_and_empty_ones_their_place(page, pipe, texts):
+    lines = [texts[0], "", texts[2], "  ", texts[1]]
+    shown = page.run("\n".join(lines))
+    assert [line["marks"] for line in shown] == [expected_marks(pipe, line) for line in lines]
+    assert [len(line["rows"]) for line in shown] == [2, 0, 2, 0, 2]  # other readings
+
+
+def test_shift_and_enter_have_the_effect_of_the_button(page):
+    page.type("서울")
+    ActionChains(page.driver).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    wait_for(lambda: [line["text"] for line in page.lines()] == ["서울"])
+
+
+def test_examples_run_where_one_clicks_them(page, pipe):
+    page.click("#examples button", app.EXAMPLES[1])
+    wait_for(lambda: [line["text"] for line in page.lines()] == [app.EXAMPLES[1]])
+    assert page.lines()[0]["marks"] == expected_marks(pipe, app.EXAMPLES[1])
+
+
+def test_long_and_empty_texts(page, pipe, texts):
+    text = (" ".join(texts) * 100)[:10_000]
+    (line,) = page.run(text)
+    assert line["marks"] == expected_marks(pipe, text)
+    assert all(len(reading) < 500 for _, reading in line["rows"])  # where it differs, not all of it
+    assert page.run("") == []
+
+
+def test_markup_in_a_text_is_text(page):
+    text = "<script>document.title = '서울'</script> <b>춘천</b> &amp; ${1 + 1} {{value}} \"'"
+    (line,) = page.run(text)
+    assert line["text"] == text
+    assert page.driver.title == "Named entities"
+    assert not page.driver.find_elements("css selector", ".results script, .results p > b")
+
+
+def test_classes_of_each_line_in_a_tab(page, classifier, texts):
+    page.run(f"{texts[0]}\n\n{texts[5]}")
+    page.click("[role=tab]", "Sentiment")
+    wait_for(lambda: page.lines() and not page.lines()[0]["marks"])
+    shown = [[[label, score] for label, _, score in line["rows"]] for line in page.lines()]
+    best = [[[r["label"], app.percent(r["score"])] for r in classifier(t, top_k=None)] for t in (texts[0], texts[5])]
+    assert shown == [best[0], [], best[1]]
+    page.click("[role=tab]", "Entities")
+
+
+def test_too_long_a_text_is_an_error_that_says_so(page):
+    page.type("가" * (app.MAX_CHARACTERS + 1))
+    page.click("button", "Run")
+    wait_for(lambda: "at most 50,000" in page.driver.find_element("tag name", "body").text)
+
+
+def test_nothing_comes_from_elsewhere(page, url):
+    requests = page.requests()
+    assert len(requests) > 10
+    assert {address for address in requests if not address.startswith(url)} == set()
+
+
+# ---------------------------------------------------------------- from a program
+
+
+def test_endpoint_gives_the_entities_of_the_pipeline(client, pipe, texts):
+    found = client.predict("\n".join([*texts, "", texts[0]]), api_name="/tag")
+    for line, entities in zip([*texts, "", texts[0]], found, strict=True):
+        expected = [{"start": e["start"], "end": e["end"], "label": e["entity_group"]} for e in pipe(line)]
+        assert [{name: e[name] for name in ("start", "end", "label")} for e in entities] == expected
+        assert [e["score"] for e in entities] == pytest.approx([e["score"] for e in pipe(line)], abs=1e-5)
+    assert client.predict("", api_name="/tag") == []
+    with pytest.raises(AppError, match="50,001 characters"):
+        client.predict("가" * 50_001, api_name="/tag")
+
+
+def test_endpoint_gives_the_labels_of_the_pipeline(client, classifier, texts):
+    first, empty, second = client.predict(f"{texts[0]}\n \n{texts[5]}", api_name="/classify")
+    assert empty == []
+    for ours, text in ((first, texts[0]), (second, texts[5])):
+        theirs = classifier(text, top_k=None)
+        assert [label["label"] for label in ours] == [label["label"] for label in theirs]
+        assert [label["score"] for label in ours] == pytest.approx([label["score"] for label in theirs], abs=1e-5)
+
+
+# ---------------------------------------------------------------- readings and models
+
+
+def test_readings_are_the_most_probable_ones(tagger, tokenizer):
+    """Against all paths of a four-character text, by brute force in float64."""
+    text = "서울에서"
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
+    hidden = tagger.bilstm(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, 1:-1]
+    emissions, crf = tagger.classifier(hidden).double(), tagger.crf
+    weights: dict[tuple, float] = {}
+    for path in itertools.product(range(len(LABELS)), repeat=4):
+        if all(crf.possible[a, b] for a, b in itertools.pairwise((-1, *path, -1))):
+            score = crf.start_transitions[path[0]] + crf.end_transitions[path[-1]]
+            score = score + sum(emissions[t, i] for t, i in enumerate(path))
+            score = score + sum(crf.transitions[a, b] for a, b in itertools.pairwise(path))
+            weights[path] = math.exp(score.item())
+    best = sorted(weights, key=weights.get, reverse=True)[:5]
+    (readings,) = app.read(pipe, [text], 5)
+    assert [p for p, _ in readings] == pytest.approx([weights[b] / sum(weights.values()) for b in best], rel=1e-4)
+    for path, (_, entities) in zip(best, readings, strict=True):
+        spans = [tuple(span) for span in spans_from_tags(LABELS[i] for i in path)]
+        assert [(e["start"], e["end"], e["label"]) for e in entities] == spans
+
+
+def test_readings_of_a_line_do_not_depend_on_other_lines(tagger, tokenizer, texts):
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
+    lines = [texts[0], "", "[SEP]", "서", " ".join(texts), texts[1]]
+    together = app.read(pipe, lines, 3)
+    alone = [app.read(pipe, [line], 3)[0] for line in lines]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert [entities for _, entities in ours] == [entities for _, entities in theirs]
+        assert [p for p, _ in ours] == pytest.approx([p for p, _ in theirs], abs=1e-5)
+    assert together[0][0][1] == [e | {"score": 1.0} for e in app.tag(pipe, [texts[0]])[0]]
+    assert [len(readings) for readings in together] == [3, 0, 0, 3, 3, 3]
+
+
+def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, initializer_range=1.0, **small, **names)
+    bert = pipeline("token-classification", model=BertForTokenClassification(config).eval(), tokenizer=tokenizer)
+    lines = app.split_lines(bert, "서울에서\n\n춘천으로")
+    assert [len(entities) > 0 for entities in app.tag(bert, lines)] == [True, False, True]
+    assert app.read(bert, lines, 3) == [[], [], []]
+    with pytest.raises(app.gr.Error, match="Line 2 has 42 tokens: this model reads up to 32"):
+        app.split_lines(bert, "서울\n" + "가" * 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nobody/nothing", "nobody/nothing is no folder here, .* at a revision that you name"),
+        ("{models}", "cannot be loaded"),
+        ("{models}/classifier", "is BiLSTMForSequenceClassification: expected a ...ForTokenClassification"),
+    ],
+)
+def test_what_is_no_tagger_ends_the_program_with_a_message(models, name, message):
+    with pytest.raises(SystemExit, match=message):
+        app.main([name.format(models=models)])
+
+
+def test_bioes_tags_and_types_of_other_names_have_their_colours(tokenizer):
+    assert app._hues(["O", "B-PS", "I-PS", "E-PS", "S-LC", "MISC"]) == {"LC": 0, "MISC": 120, "PS": 240}
+    assert new_tagger(tokenizer).config.id2label[6] == "O"

@@ -1,0 +1,75 @@
+"""Every configuration of the recipes, with a tiny encoder in place of the one it names, on a few sentences."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import BertConfig, BertModel, pipeline
+
+from bilstm_crf_hf.corpora import load_ner_datasets
+from bilstm_crf_hf.tokenization import build_character_tokenizer
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
+TAGGERS = sorted(name for name in CONFIGS if "ner" in name or name == "sample")
+CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS))
+NAMES = ("model_name_or_path", "tokenizer_name", "embeddings_from")
+
+
+def sample(folder: str, suffix: str) -> dict[str, Path]:
+    return {split: RECIPES / "data" / folder / f"{split}.{suffix}" for split in ("train", "validation")}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = build_character_tokenizer(load_ner_datasets(data_files=sample("ner", "txt"))["train"]["text"])
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def train(encoder, tmp_path, monkeypatch):
+    """Runs a recipe with a configuration."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+
+    def run(recipe: str, name: str, files: dict[str, Path]) -> None:
+        options = {f"{split}_file": path for split, path in files.items()}
+        options |= dict.fromkeys(CONFIGS[name].keys() & set(NAMES), encoder)
+        options |= {"num_train_epochs": 1, "max_train_samples": 32, "max_eval_samples": 8, "report_to": "none"}
+        options |= {"output_dir": tmp_path / "out", "use_cpu": True}
+        arguments = [str(part) for key, value in options.items() for part in (f"--{key}", value)]
+        importlib.import_module(recipe).main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
+        results = json.loads((tmp_path / "out" / "all_results.json").read_text("utf-8"))
+        assert results["seed"] == CONFIGS[name].get("seed", 42)
+        assert results["validation_sentences"] == 8
+
+    return run
+
+
+@pytest.mark.parametrize("name", TAGGERS)
+def test_a_configuration_trains_and_leaves_a_model_that_tags(name, train, encoder, tmp_path):
+    train("ner", name, sample("ner", "txt"))
+    tagger = pipeline("token-classification", str(tmp_path / "out"), trust_remote_code=True)
+    assert isinstance(tagger("손흥민은 춘천에서 태어났다."), list)
+    if "embeddings_from" in CONFIGS[name]:
+        weight = tagger.model.get_input_embeddings().weight.detach()
+        rows = BertModel.from_pretrained(encoder).get_input_embeddings().weight.detach()
+        frozen = CONFIGS[name].get("freeze_embeddings", False)
+        assert torch.allclose(weight, rows / rows.norm(dim=1).mean()) == frozen
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_configuration_trains_and_leaves_a_model_that_classifies(name, train, tmp_path):
+    train("sequence_classification", name, sample("emotion" if "emotion" in name else "sentiment", "tsv"))
+    classifier = pipeline("text-classification", str(tmp_path / "out"), trust_remote_code=True)
+    classes = {"기쁨", "슬픔", "분노", "불안", "상처", "당황"} if "emotion" in name else {"부정", "긍정"}
+    answers = classifier("면접에 합격해서 정말 기뻐", top_k=None)
+    assert {answer["label"] for answer in answers} == classes
+    assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)

@@ -36,9 +36,6 @@ STYLE = {
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK
     ),
 }
-SHOWN_DIFFERENCES = 20
-"""Sentences that the page shows of each two systems; `differences.csv` has all."""
-
 FORMATS = {
     "p": ".3f",
     "in epoch": "g",
@@ -151,7 +148,11 @@ def _scale(axes: Axes, label: str, values: Sequence[float]) -> None:
 
 
 def to_markdown(
-    systems: Sequence[System], tables: dict[str, Rows], pictures: dict[str, tuple[str, str]], conditions: dict[str, Any]
+    systems: Sequence[System],
+    tables: dict[str, Rows],
+    pictures: dict[str, tuple[str, str]],
+    conditions: dict[str, Any],
+    sentences: int,
 ) -> str:
     task = systems[0].runs[0].task
     images = "\n".join(f"![{title}]({name})" for name, (title, _) in pictures.items())
@@ -173,8 +174,8 @@ def to_markdown(
         ]
     sections += [f"## F1 by {task.label}", "Means over the seeds.", _table(tables["labels"])]
     sections += ["## Errors", _note_on_errors(task), _table(tables["errors"], decimals=1)]
-    if tables["bootstrap"]:
-        sections += ["## Sentences on which two systems differ", *_differences(systems, tables)]
+    if tables["differences"]:
+        sections += ["## Sentences on which two systems differ", *_differences(systems, tables, sentences)]
     sections += [
         "## Runs",
         _table(tables["runs"]),
@@ -225,10 +226,10 @@ def _note_on_errors(task: Task) -> str:
     return "The most frequent confusions. Means over the seeds."
 
 
-def _differences(systems: Sequence[System], tables: dict[str, Rows]) -> list[str]:
+def _differences(systems: Sequence[System], tables: dict[str, Rows], shown: int) -> list[str]:
     """A section to unfold for each two systems, in either direction; the best run of each."""
     sections = [
-        f"Exactly one of the two has the whole sentence right, by its best run. Up to {SHOWN_DIFFERENCES} are shown of "
+        f"Exactly one of the two has the whole sentence right, by its best run. Up to {shown} are shown of "
         "each kind, all are in `differences.csv`."
     ]
     for right, wrong in permutations([system.name for system in systems], 2):
@@ -236,7 +237,7 @@ def _differences(systems: Sequence[System], tables: dict[str, Rows]) -> list[str
         if not found:
             continue
         lines = [f"<details>\n<summary>{escape(right)} right, {escape(wrong)} wrong: {len(found)}</summary>\n"]
-        for row in found[:SHOWN_DIFFERENCES]:
+        for row in found[:shown]:
             text, gold, predicted = (escape_markdown(row[name]) for name in ("text", "gold", "predicted"))
             if systems[0].best.task is NER:
                 lines.append(f"- right: {gold}  \n  {escape_markdown(wrong)}: {predicted}")
@@ -331,16 +332,20 @@ def _inline(title: str, svg: str) -> str:
 
 
 def write_report(
-    folder: Path, systems: Sequence[System], speeds: dict[str, Speed], conditions: dict[str, Any]
+    folder: Path, systems: Sequence[System], speeds: dict[str, Speed], conditions: dict[str, Any], sentences: int = 20
 ) -> list[Path]:
     """Writes report.html, report.md, the tables as CSV and the pictures to a folder, once all are made.
 
     Args:
         conditions: under which `speeds` were measured.
+        sentences: how many of those on which two systems differ the page shows, of each two and in each direction;
+            `differences.csv` has all. With 0 there is none in any file.
     """
     tables = tables_of(systems, speeds)
+    if not sentences:
+        tables["differences"] = []
     pictures = draw_pictures(systems, speeds)
-    markdown = to_markdown(systems, tables, pictures, conditions)
+    markdown = to_markdown(systems, tables, pictures, conditions, sentences)
     files = {name: svg for name, (_, svg) in pictures.items()}
     files |= {f"{name}.csv": _csv(rows) for name, rows in tables.items() if rows}
     files |= {"report.md": markdown, "report.html": to_html(markdown, pictures)}
@@ -351,6 +356,8 @@ def write_report(
             Path(unfinished, name).write_text(content, encoding=encoding, newline="")
         for name in files:
             Path(unfinished, name).replace(folder / name)
+    if not sentences:
+        folder.joinpath("differences.csv").unlink(missing_ok=True)  # of an earlier report
     return [folder / name for name in files]
 
 

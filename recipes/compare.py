@@ -39,6 +39,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--recipe", choices=("ner", "sequence_classification"), default="ner")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="of the runs of each YAML file")
     parser.add_argument("--latency_sentences", type=int, default=200, help="sentences that speed is measured on")
+    parser.add_argument(
+        "--sentences",
+        type=int,
+        default=20,
+        help="that differ between two systems, to show of each two; 0 for a report that quotes nothing of the data",
+    )
     arguments = parser.parse_args(argv[:cut])
     stems = [path.stem for path in arguments.systems if path.suffix in YAML]
     if repeated := {stem for stem in stems if stems.count(stem) > 1}:
@@ -150,7 +156,7 @@ def main(argv: list[str]) -> None:
     count = min(arguments.latency_sentences, len(systems[0].best.texts))
     print(f"measuring speed on {count} sentences ...", flush=True)
     speeds = measure_speeds(systems, count)
-    write_report(arguments.output_dir, systems, speeds, conditions_of(count))
+    write_report(arguments.output_dir, systems, speeds, conditions_of(count), arguments.sentences)
     for system in systems:
         speed = speeds[system.name].sentences_per_second
         print(f"{system.name}: {system.best.task.score_name} {system.score:.4f}, {speed:.0f} sentences a second")

@@ -333,11 +333,11 @@ class Page(HTMLParser):
         self.text += data
 
 
-def report_of(folders: list[Path], output: Path) -> tuple[list[System], Page]:
+def report_of(folders: list[Path], output: Path, **options) -> tuple[list[System], Page]:
     systems = group_runs([read_run(folder) for folder in folders])
-    output.mkdir()
+    output.mkdir(exist_ok=True)
     speeds = {system.name: Speed(2.5 * (i + 1), 400.0 / (i + 1)) for i, system in enumerate(systems)}
-    write_report(output, systems, speeds, {"CPU": "x & <y>"})
+    write_report(output, systems, speeds, {"CPU": "x & <y>"}, **options)
     return systems, Page((output / "report.html").read_text(encoding="utf-8"))
 
 
@@ -377,6 +377,19 @@ def test_report_holds_all_and_needs_nothing(tmp_path, write):
     assert len(csv_rows(tmp_path / "out" / "runs.csv")) == 4
 
 
+@pytest.mark.parametrize("write", [entity_run, class_run])
+def test_report_without_sentences_quotes_none_in_any_file(tmp_path, write):
+    folders = [write(tmp_path / name, i) for i, name in enumerate(["a-seed1", "b-seed1", "c", "d"], 1)]
+    report_of(folders, tmp_path / "out")
+    texts = {row["text"] for row in csv_rows(tmp_path / "out" / "differences.csv")}
+    assert texts
+    report_of(folders, tmp_path / "out", sentences=0)
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".html", ".md", ".csv", ".svg"}
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_text(encoding="utf-8")
+        assert not [text for text in texts if text in content], path
+
+
 def test_tables_say_what_was_computed(tmp_path):
     folders = [class_run(tmp_path / f"a-seed{seed}", seed) for seed in (1, 2)] + [class_run(tmp_path / "b", 3)]
     systems = group_runs([read_run(folder) for folder in folders])
@@ -395,7 +408,7 @@ def test_tables_say_what_was_computed(tmp_path):
     ]
     assert differing_sentences(*best) == different
     assert [row["line"] - 1 for row in tables["differences"]] == different
-    assert "| a |" in to_markdown(systems, tables, {}, {})
+    assert "| a |" in to_markdown(systems, tables, {}, {}, 20)
 
 
 def test_one_system_is_reported_without_pairs(tmp_path):

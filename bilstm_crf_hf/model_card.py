@@ -30,6 +30,10 @@ class CardArguments:
     dataset_description: str | None = field(
         default=None, metadata={"help": "What the training data are, and their licence, in Markdown."}
     )
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "Encoder on the Hub that the model was made from, if its name is that of a folder."},
+    )
 
 
 class Metric(NamedTuple):
@@ -137,7 +141,8 @@ class TrainedModel:
     @property
     def base_model(self) -> str | None:
         """The encoder that the model was made from, if that is on the Hub."""
-        return _hub_id(self.arguments["model_name_or_path"] or self.arguments["embeddings_from"])
+        named = self.arguments["model_name_or_path"] or self.arguments["embeddings_from"]
+        return self.arguments["base_model"] or _hub_id(named)
 
     @property
     def labels(self) -> list[str]:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, ModelCard, get_token
+from huggingface_hub.utils import validate_repo_id
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -23,7 +24,8 @@ from transformers import (
     pipeline,
 )
 
-from .model_card import TASKS, check_card, eval_results_yaml, pipeline_of, render_card
+from .files import whole
+from .model_card import TASKS, TrainedModel, check_card, eval_results_yaml, render_card
 from .pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
 from .reporting import PREDICTIONS, RUN
 
@@ -34,9 +36,26 @@ LOCAL = (RUN, PREDICTIONS, "trainer_state.json", "training_args.bin", "compariso
 """Records of a run that stay where they are: with paths, sentences of the data set, or a pickle."""
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-BINARY = (".safetensors", ".png", ".jpg", ".jpeg", ".gif", ".onnx", ".model")
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}|\b(?:ghp|github_pat|sk)[-_][A-Za-z0-9_]{20,}|\bAKIA[0-9A-Z]{16}\b")
-ABSOLUTE_PATH = re.compile(r"""(?<![\w/.:<~)\]-])(?:/(?:[\w.@+-]+/)+[\w.@+-]+|[A-Za-z]:\\{1,2}\w[^\s"']*)""")
+OPAQUE = (".png", ".jpg", ".jpeg", ".gif", ".model")
+"""Files that are sent though they cannot be looked through: pictures, and SentencePiece's models."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
+"""Pieces of texts, some of which look like paths."""
+
+TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_(?:[a-z]+_)?[A-Za-z0-9]{20,}|api_org_[A-Za-z]{20,}|gh[opusr]_[A-Za-z0-9]{20,}"
+    r"|github_pat_[A-Za-z0-9_]{20,}|sk-(?=[a-z-]*[A-Z0-9])[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})"
+)
+"""Access tokens: of the Hub and its organizations, of GitHub, of OpenAI and Anthropic, of AWS."""
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w/.<~)}\]*-])(?:file://)?/(?:[\w.@+-]+/)+[\w.@+-]+"
+    r"|(?<![\w/.])[A-Za-z]:\\{1,2}[\w.@+-]+\\{1,2}[\w.@+-]+"
+)
+"""At least a folder and what is in it: `/s` or `C:\\n` alone are more often something else. Not in it: the paths of
+URLs, those relative to something (`./a/b`, `~/a/b`, `${A}/b/c`), and words with slashes between them."""
+
+PINNED = re.compile(r'model="([^"]+)", revision="([^"]+)"')
+"""Repository and tag of the snippet in a card."""
+
 COMPARED_TEXTS = 20
 TOLERANCE = 1e-4
 """Of probabilities: single precision, in another process."""
@@ -70,17 +89,22 @@ def prepare(
 
     Raises:
         FileNotFoundError: the folder is not that of a finished run.
-        ValueError: one of the files must not be sent, the card is of another run, or the model, loaded without this
-            package, says something else.
+        ValueError: one of the files must not be sent, the card is of another run or publication, or the model, loaded
+            without this package, says something else.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    if repo_id.count("/") != 1:
         raise ValueError(f"{repo_id!r} is no name on the Hub: give it as name/model")
+    validate_repo_id(repo_id)
+    model = TrainedModel(folder)
     card_path = folder / CARD
     if not card_path.exists():
-        card_path.write_text(str(render_card(folder, repo_id, revision, comparison)), encoding="utf-8")
+        card = render_card(folder, repo_id, revision, comparison)
+        with whole(card_path) as file:
+            file.write(str(card).encode())
         logger.info("wrote %s: look at it, and change what you like", card_path)
     card = ModelCard.load(card_path)
-    check_card(card, json.loads((folder / "all_results.json").read_text(encoding="utf-8")), card_path)
+    check_card(card, model.results, card_path)
+    check_snippet(card, repo_id, revision, card_path)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary, "model")
         staged.mkdir()
@@ -90,7 +114,7 @@ def prepare(
             staged.joinpath(EVAL_RESULTS).parent.mkdir()
             staged.joinpath(EVAL_RESULTS).write_text(scores, encoding="utf-8")
         check_files(staged)
-        check_export(folder, staged, Path(temporary))
+        check_export(folder, staged, model, Path(temporary))
         yield Publication(staged, repo_id, revision, private)
 
 
@@ -106,6 +130,20 @@ def files_of(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> None:
+    """Checks that the card's snippet loads what is published.
+
+    Raises:
+        ValueError: it loads another repository, or another tag.
+    """
+    for found in PINNED.findall(card.content):
+        if found != (repo_id, revision):
+            raise ValueError(
+                f"{path}: its snippet loads {found[0]} at {found[1]}, not {repo_id} at {revision}: correct it, or "
+                "delete the card to have it written anew"
+            )
+
+
 def check_files(folder: Path) -> None:
     """Checks that no file has in it what must not get out, and that the weights are safetensors.
 
@@ -116,20 +154,34 @@ def check_files(folder: Path) -> None:
     if not any(name.endswith(".safetensors") for name in files):
         faults.append("there are no weights (*.safetensors)")
     for name, path in files.items():
-        if path.suffix in PICKLED:
+        suffix = path.suffix.lower()
+        if suffix in PICKLED:
             faults.append(f"{name}: may hold pickled code: save it as safetensors, or move it away")
-        elif path.suffix not in BINARY:
-            faults += [f"{name}:{fault}" for fault in _secrets(path)]
+        elif suffix not in OPAQUE:
+            try:
+                text = _header(path) if suffix == ".safetensors" else path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                faults.append(f"{name}: is no text (in UTF-8), so it cannot be looked through: move it away")
+            else:
+                faults += [f"{name}:{fault}" for fault in _secrets(text, has_paths=name not in VOCABULARIES)]
     if faults:
         raise ValueError("nothing was sent:\n  " + "\n  ".join(faults))
 
 
-def _secrets(path: Path) -> Iterator[str]:
+def _header(path: Path) -> str:
+    """What precedes the numbers in a safetensors file: their names, and what the one who saved them added."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return file.read(min(length, path.stat().st_size)).decode()
+
+
+def _secrets(text: str, has_paths: bool) -> Iterator[str]:
     """Lines, by number, with a token (which is not repeated) or a path of this machine."""
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        if TOKEN.search(line):
+    own = get_token()
+    for number, line in enumerate(text.splitlines(), 1):
+        if TOKEN.search(line) or (own and own in line):
             yield f"{number}: an access token: take it out, and revoke it"
-        if path.name != "tokenizer.json" and (found := ABSOLUTE_PATH.search(line)):
+        elif has_paths and (found := ABSOLUTE_PATH.search(line)):
             yield f"{number}: a path of this machine, {found[0]}: take it out"
 
 
@@ -145,22 +197,22 @@ print(json.dumps(answers, default=float))
 """
 
 
-def check_export(folder: Path, staged: Path, scratch: Path) -> None:
+def check_export(folder: Path, staged: Path, model: TrainedModel, scratch: Path) -> None:
     """Checks that the files to be sent, loaded in a process that cannot import this package, say what the model says.
 
     Args:
         folder: the run's.
         staged: what is to be sent.
+        model: what the run's folder says of it.
         scratch: for code that is loaded.
 
     Raises:
         ValueError: they do not load, or say something else.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    task = pipeline_of(config, folder)
+    task = model.pipeline_tag
     options = {} if task == "token-classification" else {"top_k": None}
     texts = _texts(folder, task)
-    ours = json.loads(json.dumps(_pipeline(folder, config, task)(texts, **options), default=float))
+    ours = json.loads(json.dumps(_pipeline(folder, model.config, task)(texts, **options), default=float))
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
     environment.pop("HF_TOKEN", None)
     result = subprocess.run(
@@ -238,15 +290,17 @@ def send(publication: Publication, token: str | None = None) -> str:
         token: None for that of `hf auth login`, or of `HF_TOKEN`.
 
     Raises:
-        ValueError: the tag is there already.
-        huggingface_hub.errors.HfHubHTTPError: the Hub refuses, or cannot be reached.
+        ValueError: the tag is there already, or it is the name of a branch.
+        LocalTokenNotFoundError: there is no token.
+        HfHubHTTPError, httpx2.TransportError: the Hub refuses, or cannot be reached.
     """
-    api = HfApi(token=token)
+    api = HfApi(token=token or True)
     repo_id, revision = publication.repo_id, publication.revision
     api.create_repo(repo_id, private=publication.private, exist_ok=True)
-    if revision in {tag.name for tag in api.list_repo_refs(repo_id).tags}:
+    refs = api.list_repo_refs(repo_id)
+    if revision in {ref.name for ref in (*refs.tags, *refs.branches)}:
         raise ValueError(
-            f"{repo_id} has a tag {revision} already, and tags do not move: name the next one (--revision)"
+            f"{repo_id} has a tag or branch {revision} already, and tags do not move: name the next one (--revision)"
         )
     commit = api.upload_folder(
         repo_id=repo_id,

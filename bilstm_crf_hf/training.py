@@ -77,6 +77,10 @@ class TaggerTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.push_to_hub and self.hub_strategy != "end":
             raise ValueError("hub_strategy: only `end` is possible, for what is published is checked first, as a whole")
+        if self.hub_token is not None:
+            raise ValueError(
+                "hub_token: every checkpoint would hold it, in training_args.bin: use `hf auth login`, or set HF_TOKEN"
+            )
 
 
 def parse_arguments(types: Sequence[type], argv: Sequence[str]) -> tuple[Any, ...]:
@@ -213,7 +217,7 @@ class TaggerTrainer(Trainer):
         with prepare(
             Path(arguments.output_dir), self.hub_model_id, arguments.hub_revision or "v1", arguments.hub_private_repo
         ) as publication:
-            return send(publication, token or arguments.hub_token)
+            return send(publication, token)
 
     def create_model_card(self, **kwargs: Any) -> None:
         """Nothing: `push_to_hub` writes a card of the finished run, which `Trainer`'s draft would overwrite."""

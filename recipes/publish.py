@@ -9,10 +9,12 @@ import logging
 import sys
 from pathlib import Path
 
+from huggingface_hub.errors import HTTPError
+
 from bilstm_crf_hf.publishing import describe, prepare, send
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def new_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="folder of a finished run")
     parser.add_argument("repo_id", help="name/model")
@@ -20,18 +22,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--revision", default="v1", help="tag of what is sent, which users pin (default: v1)")
     parser.add_argument("--comparison", type=Path, help="folder of recipes/compare.py, for a table in a new card")
     parser.add_argument("--dry_run", action="store_true", help="do all but send")
-    return parser.parse_args(argv)
+    return parser
 
 
 def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    arguments = parse(argv)
-    with prepare(
-        arguments.output_dir, arguments.repo_id, arguments.revision, arguments.private, arguments.comparison
-    ) as publication:
-        print(describe(publication))
-        print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
+    parser = new_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        with prepare(
+            arguments.output_dir, arguments.repo_id, arguments.revision, arguments.private, arguments.comparison
+        ) as publication:
+            print(describe(publication))
+            print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
+    except (OSError, ValueError, HTTPError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 
-def run_without_package(code: str, folder: Path) -> Any:
-    """The JSON that `code` prints last, run in `folder` with an empty cache of remote code."""
-    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
+def run_without_package(code: str, folder: Path, environment: dict[str, str] | None = None) -> Any:
+    """The JSON that `code` prints last, run in `folder`: offline and with an empty cache of remote code, by default."""
+    if environment is None:
+        environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
     script = "import sys\nsys.modules['bilstm_crf_hf'] = None\n" + textwrap.dedent(code)
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False

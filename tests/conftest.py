@@ -1,16 +1,24 @@
 """A small tagger over a dozen sentences, which the tests share."""
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import datasets
 import pytest
 import torch
+from transformers import DataCollatorForTokenClassification
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
-from bilstm_crf_hf.corpora import parse_inline
+from bilstm_crf_hf.corpora import parse_inline, read_inline
+from bilstm_crf_hf.loading import ModelArguments
+from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.reporting import save_run
+from bilstm_crf_hf.sources import SourceArguments
+from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
 from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
 
@@ -62,3 +70,33 @@ def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassific
 @pytest.fixture(scope="session")
 def tagger(tokenizer) -> BiLSTMCRFForTokenClassification:
     return new_tagger(tokenizer)
+
+
+def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, **data: str) -> Path:
+    """`folder`, with what recipes/ner.py leaves there; steps have length zero, so that the model stays as it is.
+
+    Args:
+        data: of `SourceArguments`.
+    """
+    sentences = folder.with_name(f"{folder.name}.txt")
+    sentences.write_text("\n".join(SENTENCES), encoding="utf-8")
+    corpus = EncodedCorpus(read_inline(sentences), tokenizer, LABELS)
+    trainer = TaggerTrainer(
+        model,
+        TaggerTrainingArguments(str(folder), learning_rate=0.0, num_train_epochs=1, use_cpu=True, disable_tqdm=True),
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        train_dataset=corpus.inputs,
+        eval_dataset=corpus.inputs,
+        processing_class=tokenizer,
+        compute_metrics=corpus.scorer(),
+        preprocess_logits_for_metrics=best_labels,
+        columns={"f1": "F1"},
+    )
+    _, results = trainer.train_and_score(
+        {"train": corpus.inputs, "validation": corpus.inputs}, {"validation": corpus.scorer()}
+    )
+    results |= {f"{split}_sentences": len(SENTENCES) for split in ("train", "validation")}
+    rows = [{"text": text, "gold": spans, "predicted": []} for text, spans in zip(corpus.texts, corpus.spans)]
+    settings = [ModelArguments(), SourceArguments(**data), CardArguments(license="apache-2.0")]
+    save_run(trainer, settings, results, rows, {"f1": "F1"})
+    return folder

@@ -1,0 +1,357 @@
+"""What is sent to the Hub, and what is refused; test_hub.py is about sending it."""
+
+import importlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import finish_run
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+
+from bilstm_crf_hf import publishing
+from bilstm_crf_hf.model_card import TrainedModel, render_card
+from bilstm_crf_hf.publishing import ABSOLUTE_PATH, EVAL_RESULTS, TOKEN, check_export, check_files, describe, prepare
+from bilstm_crf_hf.training import TaggerTrainingArguments
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+REPO_ID = "tester/ner"
+SECRET = "hf_" + "aB3" * 12
+LOCAL = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json", "training_args.bin", ".hidden"}
+
+
+@pytest.fixture(scope="module")
+def finished(tagger, tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return finish_run(tagger, tokenizer, folder, dataset_name="klue", dataset_config_name="ner")
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def card(run) -> Path:
+    path = run / "README.md"
+    path.write_text(str(render_card(run, REPO_ID, "v1")), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def publish(monkeypatch) -> Callable[[list[str]], None]:
+    """The recipe's `main`."""
+    monkeypatch.syspath_prepend(str(RECIPES))
+    return importlib.import_module("publish").main
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    content = path.read_text(encoding="utf-8")
+    assert old in content
+    path.write_text(content.replace(old, new), encoding="utf-8")
+
+
+def append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def refusal(run: Path, repo_id: str = REPO_ID, **options: str) -> str:
+    """What `prepare` says of what it refuses."""
+    with pytest.raises(ValueError, match=".") as error, prepare(run, repo_id, **options):
+        pass
+    return str(error.value)
+
+
+# ---------------------------------------------------------------- what is sent
+
+
+@pytest.fixture(scope="module")
+def prepared(finished, tmp_path_factory):
+    """A run's folder, beside its records those of a run under Trainer alone, and its publication."""
+    run = shutil.copytree(finished, tmp_path_factory.mktemp("prepared") / "run")
+    for name in (".hidden", "training_args.bin", "checkpoint-1/training_args.bin"):
+        (run / name).write_bytes(b"")
+    with prepare(run, REPO_ID) as publication:
+        yield run, publication
+
+
+def sent_files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_sent_is_the_model_its_code_and_card_and_no_record_of_this_machine(prepared):
+    run, publication = prepared
+    there = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    sent = sent_files(publication.folder)
+    assert {"model.safetensors", "config.json", "tokenizer.json", "modeling_bilstm_crf.py", "README.md"} <= set(sent)
+    assert set(sent) - set(there) == {EVAL_RESULTS}
+    assert set(there) - set(sent) == LOCAL
+    assert sent == {name: there.get(name, content) for name, content in sent.items()}
+
+
+def test_what_will_be_sent_is_said_file_by_file(prepared):
+    _, publication = prepared
+    first, *lines = describe(publication).splitlines()
+    sizes = {name: int(size.replace(",", "")) for size, name in map(str.split, lines)}
+    assert sizes == {name: len(content) for name, content in sent_files(publication.folder).items()}
+    assert first.startswith(f"{REPO_ID} (as visible as the Hub's default, if it is new), tag v1: {len(sizes)} files, ")
+    assert f"{sum(sizes.values()):,} bytes" in first
+
+
+def test_scores_of_a_data_set_on_the_hub_are_sent_in_both_of_its_forms(prepared):
+    run, publication = prepared
+    results = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
+    entries = yaml.safe_load((publication.folder / EVAL_RESULTS).read_text(encoding="utf-8"))
+    index = ModelCard.load(publication.folder / "README.md").data.eval_results
+    keys = ("f1", "precision", "recall", "klue_entity_macro_f1", "klue_char_macro_f1", "token_f1")
+    expected = [results[f"eval_{key}"] for key in keys]
+    assert [entry["value"] for entry in entries] == [result.metric_value for result in index] == expected
+    assert {tuple(entry["dataset"].values()) for entry in entries} == {("klue", "ner")}
+
+
+def test_dry_run_checks_all_and_sends_nothing(run, publish, capsys, monkeypatch):
+    """Nothing could be sent: there is no client. test_hub.py publishes by the recipe."""
+    checked = []
+    monkeypatch.setattr(publishing, "HfApi", None)
+    monkeypatch.setattr(publishing, "check_export", lambda folder, *_: checked.append(folder))
+    publish([str(run), REPO_ID, "--revision", "v7", "--private", "--dry_run"])
+    first, *files, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{REPO_ID} (private, if it is new), tag v7: {len(files)} files, ")
+    assert {"README.md", "model.safetensors"} < {line.split()[1] for line in files}
+    assert last == "nothing was sent"
+    assert checked == [run]
+
+
+def test_a_card_is_written_once_and_then_the_authors(run, monkeypatch):
+    monkeypatch.setattr(publishing, "check_export", lambda *_: None)
+    with prepare(run, REPO_ID, "v7"):
+        card = run / "README.md"
+        assert f'model="{REPO_ID}", revision="v7", trust_remote_code=True)' in card.read_text(encoding="utf-8")
+    edit(card, "## Limitations", "Names of people were made up.\n\n## Limitations")
+    expected = card.read_bytes()
+    with prepare(run, REPO_ID, "v7") as publication:
+        assert (publication.folder / "README.md").read_bytes() == card.read_bytes() == expected
+
+
+# ---------------------------------------------------------------- files that are refused
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "modeling_bilstm_crf.py", "tokenizer_config.json", "tokenizer.json", "notes", "weights"]
+)
+def test_a_token_in_any_file_is_refused_and_not_repeated(run, card, name):
+    lines = len((run / name).read_text(encoding="utf-8").splitlines()) if (run / name).exists() else 0
+    if name == "weights":
+        name, lines = "model.safetensors", 0
+        save_file(load_file(run / name), run / name, metadata={"format": "pt", "by": SECRET})
+    else:
+        append(run / name, f"\ntoken={SECRET}\n")
+    message = refusal(run)
+    assert re.search(rf"nothing was sent:\n  {name}:\d+: an access token: take it out, and revoke it$", message)
+    assert int(message.split(":")[2]) > lines
+    assert SECRET[:8] not in message
+
+
+def test_the_users_own_token_is_known_whatever_it_looks_like(run, monkeypatch):
+    append(run / "notes.md", "\npassword: correct-horse\n")
+    monkeypatch.setenv("HF_TOKEN", "correct-horse")
+    message = refusal(run)
+    assert "notes.md:2: an access token" in message
+    assert "correct-horse" not in message
+
+
+@pytest.mark.parametrize("name", ["README.md", "pipeline_bilstm_crf.py", "config.json", "all_results.json"])
+def test_a_path_of_this_machine_in_any_file_is_refused(run, card, name):
+    if name.endswith(".json"):
+        edit(run / name, "{", '{"made_in": "/home/someone/runs/3",')
+    else:
+        append(run / name, "\n# made in /home/someone/runs/3\n")
+    assert re.search(
+        rf"nothing was sent:\n  {name}:\d+: a path of this machine, /home/someone/runs/3: take", refusal(run)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *((name, b"") for name in ("pytorch_model.bin", "optimizer.pt", "model.PTH", "vectors.npy", "crf.pkl")),
+        ("model", b"\x80\x04\x95\x05"),
+        ("notes.txt", "손흥민".encode("cp949")),
+    ],
+)
+def test_pickles_and_what_cannot_be_looked_through_are_refused(run, name, content):
+    (run / name).write_bytes(content)
+    reason = "is no text" if content else "may hold pickled code: save it as safetensors"
+    assert refusal(run).startswith(f"nothing was sent:\n  {name}: {reason}")
+
+
+def test_a_folder_without_weights_is_refused_and_all_faults_are_listed(run):
+    (run / "model.safetensors").rename(run / "model.bin")
+    append(run / "crf.py", f"# {SECRET}\n# /home/someone/runs/3\n")
+    assert [re.sub(r":\d+", "", line).strip() for line in refusal(run).splitlines()] == [
+        "nothing was sent:",
+        "there are no weights (*.safetensors)",
+        "crf.py: an access token: take it out, and revoke it",
+        "crf.py: a path of this machine, /home/someone/runs/3: take it out",
+        "model.bin: may hold pickled code: save it as safetensors, or move it away",
+    ]
+
+
+TOKENS = [
+    SECRET,
+    f"토큰은{SECRET}입니다",
+    f'"token": "{SECRET}",',
+    f"https://user:{SECRET}@huggingface.co/tester/ner",
+    f"hf_oauth_{'eyJhbGciOiJF' * 3}.x.y",
+    f"api_org_{'aBcD' * 8}",
+    f"ghp_{'a1B2' * 9}",
+    f"github_pat_11{'A0b' * 9}_{'c9D' * 9}",
+    f"sk-proj-{'aB-_9' * 9}",
+    f"AKIA{'Z9' * 8}",
+]
+NO_TOKENS = [
+    "hf_hub_download, hf_raise_for_status, hf_transfer",
+    "HF_TOKEN=hf_...",
+    "sk-learn-style-estimators-of-any-kind",
+    "task-specific-learning-rates-for-everything",
+    "62a4d28ab4bd07c6ff4a3d0d1ac0fc0a0c8e9a11",
+    "SHF_AAAAAAAAAAAAAAAAAAAAAAAAA",
+]
+PATHS = [
+    "/home/someone/runs/3",
+    '"tokenizer":"/mnt/data/bert",',
+    "cache:/home/someone",
+    "file:///home/someone/x",
+    "(/Users/someone/내 문서/run)",
+    "C:\\Users\\someone",
+    '"C:\\\\Users\\\\someone"',
+    "C:/Users/someone",
+    "--output_dir=/content/drive/run",
+    "경로: /홈/사용자",
+]
+NO_PATHS = [
+    "https://huggingface.co/datasets/klue/klue/tree/main",
+    "[KLUE](https://github.com/KLUE-benchmark/KLUE) <https://a.example/b/c/d>",
+    "서울/경기/인천, a/b, km/h, and/or/not",
+    "./outputs/run/model ../data/ner/train.txt ~/runs/3/model",
+    'f"{folder}/run/model" ${HOME}/run/model "recipes/**/ner/*.yaml" %s/a/b',
+    "[card](model_cards/ner/README.md) (docs/use/card.md)",
+    "CC BY-SA 4.0 / Apache 2.0; a // b; / 2",
+    "</s> /s </code></a>",
+    'print("Q:\\nA:\\n")',
+    r"re.compile(r'(\w+)/(\w+)/d')",
+    "s3://bucket/a/b gs://bucket/a/b",
+]
+
+
+@pytest.mark.parametrize("line", TOKENS)
+def test_tokens_are_seen(line):
+    assert TOKEN.search(line)
+
+
+@pytest.mark.parametrize("line", NO_TOKENS)
+def test_what_is_no_token_is_not_taken_for_one(line):
+    assert not TOKEN.search(line)
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_absolute_paths_are_seen(line):
+    assert ABSOLUTE_PATH.search(line)
+
+
+@pytest.mark.parametrize("line", NO_PATHS)
+def test_what_is_no_absolute_path_is_not_taken_for_one(line):
+    assert not ABSOLUTE_PATH.search(line)
+
+
+def test_pieces_of_texts_in_a_vocabulary_are_no_paths(prepared, tmp_path):
+    folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
+    (folder / "vocab.txt").write_text("[PAD]\n/usr/bin\n", encoding="utf-8")
+    check_files(folder)
+    (folder / "vocab.txt").rename(folder / "words.txt")
+    with pytest.raises(ValueError, match="words.txt:2: a path of this machine, /usr/bin"):
+        check_files(folder)
+
+
+# ---------------------------------------------------------------- cards, names and folders that are refused
+
+
+def test_a_card_whose_figures_are_of_another_run_is_refused(run, card):
+    results = json.loads((run / "all_results.json").read_text(encoding="utf-8"))
+    edit(card, f"value: {results['eval_f1']}", "value: 0.9321")
+    message = refusal(run)
+    assert "README.md: F1 (entities on characters" in message
+    assert "is 0.9321, which is not in all_results.json" in message
+
+
+@pytest.mark.parametrize(("repo_id", "revision"), [("tester/other", "v1"), (REPO_ID, "v2")])
+def test_a_card_whose_snippet_loads_something_else_is_refused(run, card, repo_id, revision):
+    message = refusal(run, repo_id, revision=revision)
+    assert f"README.md: its snippet loads {REPO_ID} at v1, not {repo_id} at {revision}" in message
+
+
+@pytest.mark.parametrize("repo_id", ["ner", "a/b/c", "tester/", "/ner", "tester/n er", "tester/개체명", "tester/a--b"])
+def test_names_that_the_hub_does_not_take_are_refused_before_anything_is_written(run, repo_id):
+    assert repo_id in refusal(run, repo_id)
+    assert not (run / "README.md").exists()
+
+
+@pytest.mark.parametrize("name", ["all_results.json", "training_run.json", "config.json"])
+def test_a_folder_that_is_not_of_a_finished_run_is_refused(run, card, name):
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}: .*name the folder of a finished run"), prepare(run, REPO_ID):
+        pass
+
+
+def test_the_recipe_says_what_is_wrong_in_a_line(run, publish, capsys):
+    (run / "all_results.json").unlink()
+    with pytest.raises(SystemExit):
+        publish([str(run), REPO_ID])
+    assert capsys.readouterr().err.splitlines()[-1].endswith("finished run of this version's recipes")
+
+
+# ---------------------------------------------------------------- models that are refused
+
+
+def test_code_that_says_something_else_than_the_package_is_refused(run):
+    edit(run / "modeling_bilstm_crf.py", "emissions = self.classifier(", "emissions = -self.classifier(")
+    message = refusal(run)
+    assert message.startswith(
+        "nothing was sent: without bilstm_crf_hf the model says something else of '손흥민은 1992년"
+    )
+    assert "Save the model again, so that its code is that of this version" in message
+
+
+def test_code_runs_without_the_package_and_without_the_users_token(run, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    append(run / "crf.py", "\nimport os\nassert 'HF_TOKEN' not in os.environ\nimport bilstm_crf_hf\n")
+    message = refusal(run)
+    assert message.startswith("nothing was sent: the files do not load without bilstm_crf_hf:\n")
+    assert message.splitlines()[-1].startswith("ModuleNotFoundError: import of bilstm_crf_hf halted")
+
+
+def test_weights_that_differ_from_the_runs_are_refused(run, tmp_path):
+    staged = shutil.copytree(run, tmp_path / "staged")
+    weights = load_file(run / "model.safetensors")
+    weights["classifier.weight"] *= -1
+    save_file(weights, staged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="the model says something else of"):
+        check_export(run, staged, TrainedModel(run), tmp_path)
+
+
+# ---------------------------------------------------------------- training that publishes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"hub_token": SECRET}, "use `hf auth login`"), ({"hub_strategy": "every_save"}, "only `end` is possible")],
+)
+def test_training_refuses_what_would_leak_or_go_unchecked(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        TaggerTrainingArguments(str(tmp_path), push_to_hub=True, **options)
+    assert SECRET not in str(error.value)

@@ -292,7 +292,8 @@ def send(publication: Publication, token: str | None = None) -> str:
     Raises:
         ValueError: the tag is there already, or it is the name of a branch.
         LocalTokenNotFoundError: there is no token.
-        HfHubHTTPError, httpx2.TransportError: the Hub refuses, or cannot be reached.
+        HfHubHTTPError: the Hub refuses.
+        httpx2.TransportError, RuntimeError: it cannot be reached, or the connection was lost.
     """
     api = HfApi(token=token or True)
     repo_id, revision = publication.repo_id, publication.revision

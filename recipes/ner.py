@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
     )
     model_arguments, data_arguments, _ = settings
     logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     set_seed(arguments.seed)
 
     datasets = load_splits(load_ner_datasets, data_arguments, SAMPLE)

@@ -2,6 +2,7 @@
 
 Writes the model's card (README.md in OUTPUT_DIR, unless there is one), checks all that would be sent, and loads it as a
 user does who has not this package; only then is it sent. The access token is that of `hf auth login`, or of HF_TOKEN.
+After an interruption, start it again: what is on the Hub is whole or not there, and the tag comes last.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def new_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     parser = new_parser()
     arguments = parser.parse_args(argv)
     try:
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> None:
         ) as publication:
             print(describe(publication))
             print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
-    except (OSError, ValueError, HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:  # RuntimeError: weights that did not get through
         parser.error(str(error))
 
 

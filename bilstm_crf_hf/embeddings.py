@@ -114,7 +114,9 @@ def copy_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, v
     """Set the rows of the tokens that `vectors` know; the number of these.
 
     A token is looked up as it is, then without the mark of its place in a word. Vectors are scaled by one factor, so
-    that they are of unit length on average, like the rows that stay as they were initialised.
+    that the mean square of their numbers is 1: what the initial weights of the LSTM count on (Glorot and Bengio, 2010),
+    and so much more than a step of training that what they say outlasts the first epoch. Of unit length, as new rows
+    are, the vectors of an encoder gained nothing over random ones on KLUE-NER.
 
     Raises:
         ValueError: the vectors are not as wide as the embeddings.
@@ -130,5 +132,5 @@ def copy_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, v
     if found:
         rows = torch.stack(list(found.values())).float()
         with torch.no_grad():
-            embeddings.weight[list(found)] = rows / rows.norm(dim=1).mean()
+            embeddings.weight[list(found)] = rows / rows.square().mean().sqrt()
     return len(found)

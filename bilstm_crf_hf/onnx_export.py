@@ -42,6 +42,8 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
             torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
         },
     )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the exporter's stack traces, with paths of this machine
     program.save(Path(path))
 
 

@@ -100,7 +100,7 @@ def prepare(
     if not card_path.exists():
         card = render_card(folder, repo_id, revision, comparison)
         with whole(card_path) as file:
-            file.write(str(card).encode())
+            file.write(f"{card}\n".encode())
         logger.info("wrote %s: look at it, and change what you like", card_path)
     card = ModelCard.load(card_path)
     check_card(card, model.results, card_path)

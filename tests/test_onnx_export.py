@@ -58,6 +58,14 @@ def test_sentences_without_tokens_have_no_predictions(exported, tokenizer):
     assert_same_paths(*exported, batch)
 
 
+def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(tagger, tmp_path):
+    export_onnx(tagger, tmp_path / "model.onnx")
+    content = (tmp_path / "model.onnx").read_bytes()
+    assert b"predictions" in content
+    assert str(Path(__file__).parents[1]).encode() not in content
+    assert str(Path(torch.__file__).parent).encode() not in content
+
+
 def test_the_recipe_exports_a_folder_that_works_without_torch(tagger, tokenizer, tmp_path):
     model, folder = tmp_path / "model", tmp_path / "onnx"
     tagger.save_pretrained(model)

@@ -1,5 +1,6 @@
 """The page to try a tagger: by a real process where the package cannot be imported, in a real browser."""
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -17,19 +18,17 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LABELS, new_tagger
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from selenium import webdriver
+from selenium.webdriver import ActionChains, Keys
 from transformers import BertConfig, BertForTokenClassification, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import spans_from_tags
 
-pytest.importorskip("gradio")
-pytest.importorskip("selenium")
-from gradio_client import Client  # noqa: E402
-from gradio_client.exceptions import AppError  # noqa: E402
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver import ActionChains, Keys  # noqa: E402
-
-APP = Path(__file__).parents[1] / "recipes" / "space" / "app.py"
+RECIPES = Path(__file__).parents[1] / "recipes"
+APP = RECIPES / "space" / "app.py"
 spec = importlib.util.spec_from_file_location("space_app", APP)
 app = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(app)
@@ -38,6 +37,7 @@ SECONDS = 120  # that an answer may take: it takes one, but other processes may 
 BROWSER_OPTIONS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--window-size=1200,1000"),
+    "--disable-dev-shm-usage",  # which is small in a container
 ]
 
 
@@ -70,16 +70,27 @@ def url(models, tmp_path_factory):
     """The address of the page, served by a process that has only what a Space has."""
     folder = tmp_path_factory.mktemp("space")
     shutil.copytree(APP.parent, folder, dirs_exist_ok=True)
+    arguments = [str(models / "tagger"), "--classifier", str(models / "classifier")]
+    code = f"import sys; sys.modules['bilstm_crf_hf'] = None; import app; app.main({arguments!r})"
+    with serving(["-c", code], folder) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(arguments: list[str], folder: Path):
+    """The address of the page that Python with these arguments serves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = [str(models / "tagger"), "--classifier", str(models / "classifier"), "--server_port", str(port)]
-    code = f"import sys; sys.modules['bilstm_crf_hf'] = None; import app; app.main({arguments!r})"
-    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "GRADIO_TEMP_DIR": str(folder / "temp")}
+    own = {
+        "HF_MODULES_CACHE": f"{folder}/modules",
+        "GRADIO_TEMP_DIR": f"{folder}/temp",
+        "GRADIO_SERVER_PORT": str(port),
+    }
     address = f"http://127.0.0.1:{port}/"
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, *arguments], cwd=folder, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         wait_for(lambda: process.poll() is not None or answers(address))
@@ -114,7 +125,8 @@ def page(url, tmp_path_factory):
     """The page in headless Chromium, with `lines` to read it."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and chromedriver):
-        pytest.skip("there is no chromium with its chromedriver")
+        miss = pytest.fail if os.environ.get("CI") else pytest.skip
+        miss("there is no chromium with its chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for option in (*BROWSER_OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
@@ -202,7 +214,7 @@ def test_lines_keep_their_order_and_empty_ones_their_place(page, pipe, texts):
     lines = [texts[0], "", texts[2], "  ", texts[1]]
     shown = page.run("\n".join(lines))
     assert [line["marks"] for line in shown] == [expected_marks(pipe, line) for line in lines]
-    assert [len(line["rows"]) for line in shown] == [2, 0, 2, 0, 2]  # other readings
+    assert [len(line["rows"]) for line in shown] == [4, 0, 4, 0, 4]  # other readings
 
 
 def test_shift_and_enter_have_the_effect_of_the_button(page):
@@ -237,16 +249,20 @@ def test_classes_of_each_line_in_a_tab(page, classifier, texts):
     page.run(f"{texts[0]}\n\n{texts[5]}")
     page.click("[role=tab]", "Sentiment")
     wait_for(lambda: page.lines() and not page.lines()[0]["marks"])
-    shown = [[[label, score] for label, _, score in line["rows"]] for line in page.lines()]
+    shown = [[[label, score] for label, score, _ in line["rows"]] for line in page.lines()]
     best = [[[r["label"], app.percent(r["score"])] for r in classifier(t, top_k=None)] for t in (texts[0], texts[5])]
     assert shown == [best[0], [], best[1]]
     page.click("[role=tab]", "Entities")
 
 
-def test_too_long_a_text_is_an_error_that_says_so(page):
+def test_a_message_takes_the_place_of_results_where_a_text_is_too_long(page):
+    page.run("서울")
     page.type("가" * (app.MAX_CHARACTERS + 1))
     page.click("button", "Run")
-    wait_for(lambda: "at most 50,000" in page.driver.find_element("tag name", "body").text)
+    wait_for(lambda: page.driver.find_elements("css selector", "[role=alert]"))
+    message = "The text has 50,001 characters: at most 50,000 are read at a time."
+    assert page.driver.find_element("css selector", "[role=alert]").text == message
+    assert page.lines() == []
 
 
 def test_nothing_comes_from_elsewhere(page, url):
@@ -269,6 +285,14 @@ def test_endpoint_gives_the_entities_of_the_pipeline(client, pipe, texts):
         client.predict("가" * 50_001, api_name="/tag")
 
 
+def test_endpoint_gives_the_readings_that_the_page_shows(client, pipe, texts):
+    first, empty = client.predict(f"{texts[0]}\n\n", api_name="/readings")
+    assert (len(first), empty) == (5, [])
+    best = [{"start": e["start"], "end": e["end"], "label": e["entity_group"]} for e in pipe(texts[0])]
+    assert [reading["entities"] == best for reading in first] == [True, False, False, False, False]
+    assert 1 > first[0]["probability"] > first[1]["probability"] > first[4]["probability"] > 0
+
+
 def test_endpoint_gives_the_labels_of_the_pipeline(client, classifier, texts):
     first, empty, second = client.predict(f"{texts[0]}\n \n{texts[5]}", api_name="/classify")
     assert empty == []
@@ -276,6 +300,13 @@ def test_endpoint_gives_the_labels_of_the_pipeline(client, classifier, texts):
         theirs = classifier(text, top_k=None)
         assert [label["label"] for label in ours] == [label["label"] for label in theirs]
         assert [label["score"] for label in ours] == pytest.approx([label["score"] for label in theirs], abs=1e-5)
+
+
+def test_recipe_serves_the_same_page_and_has_no_classes_without_a_classifier(models, texts, client, tmp_path):
+    with serving([str(RECIPES / "demo.py"), str(models / "tagger")], tmp_path) as address:
+        ours = Client(address, verbose=False, analytics_enabled=False)
+        assert set(ours.view_api(return_format="dict")["named_endpoints"]) == {"/tag", "/readings"}
+        assert ours.predict(texts[0], api_name="/tag") == client.predict(texts[0], api_name="/tag")
 
 
 # ---------------------------------------------------------------- readings and models
@@ -296,10 +327,12 @@ def test_readings_are_the_most_probable_ones(tagger, tokenizer):
             weights[path] = math.exp(score.item())
     best = sorted(weights, key=weights.get, reverse=True)[:5]
     (readings,) = app.read(pipe, [text], 5)
-    assert [p for p, _ in readings] == pytest.approx([weights[b] / sum(weights.values()) for b in best], rel=1e-4)
-    for path, (_, entities) in zip(best, readings, strict=True):
+    assert [reading["probability"] for reading in readings] == pytest.approx(
+        [weights[b] / sum(weights.values()) for b in best], rel=1e-4
+    )
+    for path, reading in zip(best, readings, strict=True):
         spans = [tuple(span) for span in spans_from_tags(LABELS[i] for i in path)]
-        assert [(e["start"], e["end"], e["label"]) for e in entities] == spans
+        assert [(e["start"], e["end"], e["label"]) for e in reading["entities"]] == spans
 
 
 def test_readings_of_a_line_do_not_depend_on_other_lines(tagger, tokenizer, texts):
@@ -308,10 +341,25 @@ def test_readings_of_a_line_do_not_depend_on_other_lines(tagger, tokenizer, text
     together = app.read(pipe, lines, 3)
     alone = [app.read(pipe, [line], 3)[0] for line in lines]
     for ours, theirs in zip(together, alone, strict=True):
-        assert [entities for _, entities in ours] == [entities for _, entities in theirs]
-        assert [p for p, _ in ours] == pytest.approx([p for p, _ in theirs], abs=1e-5)
-    assert together[0][0][1] == [e | {"score": 1.0} for e in app.tag(pipe, [texts[0]])[0]]
+        assert [reading["entities"] for reading in ours] == [reading["entities"] for reading in theirs]
+        assert [r["probability"] for r in ours] == pytest.approx([r["probability"] for r in theirs], abs=1e-5)
+    best = [{name: e[name] for name in ("start", "end", "label")} for e in app.tag(pipe, [texts[0]])[0]]
+    assert together[0][0]["entities"] == best
     assert [len(readings) for readings in together] == [3, 0, 0, 3, 3, 3]
+
+
+def test_differences_are_marked_and_what_is_known_is_faint():
+    line = "어제 " * 30 + "손흥민은 춘천에 갔다."
+    (ps, lc, short) = (
+        {"start": line.index(word), "end": line.index(word) + len(word), "label": label}
+        for word, label in (("손흥민", "PS"), ("춘천", "LC"), ("손흥", "PS"))
+    )
+    html = app.mark_differences(line, [short, lc], [ps, lc], {"LC": 0, "PS": 180})
+    assert html == (
+        f"… {line[50:90]}"
+        '<mark style="--hue: 180">손흥<b>PS</b></mark>민은 '
+        '<mark style="--hue: 0" class=known>춘천<b>LC</b></mark>에 갔다.'
+    )
 
 
 def test_any_other_tagger_has_entities_but_no_readings(tokenizer):

@@ -8,7 +8,7 @@ CLASSIFIER_REVISION. Therefore it imports nothing of bilstm_crf_hf: models bring
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from html import escape
 from pathlib import Path
 from typing import TypedDict
@@ -28,12 +28,12 @@ EXAMPLES = [
     "어제 부산에서 봉준호 감독의 새 영화를 봤는데 정말 재미있었다.\n"
     "한국은행은 지난 목요일 오후 3시 기준금리를 0.25% 올렸다.",
     "김연아는 2010년 2월 밴쿠버에서 금메달을 땄다.",
-    "서울시는 내년 3월부터 지하철 막차를 오전 1시까지 운행한다고 밝혔다.",
-    "두 시간 내내 졸았다. 배우들이 아깝고 결말도 뻔하다.",
+    "서울시는 내년 3월부터 막차를 오전 1시까지 늘린다.",
+    "두 시간 내내 졸았다. 결말도 뻔하다.",
 ]
 
 MAX_CHARACTERS = 50_000
-"""Of a request: some seconds on a CPU."""
+"""Of a request: some seconds on a CPU, half a minute if each has a line of its own."""
 
 BATCH_SIZE = 64
 """Lines of similar length whose n-best paths are found at a time."""
@@ -41,25 +41,37 @@ BATCH_SIZE = 64
 CONTEXT = 40
 """Characters shown on either side of what a reading has otherwise than the best one."""
 
-OTHERS = 2
-"""Readings that are shown beside the best one, until the reader wants more."""
+READINGS = 5
+"""Of a line: the best one, and four others."""
 
 THEME = gr.themes.Default(
     primary_hue="blue",
     neutral_hue="slate",
     font=["system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans KR", "Noto Sans CJK KR", "sans-serif"],
     font_mono=["ui-monospace", "D2Coding", "Noto Sans Mono CJK KR", "monospace"],
-)
+).set(body_text_color_subdued="*neutral_500")
 """With the fonts of the reader's system, so that the page fetches nothing from elsewhere."""
 
 
-class Entity(TypedDict):
-    """The characters `[start, end)` of a line, and the probability that there is just this entity."""
+class Span(TypedDict):
+    """The characters `[start, end)` of a line, and what they are."""
 
     start: int
     end: int
     label: str
+
+
+class Entity(Span):
+    """A span, and the probability that there is just this entity."""
+
     score: float
+
+
+class Reading(TypedDict):
+    """All entities of a line, and the probability of the path that they are read from."""
+
+    probability: float
+    entities: list[Span]
 
 
 class Label(TypedDict):
@@ -67,10 +79,6 @@ class Label(TypedDict):
 
     label: str
     score: float
-
-
-Reading = tuple[float, list[Entity]]
-"""All entities of a line, and the probability of the path that they are read from."""
 
 
 # ---------------------------------------------------------------- models
@@ -101,7 +109,8 @@ def split_lines(pipe: Pipeline, text: str) -> list[str]:
         gr.Error: there is too much; a line is too long for a model that counts positions.
     """
     if len(text) > MAX_CHARACTERS:
-        raise gr.Error(f"The text has {len(text):,} characters: at most {MAX_CHARACTERS:,} are read at a time.")
+        message = f"The text has {len(text):,} characters: at most {MAX_CHARACTERS:,} are read at a time."
+        raise gr.Error(message, print_exception=False)
     lines = text.splitlines()
     config = pipe.model.config
     positions = getattr(getattr(config, "encoder_config", config), "max_position_embeddings", None)
@@ -109,19 +118,20 @@ def split_lines(pipe: Pipeline, text: str) -> list[str]:
         limit = min(positions, pipe.tokenizer.model_max_length)
         for number, tokens in enumerate(pipe.tokenizer(lines, verbose=False)["input_ids"], 1):
             if len(tokens) > limit:
-                raise gr.Error(f"Line {number} has {len(tokens):,} tokens: this model reads up to {limit:,}.")
+                message = f"Line {number} has {len(tokens):,} tokens: this model reads up to {limit:,}."
+                raise gr.Error(message, print_exception=False)
     return lines
 
 
 def tag(tagger: Pipeline, lines: list[str]) -> list[list[Entity]]:
     """The entities of each line."""
     results = tagger(lines, aggregation_strategy="simple") if lines else []
-    return [_entities(result) for result in results]
+    return [[Entity(**_span(found), score=float(found["score"])) for found in result] for result in results]
 
 
-def _entities(result: list[dict]) -> list[Entity]:
-    """From what a token-classification pipeline finds in a line."""
-    return [Entity(start=e["start"], end=e["end"], label=e["entity_group"], score=float(e["score"])) for e in result]
+def _span(found: dict) -> Span:
+    """Of an entity that a token-classification pipeline found."""
+    return Span(start=found["start"], end=found["end"], label=found["entity_group"])
 
 
 def classify(classifier: Pipeline, lines: list[str]) -> list[list[Label]]:
@@ -167,14 +177,15 @@ def _read_batch(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading
             if inside[i].any() and score[i].isfinite():
                 tags = torch.full_like(inside[i], -100, dtype=torch.long)
                 tags[inside[i]] = path[mask[:, i], i]
-                found[i].append((probabilities[i], _entities_of_tags(tagger, window, tags.tolist())))
+                spans = _spans_of_tags(tagger, window, tags.tolist())
+                found[i].append(Reading(probability=probabilities[i], entities=spans))
     return found
 
 
-def _entities_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Entity]:
+def _spans_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Span]:
     """By the rules of the pipeline, whose scores mean nothing here."""
     certain = [[[0.0] * 3] * len(tags)]
-    return _entities(tagger.postprocess([window | {"predictions": [tags], "path_log_probs": certain}]))
+    return [_span(e) for e in tagger.postprocess([window | {"predictions": [tags], "path_log_probs": certain}])]
 
 
 # ---------------------------------------------------------------- HTML
@@ -187,32 +198,37 @@ def percent(probability: float) -> str:
     return "< 0.01 %" if probability < 0.00005 else f"{100 * probability:.2f} %"
 
 
-def mark(line: str, entities: Iterable[Entity], hues: dict[str, int], scores: bool = True) -> str:
-    """HTML of a line with its entities marked; with `scores`, each shows its own where one points at it."""
+def mark(line: str, spans: Iterable[Span], hues: dict[str, int], known: Container[Span] = ()) -> str:
+    """HTML of a line with its entities marked, those in `known` faintly; scores show where one points at them."""
     pieces, at = [], 0
-    for entity in entities:
-        start, end, label = entity["start"], entity["end"], entity["label"]
-        tip = f'<span role="tooltip">{percent(entity["score"])}</span>' if scores else ""
-        pieces.append(
-            f'{escape(line[at:start])}<mark style="--hue: {hues.get(label, 0)}"{" tabindex=0" if scores else ""}>'
-            f"{escape(line[start:end])}<b>{escape(label)}</b>{tip}</mark>"
-        )
+    for span in spans:
+        start, end, label = span["start"], span["end"], span["label"]
+        attributes = f'style="--hue: {hues.get(label, 0)}"{" class=known" if span in known else ""}'
+        tip = ""
+        if "score" in span:
+            attributes += " tabindex=0"
+            tip = f'<span role="tooltip">{percent(span["score"])}</span>'
+        text = f"{escape(line[start:end])}<b>{escape(label)}</b>{tip}"
+        pieces += [escape(line[at:start]), f"<mark {attributes}>{text}</mark>"]
         at = end
     return "".join([*pieces, escape(line[at:])])
 
 
-def mark_differences(line: str, entities: list[Entity], best: list[Entity], hues: dict[str, int]) -> str:
-    """HTML of that part of a line in which its entities differ from the best ones."""
-    spans = [{(e["start"], e["end"], e["label"]) for e in reading} for reading in (entities, best)]
-    differing = spans[0] ^ spans[1]
-    first = max(0, min((start for start, _, _ in differing), default=0) - CONTEXT)
-    last = min(len(line), max((end for _, end, _ in differing), default=0) + CONTEXT)
-    inside = [
-        e | {"start": max(e["start"], first) - first, "end": min(e["end"], last) - first}
-        for e in entities
-        if e["start"] < last and first < e["end"]
-    ]
-    part = mark(line[first:last], inside, hues, scores=False)
+def mark_differences(line: str, spans: list[Span], best: list[Span], hues: dict[str, int]) -> str:
+    """HTML of that part of a line in which its entities differ from the best ones, with the common ones faint."""
+    ours, theirs = ({(span["start"], span["end"]): span["label"] for span in each} for each in (spans, best))
+    differing = [place for place, _ in ours.items() ^ theirs.items()]
+    first = max(0, min((start for start, _ in differing), default=0) - CONTEXT)
+    last = min(len(line), max((end for _, end in differing), default=0) + CONTEXT)
+
+    def cut(each: list[Span]) -> list[Span]:
+        return [
+            span | {"start": max(span["start"], first) - first, "end": min(span["end"], last) - first}
+            for span in each
+            if span["start"] < last and first < span["end"]
+        ]
+
+    part = mark(line[first:last], cut(spans), hues, known=cut(best))
     return f"{'… ' if first else ''}{part}{' …' if last < len(line) else ''}"
 
 
@@ -220,12 +236,13 @@ def show_readings(line: str, readings: list[Reading], hues: dict[str, int]) -> s
     """HTML of how likely the best reading of a line is, and of the others."""
     if len(readings) < 2:
         return ""
-    (probability, best), *others = readings
+    best, *others = readings
     rows = [
-        f'<tr><td class="percent">{percent(other)}</td><td>{mark_differences(line, entities, best, hues)}</td></tr>'
-        for other, entities in others
+        f'<tr><td class="percent">{percent(other["probability"])}</td>'
+        f"<td>{mark_differences(line, other['entities'], best['entities'], hues)}</td></tr>"
+        for other in others
     ]
-    summary = f"this reading {percent(probability)}, others {', '.join(percent(other) for other, _ in others)}"
+    summary = f"this reading {percent(best['probability'])}, next {percent(others[0]['probability'])}"
     return f"<details><summary>{summary}</summary><table>{''.join(rows)}</table></details>"
 
 
@@ -245,8 +262,8 @@ def show_labels(lines: list[str], labels: list[list[Label]]) -> str:
     items = []
     for line, found in zip(lines, labels, strict=True):
         rows = [
-            f'<tr><th>{escape(label["label"])}</th><td class="bar"><i style="width: {label["score"]:.2%}"></i></td>'
-            f'<td class="percent">{percent(label["score"])}</td></tr>'
+            f'<tr><th>{escape(label["label"])}</th><td class="percent">{percent(label["score"])}</td>'
+            f'<td class="bar"><i style="--share: {label["score"]:.2%}"></i></td></tr>'
             for label in found
         ]
         items.append(f"<li><p>{escape(line)}</p><table>{''.join(rows)}</table></li>")
@@ -257,32 +274,42 @@ def show_labels(lines: list[str], labels: list[list[Label]]) -> str:
 
 
 def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
-    """The page, and the endpoints `/tag` and, with a classifier, `/classify`, which take lines of text."""
+    """The page, and endpoints with what it shows: `/tag`, `/readings` and, with a classifier, `/classify`."""
     hues = _hues(tagger.model.config.id2label.values())
 
     def entities_of_lines(text: str) -> list[list[Entity]]:
         """The entities of each line, best path and exact probabilities; `start` and `end` are within the line."""
         return tag(tagger, split_lines(tagger, text))
 
+    def readings_of_lines(text: str) -> list[list[Reading]]:
+        """The most probable readings of each line; none of an empty one, or if the model has no CRF."""
+        return read(tagger, split_lines(tagger, text), READINGS)
+
     def labels_of_lines(text: str) -> list[list[Label]]:
         """The labels of each line, the most probable first; none of an empty one."""
         return classify(classifier, split_lines(classifier, text))
 
-    def show(text: str, others: int) -> tuple[str, str]:
-        lines = split_lines(tagger, text)
-        entities = show_entities(lines, entities_of_lines(text), read(tagger, lines, others + 1), hues)
-        return entities, show_labels(lines, labels_of_lines(text)) if classifier else ""
+    def show(text: str) -> tuple[str, str]:
+        lines = text.splitlines()
+        try:
+            entities = show_entities(lines, entities_of_lines(text), readings_of_lines(text), hues)
+            return entities, show_labels(lines, labels_of_lines(text)) if classifier else ""
+        except gr.Error as error:  # in place of results, which would be those of another text
+            return (f'<p role="alert">{escape(error.message)}</p>',) * 2
 
-    entities, labels = show(EXAMPLES[0], OTHERS)
+    entities, labels = show(EXAMPLES[0])
     queue = {"concurrency_id": "models", "concurrency_limit": 1}  # a hook on a model is for one request at a time
     with gr.Blocks(title="Named entities", analytics_enabled=False) as page:
         gr.HTML(_header(tagger, classifier))
-        info = "Each line is a text of its own. Shift+Enter has the effect of the button."
-        text = gr.Textbox(EXAMPLES[0], label="Text", info=info, lines=3, max_lines=12)
-        with gr.Row(equal_height=True):
-            has_others = hasattr(tagger.model, "crf")
-            others = gr.Slider(0, 9, OTHERS, step=1, label="Other readings of a line", visible=has_others, scale=2)
-            button = gr.Button("Run", variant="primary")
+        text = gr.Textbox(
+            EXAMPLES[0],
+            label="Text",
+            info="One text a line. Shift+Enter runs, too.",
+            placeholder="손흥민은 춘천에서 태어났다.",
+            lines=3,
+            max_lines=12,
+            submit_btn="Run",
+        )
         names = [example.replace("\n", " …\n").splitlines()[0] for example in EXAMPLES]
         examples = gr.Examples(EXAMPLES, text, example_labels=names, elem_id="examples", api_visibility="private")
         with gr.Tab("Entities"):
@@ -290,10 +317,11 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
             entities = gr.HTML(entities, elem_classes="results")
         with gr.Tab("Sentiment", visible=classifier is not None):
             labels = gr.HTML(labels, elem_classes="results")
-        run = {"fn": show, "inputs": [text, others], "outputs": [entities, labels], "api_visibility": "private"}
-        gr.on([button.click, text.submit], **run, **queue)
+        run = {"fn": show, "inputs": text, "outputs": [entities, labels], "api_visibility": "private"}
+        text.submit(**run, **queue)
         examples.load_input_event.then(**run, **queue)
         gr.api(entities_of_lines, api_name="tag", **queue)
+        gr.api(readings_of_lines, api_name="readings", **queue)
         if classifier is not None:
             gr.api(labels_of_lines, api_name="classify", **queue)
     return page
@@ -305,9 +333,15 @@ def _hues(tags: Iterable[str]) -> dict[str, int]:
     return {label: round(360 * i / len(types)) for i, label in enumerate(types)}
 
 
-def _header(*models: Pipeline | None) -> str:
-    names = [f"<b>{escape(Path(pipe.model.name_or_path).name)}</b>" for pipe in models if pipe is not None]
-    return f"<h1>Named entities</h1><p>of {', sentiment of '.join(names)}</p>"
+def _header(tagger: Pipeline, classifier: Pipeline | None) -> str:
+    sentiment = f"; sentiment by {_name(classifier)}" if classifier else ""
+    return f"<h1>Named entities</h1><p>Found by {_name(tagger)}{sentiment}.</p>"
+
+
+def _name(pipe: Pipeline) -> str:
+    """HTML of a model's name on the Hub, or that of its folder."""
+    name = pipe.model.name_or_path
+    return f"<b>{escape(Path(name).resolve().name if Path(name).is_dir() else name)}</b>"
 
 
 def _legend(hues: dict[str, int]) -> str:
@@ -315,11 +349,11 @@ def _legend(hues: dict[str, int]) -> str:
         f'<li><mark style="--hue: {hue}">{escape(label)}</mark> {TYPES.get(label, "")}</li>'
         for label, hue in hues.items()
     )
-    return f'<ul class="legend">{marks}<li>Point at an entity, or tap it, for its probability.</li></ul>'
+    return f'<ul class="legend">{marks}<li class="hint">Point at an entity, or tap it, for its probability.</li></ul>'
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("model", nargs="?", default=os.environ.get("MODEL_ID"))
     parser.add_argument("--revision", default=os.environ.get("MODEL_REVISION"))
     parser.add_argument("--classifier", default=os.environ.get("CLASSIFIER_ID"))
@@ -336,7 +370,7 @@ def main(argv: list[str]) -> None:
         server_port=arguments.server_port,
         theme=THEME,
         css_paths=Path(__file__).with_name("style.css"),
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         run_history=False,
         ssr_mode=False,
     )

@@ -5,8 +5,11 @@ The page is that of recipes/space, which goes to a Space as it stands; its READM
 `pip install -e ".[demo]"`.
 """
 
-import runpy
+import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).with_name("space")))
+from app import main  # noqa: E402
+
 if __name__ == "__main__":
-    runpy.run_path(str(Path(__file__).with_name("space") / "app.py"), run_name="__main__")
+    main(sys.argv[1:])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from .reporting import RUN
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 REPOSITORY = "bilstm_crf_hf"
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 SPLITS = {"eval": "validation", "test": "test"}
 """Splits of a data set by the prefix of their scores in `all_results.json`."""
 
@@ -280,7 +282,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _hub_id(name: str | None) -> str | None:
     """A name of the Hub; None for a path on this machine."""
-    return None if name is None or Path(name).exists() or Path(name).is_absolute() else name
+    return name if name and HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
 def _sentences(model: TrainedModel) -> list[str]:
@@ -329,8 +331,9 @@ def _model_settings(model: TrainedModel) -> dict[str, Any]:
     names = ["head", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
     if not any(model.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
         names.append("min_frequency")  # of the characters of a new tokenizer
-    chosen = {name: model.arguments.get(name) for name in names} | (model.arguments["config_overrides"] or {})
-    return {name: value for name, value in chosen.items() if value not in (None, False, [], "none")}
+    chosen = {name: model.arguments.get(name) for name in names}
+    chosen = {name: value for name, value in chosen.items() if value not in (None, False, [], "none")}
+    return chosen | (model.arguments["config_overrides"] or {})
 
 
 def _comparison(path: Path) -> str:

@@ -36,8 +36,8 @@ LOCAL = (RUN, PREDICTIONS, "trainer_state.json", "training_args.bin", "compariso
 """Records of a run that stay where they are: with paths, sentences of the data set, or a pickle."""
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-OPAQUE = (".png", ".jpg", ".jpeg", ".gif", ".model")
-"""Files that are sent though they cannot be looked through: pictures, and SentencePiece's models."""
+BINARY = (".png", ".jpg", ".jpeg", ".gif", ".model")
+"""Pictures, and SentencePiece's models, which may name the file they were trained on: searched where they are text."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 """Pieces of texts, some of which look like paths."""
 
@@ -48,13 +48,19 @@ TOKEN = re.compile(
 """Access tokens: of the Hub and its organizations, of GitHub, of OpenAI and Anthropic, of AWS."""
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w/.<~)}\]*-])(?:file://)?/(?:[\w.@+-]+/)+[\w.@+-]+"
-    r"|(?<![\w/.])[A-Za-z]:\\{1,2}[\w.@+-]+\\{1,2}[\w.@+-]+"
+    r"|(?<![\w/.])[A-Za-z]:\\{1,2}[\w.@+-][\w.@+ -]*\\{1,2}[\w.@+-]+"
 )
 """At least a folder and what is in it: `/s` or `C:\\n` alone are more often something else. Not in it: the paths of
 URLs, those relative to something (`./a/b`, `~/a/b`, `${A}/b/c`), and words with slashes between them."""
 
 PINNED = re.compile(r'model="([^"]+)", revision="([^"]+)"')
 """Repository and tag of the snippet in a card."""
+
+REPLACED = re.compile(
+    r"(?:modeling|configuration|pipeline)\w*\.py|(?:alignment|crf|input_features|lattice)\.py"
+    r"|model[\w-]*\.safetensors(?:\.index\.json)?"
+)
+"""Names of exported code and of weights, which those of another version must not lie beside."""
 
 COMPARED_TEXTS = 20
 TOLERANCE = 1e-4
@@ -134,9 +140,12 @@ def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> N
     """Checks that the card's snippet loads what is published.
 
     Raises:
-        ValueError: it loads another repository, or another tag.
+        ValueError: it loads another repository, or another tag, or names none.
     """
-    for found in PINNED.findall(card.content):
+    snippets = PINNED.findall(card.content)
+    if not snippets:
+        raise ValueError(f'{path}: it has no snippet with model="{repo_id}", revision="{revision}": add one')
+    for found in snippets:
         if found != (repo_id, revision):
             raise ValueError(
                 f"{path}: its snippet loads {found[0]} at {found[1]}, not {repo_id} at {revision}: correct it, or "
@@ -157,9 +166,9 @@ def check_files(folder: Path) -> None:
         suffix = path.suffix.lower()
         if suffix in PICKLED:
             faults.append(f"{name}: may hold pickled code: save it as safetensors, or move it away")
-        elif suffix not in OPAQUE:
+        else:
             try:
-                text = _header(path) if suffix == ".safetensors" else path.read_text(encoding="utf-8")
+                text = _text(path)
             except UnicodeDecodeError:
                 faults.append(f"{name}: is no text (in UTF-8), so it cannot be looked through: move it away")
             else:
@@ -168,17 +177,23 @@ def check_files(folder: Path) -> None:
         raise ValueError("nothing was sent:\n  " + "\n  ".join(faults))
 
 
-def _header(path: Path) -> str:
-    """What precedes the numbers in a safetensors file: their names, and what the one who saved them added."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return file.read(min(length, path.stat().st_size)).decode()
+def _text(path: Path) -> str:
+    """A file's text; of a safetensors file the header, of `BINARY` ones what can be read in them."""
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return file.read(min(length, path.stat().st_size)).decode()
+    if suffix in BINARY:
+        return b"\n".join(re.findall(rb"[\x20-\x7e]{8,}", path.read_bytes())).decode()
+    return path.read_text(encoding="utf-8")
 
 
 def _secrets(text: str, has_paths: bool) -> Iterator[str]:
     """Lines, by number, with a token (which is not repeated) or a path of this machine."""
     own = get_token()
     for number, line in enumerate(text.splitlines(), 1):
+        line = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), line)  # as JSON writes Hangul
         if TOKEN.search(line) or (own and own in line):
             yield f"{number}: an access token: take it out, and revoke it"
         elif has_paths and (found := ABSOLUTE_PATH.search(line)):
@@ -210,11 +225,13 @@ def check_export(folder: Path, staged: Path, model: TrainedModel, scratch: Path)
         ValueError: they do not load, or say something else.
     """
     task = model.pipeline_tag
-    options = {} if task == "token-classification" else {"top_k": None}
+    options = {} if task == "token-classification" else {"top_k": None, "truncation": True}
     texts = _texts(folder, task)
     ours = json.loads(json.dumps(_pipeline(folder, model.config, task)(texts, **options), default=float))
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
-    environment.pop("HF_TOKEN", None)
+    environment |= {"HF_TOKEN_PATH": str(scratch / "no-token")}  # the code may be somebody else's
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        environment.pop(name, None)
     result = subprocess.run(
         [sys.executable, "-c", CLEAN],
         input=json.dumps([task, str(staged), texts, options]),
@@ -284,7 +301,7 @@ def send(publication: Publication, token: str | None = None) -> str:
     """Creates the repository if need be, sends the files, and tags the commit; the commit's address.
 
     After an interruption it can be started again: a commit is there whole or not at all, and the tag comes last. Code
-    and weights of an earlier version that are not among the files are deleted there, other files are left.
+    and weights of an earlier version (`REPLACED`) that are not among the files are deleted there, other files are left.
 
     Args:
         token: None for that of `hf auth login`, or of `HF_TOKEN`.
@@ -303,10 +320,15 @@ def send(publication: Publication, token: str | None = None) -> str:
         raise ValueError(
             f"{repo_id} has a tag or branch {revision} already, and tags do not move: name the next one (--revision)"
         )
+    outdated = {name for name in api.list_repo_files(repo_id) if REPLACED.fullmatch(name)} - set(
+        files_of(publication.folder)
+    )
+    if outdated:
+        logger.info("deleted there, as of an earlier version: %s", ", ".join(sorted(outdated)))
     commit = api.upload_folder(
         repo_id=repo_id,
         folder_path=publication.folder,
-        delete_patterns=["*.py", "*.safetensors", "*.safetensors.index.json"],
+        delete_patterns=sorted(outdated),
         commit_message=f"Model {revision}, by {__package__}",
     )
     api.create_tag(repo_id, tag=revision, revision=commit.oid)

@@ -6,6 +6,7 @@ of what cannot be converted nothing is written, and a pickle that could run code
 """
 
 import argparse
+from pathlib import Path
 
 from bilstm_crf_hf.legacy_checkpoint import convert_checkpoint
 
@@ -21,6 +22,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"saved in {arguments.output_dir}")
+    if not Path(arguments.output_dir, "tokenizer_config.json").is_file():
+        print("there is no tokenizer in it, which `pipeline` needs: convert again with --tokenizer")
 
 
 if __name__ == "__main__":

@@ -228,12 +228,14 @@ def test_a_tag_or_branch_that_is_there_is_not_moved(hub, small, tag):
 
 def test_code_and_weights_of_an_earlier_version_go_and_what_others_added_stays(hub, small):
     send(small)
-    HfApi().upload_file(path_or_fileobj=b"GIF89a", path_in_repo="demo.gif", repo_id=SMALL_ID)
+    others = {"demo.gif", "handler.py", "examples/modeling_x.py", "onnx/model.safetensors"}
+    for name in others:
+        HfApi().upload_file(path_or_fileobj=b"GIF89a", path_in_repo=name, repo_id=SMALL_ID)
     (small.folder / "modeling.py").rename(small.folder / "modeling_new.py")
     (small.folder / "model.safetensors").rename(small.folder / "model-00001-of-00001.safetensors")
     send(small._replace(revision="v2"))
     repository = hub.repositories[SMALL_ID]
-    assert set(repository.at("v2").files) == {*files_of(small), "demo.gif", ".gitattributes"}
+    assert set(repository.at("v2").files) == {*files_of(small), *others, ".gitattributes"}
     assert {"modeling.py", "model.safetensors"} < set(repository.at("v1").files)
 
 

@@ -344,6 +344,8 @@ def test_the_recipe_converts_and_says_what_is_wrong(wordpiece, source, tmp_path)
     assert {"config.json", "model.safetensors", "modeling_bilstm_crf.py", "tokenizer.json"} <= {
         file.name for file in (tmp_path / "ours").iterdir()
     }
+    alone = subprocess.run([*recipe, "tutorial", "alone"], **options)
+    assert alone.stdout.startswith("saved in alone\nthere is no tokenizer in it")
     (source / "config.json").write_text("{}")
     refused = subprocess.run([*recipe, "tutorial", "theirs"], **options)
     assert refused.returncode == 2

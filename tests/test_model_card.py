@@ -15,7 +15,7 @@ ARGUMENTS = {
     "model_name_or_path": None,
     "tokenizer_name": None,
     "embeddings_from": None,
-    "config_overrides": {"hidden_size": 256},
+    "config_overrides": {"hidden_size": 256, "word_dropout": 0.0, "ngrams": []},
     "min_frequency": 2,
     "freeze_embeddings": False,
     "dataset_name": "klue",
@@ -86,6 +86,8 @@ KLUE-NER; CC BY-SA 4.0.
 | learning_rate | 0.002 |
 | min_frequency | 2 |
 | hidden_size | 256 |
+| word_dropout | 0.0 |
+| ngrams | [] |
 
 ## Limitations
 
@@ -191,6 +193,8 @@ def test_a_classifier_has_its_own_task_sentences_and_test_split(tmp_path):
         ({"model_name_or_path": "klue/bert-base"}, "klue/bert-base"),
         ({"embeddings_from": "klue/bert-base"}, "klue/bert-base"),
         ({"model_name_or_path": "{folder}"}, None),
+        ({"model_name_or_path": "../enc/e5"}, None),
+        ({"model_name_or_path": "~/enc/e5"}, None),
         ({"model_name_or_path": "{folder}", "base_model": "klue/bert-base"}, "klue/bert-base"),
     ],
 )

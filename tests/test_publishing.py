@@ -229,6 +229,7 @@ PATHS = [
     "file:///home/someone/x",
     "(/Users/someone/내 문서/run)",
     "C:\\Users\\someone",
+    "C:\\Program Files\\run",
     '"C:\\\\Users\\\\someone"',
     "C:/Users/someone",
     "--output_dir=/content/drive/run",
@@ -257,6 +258,29 @@ def test_tokens_are_seen(line):
 @pytest.mark.parametrize("line", NO_TOKENS)
 def test_what_is_no_token_is_not_taken_for_one(line):
     assert not TOKEN.search(line)
+
+
+@pytest.mark.parametrize("path", ["/home/홍길동/bert", "C:\\Users\\홍길동\\bert", "/data/모델/ner"])
+def test_paths_are_seen_as_json_writes_them(prepared, tmp_path, path):
+    folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
+    (folder / "extra.json").write_text(json.dumps({"_name_or_path": path}), encoding="utf-8")
+    with pytest.raises(ValueError, match="extra.json:1: a path of this machine"):
+        check_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x0a\x17/home/someone/corpus.txt\x12\x00", "a path of this machine"),
+        (f"\0{SECRET}\0".encode(), "an access token"),
+    ],
+)
+@pytest.mark.parametrize("name", ["spm.model", "training.png"])
+def test_binary_files_are_searched_too(prepared, tmp_path, name, content, message):
+    folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
+    (folder / name).write_bytes(b"\x89\xff\xfe" + content)
+    with pytest.raises(ValueError, match=f"{name}:1: {message}"):
+        check_files(folder)
 
 
 @pytest.mark.parametrize("line", PATHS)
@@ -329,7 +353,10 @@ def test_code_that_says_something_else_than_the_package_is_refused(run):
 
 def test_code_runs_without_the_package_and_without_the_users_token(run, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    append(run / "crf.py", "\nimport os\nassert 'HF_TOKEN' not in os.environ\nimport bilstm_crf_hf\n")
+    (run.parent / "token").write_text(SECRET)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(run.parent / "token"))
+    code = "\nfrom huggingface_hub import get_token\nassert get_token() is None\nimport bilstm_crf_hf\n"
+    append(run / "crf.py", code)
     message = refusal(run)
     assert message.startswith("nothing was sent: the files do not load without bilstm_crf_hf:\n")
     assert message.splitlines()[-1].startswith("ModuleNotFoundError: import of bilstm_crf_hf halted")

@@ -16,13 +16,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, ModelCard, get_token
 from huggingface_hub.utils import validate_repo_id
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-    Pipeline,
-    pipeline,
-)
+from transformers import Pipeline, pipeline
 
 from .files import whole
 from .model_card import TASKS, TrainedModel, check_card, eval_results_yaml, render_card
@@ -260,13 +254,9 @@ def _texts(folder: Path, task: str) -> list[str]:
 
 def _pipeline(folder: Path, config: dict[str, Any], task: str) -> Pipeline:
     """The pipeline with the classes of this package."""
-    auto_class = (
-        AutoModelForTokenClassification if task == "token-classification" else AutoModelForSequenceClassification
-    )
-    model, tokenizer = auto_class.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    if task in config.get("custom_pipelines", {}):
-        return BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer, device="cpu")
-    return pipeline(task, model=model, tokenizer=tokenizer, device="cpu")
+    own = task in config.get("custom_pipelines", {})
+    options = {"pipeline_class": BiLSTMCRFTokenClassificationPipeline} if own else {}
+    return pipeline(task, model=str(folder), device="cpu", **options)
 
 
 def _equal(expected: Any, found: Any) -> bool:

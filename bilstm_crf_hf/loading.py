@@ -137,12 +137,14 @@ def load_model(
         if arguments.head not in task.heads:
             raise ValueError(f"head is {' or '.join(task.heads)}, not {arguments.head}")
         head = task.heads[arguments.head]
-        fields = _checked_fields(arguments, head.config_class)
+        fields = checked_fields(arguments, head.config_class)
         return head.from_encoder(arguments.model_name_or_path, tokenizer, **options, **names, **fields)
-    if arguments.config_overrides:
-        raise ValueError("config_overrides describes a new model: leave it out with model_name_or_path")
-    own = AutoConfig.from_pretrained(arguments.model_name_or_path, **options).id2label
-    if all(label.startswith("LABEL_") for label in own.values()):
+    config = AutoConfig.from_pretrained(arguments.model_name_or_path, **options)
+    options |= checked_fields(arguments, type(config))
+    own = config.id2label
+    # Those of pretraining go with its head.
+    is_pretrained = any(name.endswith("ForPreTraining") for name in config.architectures or [])
+    if is_pretrained or all(label.startswith("LABEL_") for label in own.values()):
         options |= names
     elif missing := sorted(set(labels) - set(own.values())):
         raise ValueError(
@@ -158,7 +160,7 @@ def _new_bilstm(
     names: dict[str, dict],
     new_class: type[BiLSTMCRFPreTrainedModel],
 ) -> BiLSTMCRFPreTrainedModel:
-    fields = _checked_fields(arguments, BiLSTMCRFConfig)
+    fields = checked_fields(arguments, BiLSTMCRFConfig)
     vectors = None
     if arguments.embeddings_from:
         vectors = encoder_vectors(arguments.embeddings_from, arguments.trust_remote_code)
@@ -175,7 +177,7 @@ def _new_bilstm(
     return model
 
 
-def _checked_fields(arguments: ModelArguments, config_class: type) -> dict[str, Any]:
+def checked_fields(arguments: ModelArguments, config_class: type) -> dict[str, Any]:
     """`config_overrides`, if they are all fields of `config_class`."""
     overrides = dict(arguments.config_overrides or {})
     if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):

@@ -313,11 +313,12 @@ class EpochReport(ProgressCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         super().on_evaluate(args, state, control, **kwargs)
-        if self.training_bar is None or not self.seconds:
+        if self.training_bar is None:
             return
+        seconds = self.seconds[-1] if state.epoch == len(self.seconds) else time.perf_counter() - self.began
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
         scores = "".join(f"  {name} {metrics[f'eval_{key}']:.4f}" for key, name in self.columns.items())
         self.training_bar.write(
-            f"epoch {state.epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  "
-            f"validation loss {metrics['eval_loss']:.4f}{scores}  {self.seconds[-1]:.1f} s"
+            f"epoch {state.epoch:.3g}/{state.num_train_epochs:g}  loss {loss:.4f}  "
+            f"validation loss {metrics['eval_loss']:.4f}{scores}  {seconds:.1f} s"
         )

@@ -103,7 +103,9 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             candidates, answers = answers.unique(return_inverse=True)
             weight, bias = weight[candidates], bias[candidates]
         logits = linear(self.transform(states[drawn]), weight, bias)  # (N, V), or of the tokens that were drawn only
-        total = cross_entropy(logits.float(), answers.masked_fill(~asked, UNKNOWN), ignore_index=UNKNOWN, reduction="sum")
+        total = cross_entropy(
+            logits.float(), answers.masked_fill(~asked, UNKNOWN), ignore_index=UNKNOWN, reduction="sum"
+        )
         return total / asked.sum().clamp(min=1)
 
     def around(self, hidden: Tensor, sequences: Sequences) -> Tensor:

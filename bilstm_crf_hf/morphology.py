@@ -35,9 +35,7 @@ def morphemes(texts: Iterable[str]) -> Iterator[list[Span]]:
         yield spans
 
 
-def morpheme_tags(
-    texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]
-) -> Iterator[list[str | None]]:
+def morpheme_tags(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> Iterator[list[str | None]]:
     """The BIO tag of each token by the morphemes of its text, see `alignment.token_tags`.
 
     Args:

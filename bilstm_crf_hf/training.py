@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
+from .averaging import WeightAverage
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from .publishing import prepare, send
 from .reporting import training_summary
@@ -47,6 +49,8 @@ class TaggerTrainingArguments(TrainingArguments):
             rows that a batch looks up are updated (see `optimization.RowAdamW`). Dense AdamW would carry such a row on
             by its momentum, for 1 / (1 - 0.9) steps in all; on KLUE-NER half of that does as well as all of it, and on
             a few hundred sentences better.
+        ema_decay: of an exponential moving average of the weights, in each step: it is the average that is evaluated,
+            saved and kept; None for the weights themselves.
     """
 
     output_dir: str = "outputs/ner"
@@ -73,8 +77,15 @@ class TaggerTrainingArguments(TrainingArguments):
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the CRF."})
     embedding_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of embeddings."})
 
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Decay of a moving average of the weights, such as 0.998, which is kept instead."},
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if self.push_to_hub and self.hub_strategy != "end":
             raise ValueError("hub_strategy: only `end` is possible, for what is published is checked first, as a whole")
         if self.hub_token is not None:
@@ -176,6 +187,21 @@ class TaggerTrainer(Trainer):
             self.remove_callback(default)
         self.epoch_report = EpochReport(columns)
         self.add_callback(self.epoch_report)
+        self.average = None if self.args.ema_decay is None else WeightAverage(self.args.ema_decay)
+        if self.average is not None:
+            self.add_callback(self.average)
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """As `Trainer`'s; where weights are averaged, the model has the average afterwards."""
+        output = super().train(*args, **kwargs)
+        if self.average is not None and not self.args.load_best_model_at_end:  # which loads it from its checkpoint
+            self.average.apply(self.model)
+        return output
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """As `Trainer`'s, of the average of the weights during training."""
+        with self._averaged():
+            return super().evaluate(*args, **kwargs)
 
     def train_and_score(
         self, inputs: Mapping[str, Dataset], scorers: Mapping[str, Callable]
@@ -244,6 +270,24 @@ class TaggerTrainer(Trainer):
             **options,
         )
         return self.optimizer
+
+    def _averaged(self) -> AbstractContextManager:
+        training = self.average is not None and self.is_in_train
+        return self.average.applied(self.model) if training else nullcontext()
+
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        with self._averaged():
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.average is not None and self.args.should_save:
+            self.average.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.average is not None and checkpoint is not None:
+            self.average.load(self.model, Path(checkpoint))
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
         decay = self.args.learning_rate_decay

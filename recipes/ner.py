@@ -9,10 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetDict
 from seqeval.scheme import IOB2, Entities
-from transformers import DataCollatorForTokenClassification, set_seed
+from transformers import DataCollatorForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilstm_crf_hf.alignment import Span, render
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
@@ -81,46 +82,68 @@ def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int
         print(" ", render(text, spans))
 
 
-def main(argv: list[str]) -> None:
-    *settings, arguments = parse_arguments(
-        (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
-        argv or [str(HERE / "configs" / "sample.yaml")],
-    )
-    model_arguments, data_arguments, _ = settings
-    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
-    set_seed(arguments.seed)
-
+def build(
+    model_arguments: ModelArguments, data_arguments: DataArguments
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus]]:
+    """Tokenizer, model and encoded splits."""
     datasets = load_splits(load_ner_datasets, data_arguments, SAMPLE)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     corpora = encode(datasets, tokenizer, labels, data_arguments)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
+    return tokenizer, model, corpora
 
+
+def scoring(corpora: dict[str, EncodedCorpus]) -> dict[str, Any]:
+    """The arguments of `TaggerTrainer` by which it is judged."""
+    return {
+        "eval_dataset": corpora["validation"].inputs,
+        "compute_metrics": corpora["validation"].scorer(),
+        "preprocess_logits_for_metrics": best_labels,
+        "columns": COLUMNS,
+    }
+
+
+def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Sequence[Any]) -> None:
+    """Trains, saves all that a finished run has, and shows what came of it."""
+    arguments = trainer.args
     inputs = {split: corpus.inputs for split, corpus in corpora.items()}
-    scorers = {split: corpora[split].scorer() for split in corpora}
+    final, results = trainer.train_and_score(inputs, {split: corpus.scorer() for split, corpus in corpora.items()})
+    results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
+    if trainer.is_world_process_zero():
+        validation = corpora["validation"]
+        save_run(trainer, settings, results, prediction_rows(validation, final.predictions), COLUMNS)
+        print_scores(results, COLUMNS, "f1", arguments.output_dir)
+        data_arguments = next(part for part in settings if isinstance(part, DataArguments))
+        print_examples(validation, validation.decode(final.predictions), data_arguments.num_examples)
+        if arguments.push_to_hub:
+            print("published:", trainer.push_to_hub())
+
+
+def configure_logging(arguments: TaggerTrainingArguments) -> None:
+    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
+def main(argv: list[str]) -> None:
+    *settings, arguments = parse_arguments(
+        (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
+        argv or [str(HERE / "configs" / "sample.yaml")],
+    )
+    model_arguments, data_arguments, _ = settings
+    configure_logging(arguments)
+    set_seed(arguments.seed)
+    tokenizer, model, corpora = build(model_arguments, data_arguments)
     trainer = TaggerTrainer(
         model,
         arguments,
         data_collator=collator(tokenizer, data_arguments),
-        train_dataset=inputs["train"],
-        eval_dataset=inputs["validation"],
+        train_dataset=corpora["train"].inputs,
         processing_class=tokenizer,
-        compute_metrics=scorers["validation"],
-        preprocess_logits_for_metrics=best_labels,
-        columns=COLUMNS,
+        **scoring(corpora),
     )
-    final, results = trainer.train_and_score(inputs, scorers)
-    results |= {f"{split}_sentences": len(dataset) for split, dataset in datasets.items()}
-    if trainer.is_world_process_zero():
-        validation = corpora["validation"]
-        rows = prediction_rows(validation, final.predictions)
-        save_run(trainer, settings, results, rows, COLUMNS)
-        print_scores(results, COLUMNS, "f1", arguments.output_dir)
-        print_examples(validation, validation.decode(final.predictions), data_arguments.num_examples)
-        if arguments.push_to_hub:
-            print("published:", trainer.push_to_hub())
+    fit(trainer, corpora, settings)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,9 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: Text
             columns[name] += encoded[name]
         if arguments.morphemes:
             rows = morpheme_tags(batch, encoded["offset_mapping"])
-            columns.setdefault("labels", []).extend([ids.setdefault(tag, len(ids) - 1) for tag in tags] for tags in rows)
+            columns.setdefault("labels", []).extend(
+                [ids.setdefault(tag, len(ids) - 1) for tag in tags] for tags in rows
+            )
     return Dataset.from_dict(columns), [tag for tag in ids if tag is not None]
 
 

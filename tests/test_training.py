@@ -8,8 +8,16 @@ import pytest
 import torch
 import yaml
 from conftest import LABELS, SENTENCES, new_tagger
-from transformers import BertConfig, BertForTokenClassification, DataCollatorForTokenClassification, set_seed
+from safetensors.torch import load_file
+from transformers import (
+    BertConfig,
+    BertForTokenClassification,
+    DataCollatorForTokenClassification,
+    TrainerCallback,
+    set_seed,
+)
 
+from bilstm_crf_hf import averaging
 from bilstm_crf_hf.corpora import read_inline
 from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
@@ -98,6 +106,50 @@ def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
     assert trainer.state.global_step == 8
     assert model.bilstm.features.ngram_embeddings.sparse
     assert_same_weights(*final, atol=0, rtol=0)
+
+
+def test_average_of_weights_is_what_is_evaluated_and_saved(corpus, tokenizer, tmp_path, monkeypatch):
+    """Against the recurrence by hand, over the weights that each step left."""
+    monkeypatch.setattr(averaging, "INTERVAL", 1)
+    seen = []
+
+    class Snapshots(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **kwargs):
+            seen.append(weights_of(model))
+
+    model = new_tagger(tokenizer, **NO_DROPOUT)
+    expected = weights_of(model)
+    trainer = new_trainer(model, corpus, tokenizer, tmp_path, ema_decay=0.5, save_strategy="epoch", eval_strategy="epoch", save_total_limit=5)
+    trainer.add_callback(Snapshots())
+    trainer.train()
+    for step, weights in enumerate(seen, 1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in expected}
+    kept = weights_of(trainer.model)
+    assert_same_weights({name: kept[name] for name in expected}, expected, atol=1e-6, rtol=1e-5)
+    assert_same_weights(load_file(tmp_path / f"checkpoint-{len(seen)}" / "model.safetensors"), kept, atol=0, rtol=0)
+    logged = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry][-1]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(logged, rel=1e-6)
+
+
+@pytest.mark.parametrize("checkpoint", [3, 4])
+def test_resumed_training_with_averages_is_identical(corpus, tokenizer, tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(averaging, "INTERVAL", 1)
+    final = []
+    for resume in (None, str(tmp_path / f"checkpoint-{checkpoint}")):
+        set_seed(1)
+        options = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 20, "ema_decay": 0.5}
+        trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, **options)
+        trainer.train(resume_from_checkpoint=resume)
+        final.append(weights_of(trainer.model))
+    assert_same_weights(*final, atol=0, rtol=0)
+
+
+def test_resuming_with_an_average_wants_one(corpus, tokenizer, tmp_path):
+    new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, save_strategy="epoch").train()
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, ema_decay=0.9)
+    with pytest.raises(FileNotFoundError, match="saved without ema_decay"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
 def test_training_under_bf16_autocast_learns(corpus, tokenizer, tmp_path):

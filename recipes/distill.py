@@ -1,0 +1,124 @@
+"""Train a tagger on gold sentences and on what teachers say of raw text: python recipes/distill.py [config.yaml] [...]
+
+Takes the arguments of recipes/ner.py beside --teachers and --unlabeled_file. The teachers' answers stay in the output
+folder, for further students: --soft_labels_file outputs/distilled/soft_labels.parquet in place of the two.
+"""
+
+import logging
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, concatenate_datasets
+from ner import DataArguments, build, configure_logging, fit, scoring
+from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+
+from bilstm_crf_hf.alignment import IGNORED
+from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft
+from bilstm_crf_hf.files import whole
+from bilstm_crf_hf.loading import ModelArguments
+from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.raw_text import read_all
+from bilstm_crf_hf.training import TaggerTrainingArguments, parse_arguments
+
+ANSWERS = "soft_labels.parquet"
+logger = logging.getLogger("distill")
+
+
+@dataclass
+class DistillationArguments:
+    """Who labels which text."""
+
+    teachers: list[str] | None = field(
+        default=None, metadata={"help": "Taggers on the Hub or in folders, whose probabilities are averaged."}
+    )
+    unlabeled_file: list[str] | None = field(
+        default=None,
+        metadata={"help": "Files of text: txt, parquet, json or csv; FILE:COLUMN where the column is not `text`."},
+    )
+    max_unlabeled_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
+    max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
+    soft_labels_file: str | None = field(default=None, metadata={"help": "What teachers said in an earlier run."})
+
+    def __post_init__(self) -> None:
+        if (self.soft_labels_file is None) != bool(self.teachers and self.unlabeled_file):
+            raise ValueError("give teachers and unlabeled_file, or soft_labels_file alone")
+
+
+def ask(
+    arguments: DistillationArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str],
+    training: TaggerTrainingArguments,
+) -> Dataset:
+    """Rows of `soft_labels` for the raw texts in which the teachers see an entity: a corpus has no others.
+
+    The first of several teachers, which should be the fastest, says which texts the others are shown.
+    """
+    texts = [text for text in read_all(arguments.unlabeled_file) if len(text) <= arguments.max_unlabeled_characters]
+    if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
+        texts = random.Random(training.seed).sample(texts, arguments.max_unlabeled_samples)
+    teachers = [
+        Teacher(
+            AutoModelForTokenClassification.from_pretrained(name).to(training.device),
+            AutoTokenizer.from_pretrained(name),
+            labels,
+            training.bf16,
+        )
+        for name in arguments.teachers
+    ]
+    outside = {IGNORED, labels.index("O")}
+
+    def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
+        """Rows of `text`, and what is said of each, where an entity is."""
+        answers = SoftLabels(teachers, tokenizer, labels)
+        size = training.per_device_eval_batch_size
+        rows = texts.map(lambda batch: answers(batch["text"]), batched=True, batch_size=size, desc=description)
+        return rows.filter(lambda row: not outside.issuperset(row["labels"]))
+
+    found = Dataset.from_dict({"text": sorted(texts, key=len)})
+    if len(teachers) > 1:
+        found = answer(found, teachers[:1], "Search").select_columns("text")
+    found = answer(found, teachers, "Teachers")
+    logger.info("the teachers see entities in %d of %d texts", len(found), len(texts))
+    return found.remove_columns("text")
+
+
+def unlabeled(arguments: DistillationArguments, *context) -> Dataset:
+    """The rows of `ask`, written to the output folder; or those of an earlier run."""
+    if arguments.soft_labels_file is not None:
+        return Dataset.from_parquet(arguments.soft_labels_file)
+    dataset = ask(arguments, *context)
+    folder = Path(context[-1].output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / ANSWERS) as file:
+        dataset.to_parquet(file)
+    return dataset
+
+
+def main(argv: list[str]) -> None:
+    *settings, arguments = parse_arguments(
+        (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments), argv
+    )
+    model_arguments, data_arguments, distillation_arguments, _ = settings
+    configure_logging(arguments)
+    set_seed(arguments.seed)
+    tokenizer, model, corpora = build(model_arguments, data_arguments)
+    labels = corpora["train"].labels
+    soft = unlabeled(distillation_arguments, tokenizer, labels, arguments)
+    gold = as_soft(corpora["train"].inputs, len(labels))
+    arguments.remove_unused_columns = False  # the model does not know soft labels
+    trainer = DistillationTrainer(
+        model,
+        arguments,
+        data_collator=SoftCollator(tokenizer),
+        train_dataset=concatenate_datasets([gold, soft.cast(gold.features)]),
+        processing_class=tokenizer,
+        **scoring(corpora),
+    )
+    fit(trainer, corpora, settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,6 +1,12 @@
 """BiLSTM-CRF taggers as Hugging Face models."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
@@ -11,7 +17,9 @@ from .modeling_bilstm_crf import (
     BiLSTMCRFPreTrainedModel,
     BiLSTMForSequenceClassification,
 )
+from .modeling_character_encoder import CharacterEncoderConfig, CharacterEncoderForTokenClassification
 from .modeling_encoder import EncoderCRFForTokenClassification, EncoderForSequenceClassification
+from .modeling_pretraining import BiLSTMForPreTraining
 from .pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline, render_entities
 
 __all__ = [
@@ -20,7 +28,10 @@ __all__ = [
     "BiLSTMCRFModel",
     "BiLSTMCRFPreTrainedModel",
     "BiLSTMCRFTokenClassificationPipeline",
+    "BiLSTMForPreTraining",
     "BiLSTMForSequenceClassification",
+    "CharacterEncoderConfig",
+    "CharacterEncoderForTokenClassification",
     "EncoderCRFConfig",
     "EncoderCRFForTokenClassification",
     "EncoderClassifierConfig",
@@ -33,9 +44,12 @@ __version__ = "0.1.0"
 
 AutoConfig.register("bilstm_crf", BiLSTMCRFConfig)
 AutoModel.register(BiLSTMCRFConfig, BiLSTMCRFModel)
+AutoModelForPreTraining.register(BiLSTMCRFConfig, BiLSTMForPreTraining)
 AutoModelForTokenClassification.register(BiLSTMCRFConfig, BiLSTMCRFForTokenClassification)
 AutoModelForSequenceClassification.register(BiLSTMCRFConfig, BiLSTMForSequenceClassification)
 AutoConfig.register("encoder_crf", EncoderCRFConfig)
 AutoModelForTokenClassification.register(EncoderCRFConfig, EncoderCRFForTokenClassification)
 AutoConfig.register("encoder_classifier", EncoderClassifierConfig)
 AutoModelForSequenceClassification.register(EncoderClassifierConfig, EncoderForSequenceClassification)
+AutoConfig.register("character_encoder", CharacterEncoderConfig)
+AutoModelForTokenClassification.register(CharacterEncoderConfig, CharacterEncoderForTokenClassification)

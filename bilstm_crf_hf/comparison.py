@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .alignment import Span, render, tags_from_spans
+from .markdown import Rows
 from .metrics import ClassificationMetric, TaggingMetric
 from .reporting import PREDICTIONS, training_summary
 
@@ -29,8 +30,6 @@ ERROR_CLASSES = {
     "missed": "gold entity without a counterpart",
     "invented": "predicted entity without a counterpart",
 }
-Rows = list[dict[str, Any]]
-"""A table: a dictionary a line, whose keys are the headings."""
 
 
 class Task(NamedTuple):

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .comparison import NER, RESAMPLES, Rows, Speed, System, Task, labels_of_runs, tables_of
+from .comparison import NER, RESAMPLES, Speed, System, Task, labels_of_runs, tables_of
+from .markdown import Rows, escape_markdown, markdown_table
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Those of Okabe and Ito that show on white and on black, which people with colour-blindness can tell apart."""
@@ -37,14 +38,16 @@ STYLE = {
     ),
 }
 FORMATS = {
-    "p": ".3f",
-    "in epoch": "g",
-    "s an epoch": ",.1f",
-    "training, s": ",.0f",
-    "file, MB": ",.1f",
-    "one sentence, ms": ",.1f",
-    "sentences a second": ",.0f",
+    "seed": str,
+    "p": lambda p: f"{p:.3f}" if p else f"\\< {1 / RESAMPLES:g}",
+    "in epoch": "{:g}".format,
+    "s an epoch": "{:,.1f}".format,
+    "training, s": "{:,.0f}".format,
+    "file, MB": "{:,.1f}".format,
+    "one sentence, ms": "{:,.1f}".format,
+    "sentences a second": "{:,.0f}".format,
 }
+"""How the columns of tables are written that do not have four decimals."""
 
 
 # Pictures
@@ -159,7 +162,7 @@ def to_markdown(
     sections = [
         f"# Comparison: {task.title}",
         _verdict(systems, tables),
-        _table(tables["systems"]),
+        markdown_table(tables["systems"], FORMATS),
         _note_on_systems(task),
         images,
     ]
@@ -170,15 +173,15 @@ def to_markdown(
             f"difference of {task.score_name} (counts added up over a system's seeds), the interval that holds 95 % of "
             "the resampled differences, and p, the share of resamples in which the sign turns. The spread over seeds "
             "is not in it.",
-            _table(tables["bootstrap"]),
+            markdown_table(tables["bootstrap"], FORMATS),
         ]
-    sections += [f"## F1 by {task.label}", "Means over the seeds.", _table(tables["labels"])]
-    sections += ["## Errors", _note_on_errors(task), _table(tables["errors"], decimals=1)]
+    sections += [f"## F1 by {task.label}", "Means over the seeds.", markdown_table(tables["labels"], FORMATS)]
+    sections += ["## Errors", _note_on_errors(task), markdown_table(tables["errors"], FORMATS, decimals=1)]
     if tables["differences"]:
         sections += ["## Sentences on which two systems differ", *_differences(systems, tables, sentences)]
     sections += [
         "## Runs",
-        _table(tables["runs"]),
+        markdown_table(tables["runs"], FORMATS),
         "## How speed was measured",
         "\n".join(f"- {name}: {escape_markdown(str(value))}" for name, value in conditions.items()),
     ]
@@ -245,29 +248,6 @@ def _differences(systems: Sequence[System], tables: dict[str, Rows], shown: int)
                 lines.append(f"- {text}  \n  right: **{gold}**, {escape_markdown(wrong)}: **{predicted}**")
         sections.append("\n".join([*lines, "\n</details>"]))
     return sections
-
-
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line; `<손흥민:PS>` would be taken for HTML."""
-    return re.sub(r"([\\`*_<>\[\]&|~#$])", r"\\\1", " ".join(text.split()))
-
-
-def _table(rows: Rows, decimals: int = 4) -> str:
-    """A table whose columns of numbers are to the right; `decimals` are those of columns that `FORMATS` lacks."""
-    aligned = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
-    lines = [[escape_markdown(str(name)) for name in rows[0]], aligned]
-    lines += [[_cell(name, value, decimals) for name, value in row.items()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(name: str, value: Any, decimals: int) -> str:
-    if value is None:
-        return "–"
-    if name == "p" and value == 0:
-        return f"\\< {1 / RESAMPLES:g}"
-    if isinstance(value, float):
-        return f"{value:{FORMATS.get(name, f',.{decimals}f')}}"
-    return f"{value:,}" if isinstance(value, int) and name != "seed" else escape_markdown(str(value))
 
 
 # The page

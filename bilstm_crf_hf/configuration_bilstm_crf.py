@@ -15,7 +15,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         vocab_size: number of token ids.
         embedding_size: width of a token's embedding.
         ngrams: windows of neighbouring tokens, each `[first, last]` relative to a token, both included: `[-1, 0]` is
-            the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens.
+            the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens. A direction
+            of the first layer reads those that look at most one token ahead of it.
         ngram_buckets: number of rows of the n-gram embedding table, which all windows share.
         ngram_embedding_size: width of an n-gram's embedding; 0 windows or width 0 leave n-grams out.
         jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.

@@ -1,7 +1,7 @@
 """What teachers say of raw text, as soft labels, and a tagger that learns from them.
 
-A teacher is any token classifier over any tokenizer. Its probabilities are spread over the characters of the text, where
-those of several teachers are averaged, and read off again by the student's tokens.
+A teacher is any token classifier over any tokenizer. Its probabilities are spread over the characters of the text,
+where those of several teachers are averaged, and read off again by the student's tokens.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import Hasher
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DataCollatorForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .alignment import IGNORED, character_ranges
 from .crf import LinearChainCRF
+from .tagging import PieceCollator, piece_columns
 from .training import TaggerTrainer
 
 
@@ -27,6 +35,7 @@ class Teacher:
         tokenizer: its tokenizer, with offsets.
         labels: the student's labels, in BIO.
         bf16: whether to compute under autocast in bfloat16.
+        pieces: of a tagger of characters with an encoder, the encoder's tokenizer.
 
     Raises:
         ValueError: the model's labels are not these.
@@ -38,13 +47,15 @@ class Teacher:
         tokenizer: PreTrainedTokenizerBase,
         labels: Sequence[str],
         bf16: bool = False,
+        pieces: PreTrainedTokenizerBase | None = None,
     ) -> None:
         own = model.config.label2id
         if set(own) != set(labels):
             raise ValueError(
                 f"the teacher {model.name_or_path} has the labels {', '.join(own)}, not {', '.join(labels)}"
             )
-        self.model, self.tokenizer, self.bf16 = model.eval(), tokenizer, bf16
+        self.model, self.tokenizer, self.bf16, self.pieces = model.eval(), tokenizer, bf16, pieces
+        self.collator = DataCollatorWithPadding(tokenizer) if pieces is None else PieceCollator(tokenizer, pieces=pieces)
         self.order = torch.tensor([own[label] for label in labels])
         opening = [label.startswith("B-") for label in labels]
         # Within a token that begins an entity, the characters behind the first continue it.
@@ -55,13 +66,14 @@ class Teacher:
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(len(text), K) of each text, float32. Characters of no token, as white space, have zeros."""
-        encoded = self.tokenizer(
-            list(texts), return_offsets_mapping=True, truncation=True, padding=True, return_tensors="pt"
-        )
-        offsets = encoded.pop("offset_mapping").tolist()
+        columns = self.tokenizer(list(texts), return_offsets_mapping=True, truncation=True)
+        offsets = columns.pop("offset_mapping")
+        if self.pieces is not None:
+            columns |= piece_columns(texts, offsets, self.pieces)
+        encoded = self.collator([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
         device = self.model.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self.model(**encoded.to(device)).logits
+            logits = self.model(**{name: values.to(device) for name, values in encoded.items()}).logits
         tokens = logits.float().softmax(-1).cpu()[..., self.order]  # (B, S, K)
         inner = torch.zeros_like(tokens).index_add_(-1, self.inner, tokens)
         spread = []
@@ -79,7 +91,8 @@ class SoftLabels:
     """Texts as rows for a student: `input_ids`, `attention_mask`, `labels` and `soft_labels`.
 
     `soft_labels` are the teachers' mean probabilities of each token's first character, (S * K) numbers, 0 on special
-    tokens; `labels` the sequence that is the most probable if tokens were independent but for what BIO rules out.
+    tokens; `labels` the sequence that is the most probable if tokens were independent but for what BIO rules out. Of a
+    character that only some teachers read, these are asked; one that none reads has 0 and -100, an unknown label.
 
     Args:
         teachers: at least one.
@@ -95,7 +108,7 @@ class SoftLabels:
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list]:
         """The columns of a batch of rows."""
-        answers = [np.mean(rows, axis=0) for rows in zip(*(teacher(texts) for teacher in self.teachers))]
+        answers = [_mean(rows) for rows in zip(*(teacher(texts) for teacher in self.teachers))]
         encoded = self.tokenizer(list(texts), return_offsets_mapping=True, truncation=True, return_token_type_ids=False)
         columns = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
         firsts = []  # of each token its first character, -1 if it has none
@@ -106,7 +119,7 @@ class SoftLabels:
         columns["labels"], columns["soft_labels"] = [], []
         for first, path, rows in zip(firsts, paths, inner, strict=True):
             labels = np.full(len(first), IGNORED)
-            labels[first >= 0] = path
+            labels[first >= 0] = np.where(rows.any(-1), path, IGNORED)
             soft = np.zeros((len(first), self.num_labels), np.float16)
             soft[first >= 0] = rows
             columns["labels"].append(labels)
@@ -114,9 +127,23 @@ class SoftLabels:
         return columns
 
     def _best_paths(self, probabilities: list[Tensor]) -> list[list[int]]:
-        emissions = pad_sequence([(rows + 1e-6).log() for rows in probabilities], batch_first=True)
-        lengths = torch.tensor([len(rows) for rows in probabilities])
-        return self.chain.decode(emissions, torch.arange(emissions.shape[1]) < lengths[:, None])
+        # A step more than there are tokens, since a text may have none: whatever the path is, O may follow.
+        steps = [pad((rows + 1e-6).log(), (0, 0, 0, 1)) for rows in probabilities]
+        lengths = torch.tensor([len(rows) for rows in steps])
+        emissions = pad_sequence(steps, batch_first=True)
+        paths = self.chain.decode(emissions, torch.arange(emissions.shape[1]) < lengths[:, None])
+        return [path[:-1] for path in paths]
+
+
+def _mean(answers: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of probabilities (N, K) of several teachers, in each row of those that have some; else zeros."""
+    total = np.sum(answers, axis=0)
+    return total / total.sum(-1, keepdims=True).clip(min=1e-6)
+
+
+def student_of(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> str:
+    """A name for the vocabulary and the labels whose ids are in rows of [`SoftLabels`]."""
+    return Hasher.hash((sorted(tokenizer.get_vocab().items()), list(labels)))
 
 
 def as_soft(dataset: Dataset, num_labels: int) -> Dataset:
@@ -133,25 +160,26 @@ def as_soft(dataset: Dataset, num_labels: int) -> Dataset:
 
 
 class SoftCollator(DataCollatorForTokenClassification):
-    """Also pads `soft_labels`, to (B, S, K), with zeros."""
+    """Also pads `soft_labels`, to (B, S, K), with zeros, on the side and to the length of `labels`."""
 
     def torch_call(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
         features = [dict(feature) for feature in features]
         soft = [torch.tensor(feature.pop("soft_labels")) for feature in features if "soft_labels" in feature]
         batch = super().torch_call(features)
         if soft:
-            lengths = [len(feature["input_ids"]) for feature in features]
-            rows = [row.view(length, -1) for row, length in zip(soft, lengths, strict=True)]
-            batch["soft_labels"] = pad_sequence(rows, batch_first=True).float()
+            rows = [row.view(len(feature["input_ids"]), -1) for row, feature in zip(soft, features, strict=True)]
+            inside = batch["attention_mask"].bool()
+            batch["soft_labels"] = torch.zeros(*inside.shape, rows[0].shape[-1])
+            batch["soft_labels"][inside] = torch.cat(rows)
         return batch
 
 
 class DistillationTrainer(TaggerTrainer):
     """`TaggerTrainer` that learns from `soft_labels`.
 
-    The loss is the cross entropy of the model's distribution over sequences relative to the teachers', up to a constant:
-    the negative score of `labels`, with the emissions' part of it in expectation over `soft_labels`, plus the logarithm
-    of the partition function. Its gradient in the emissions is the difference of the two posterior marginals. (That is
+    The loss is the cross entropy of the model's distribution over sequences relative to the teachers', up to a
+    constant: the negative score of `labels`, with the emissions' part of it in expectation over `soft_labels`, plus the
+    logarithm of the partition function. Its gradient in the emissions is the difference of the two posterior marginals. (That is
     structure-level distillation, Wang et al., 2020, but for transitions, which follow the best sequence.) Where the
     soft labels are those of `labels`, it is the negative log-likelihood.
     """
@@ -162,6 +190,6 @@ class DistillationTrainer(TaggerTrainer):
         if soft is not None:
             labels = inputs["labels"]
             known = labels != IGNORED
-            hard = torch.nn.functional.one_hot(labels.masked_fill(~known, 0), soft.shape[-1]) * known[..., None]
+            hard = one_hot(labels.masked_fill(~known, 0), soft.shape[-1]) * known[..., None]
             loss = loss + ((hard - soft) * outputs["logits"].float()).sum() / len(labels)
         return (loss, outputs) if return_outputs else loss

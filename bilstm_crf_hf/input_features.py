@@ -67,20 +67,35 @@ def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> T
     return torch.stack(hashes, -1)
 
 
+def direction_windows(config: BiLSTMCRFConfig) -> tuple[list[int], list[int]]:
+    """Which of the windows `config.ngrams` the forward and which the backward direction of the first layer reads.
+
+    Those that look at most one token ahead. Longer ones say nothing that the direction would not meet, while pretraining
+    has to guess a token from what the states around it have not read.
+    """
+    windows = list(enumerate(config.ngrams)) if config.ngram_embedding_size else []
+    return [i for i, (_, last) in windows if last <= 1], [i for i, (first, _) in windows if first >= -1]
+
+
 class InputFeatures(nn.Module):
-    """The input of the BiLSTM: (T, B) token ids to (T, B, `self.width`)."""
+    """The inputs of the two directions of the first BiLSTM layer, made of (T, B) token ids.
+
+    Attributes:
+        widths: of the two inputs.
+    """
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__()
         self.config = config
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.width = config.embedding_size
-        if config.ngrams and config.ngram_embedding_size:
+        self.windows = direction_windows(config)
+        width = config.embedding_size
+        if any(self.windows):
             self.ngram_embeddings = nn.Embedding(config.ngram_buckets, config.ngram_embedding_size)
-            self.width += len(config.ngrams) * config.ngram_embedding_size
         if config.jamo_embedding_size:
             self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
-            self.width += len(JAMO_COUNTS) * config.jamo_embedding_size
+            width += len(JAMO_COUNTS) * config.jamo_embedding_size
+        self.widths = [width + len(of_direction) * config.ngram_embedding_size for of_direction in self.windows]
         self.register_buffer("token_table", torch.empty(config.vocab_size, 5, dtype=torch.long))
         self.reset_table()
 
@@ -98,18 +113,25 @@ class InputFeatures(nn.Module):
         self.reset_table()
         self.token_table[: len(known)] = known
 
-    def forward(self, input_ids: Tensor, inside: Tensor) -> Tensor:
-        """`inside`: (T, B), which of the ids belong to the sequences; the result elsewhere is of no account."""
-        features = [self.word_embeddings(input_ids)]
+    def forward(self, input_ids: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """The input of the forward and that of the backward direction, (T, B, width) each.
+
+        Args:
+            inside: (T, B), which of the ids belong to the sequences; the result elsewhere is of no account.
+        """
+        words = self.word_embeddings(input_ids)
         tokens = self.token_table[input_ids]  # (T, B, 5)
-        if self.config.ngrams and self.config.ngram_embedding_size:
-            characters = (tokens[..., CHARACTER] + 1) * inside
-            buckets = hash_ngrams(characters, self.config.ngrams, self.config.ngram_buckets)
-            ngrams = self.ngram_embeddings(buckets)  # (T, B, windows, width)
-            if self.training and self.config.ngram_dropout:
-                kept = torch.rand(buckets.shape, device=buckets.device) >= self.config.ngram_dropout
-                ngrams = ngrams * kept[..., None]
-            features.append(ngrams.flatten(-2))
+        jamo = []
         if self.config.jamo_embedding_size:
-            features.append(self.jamo_embeddings(tokens[..., INITIAL : FINAL + 1]).flatten(-2))
-        return torch.cat(features, -1)
+            jamo.append(self.jamo_embeddings(tokens[..., INITIAL : FINAL + 1]).flatten(-2))
+        if not any(self.windows):
+            both = torch.cat([words, *jamo], -1)
+            return both, both
+        characters = (tokens[..., CHARACTER] + 1) * inside
+        buckets = hash_ngrams(characters, self.config.ngrams, self.config.ngram_buckets)
+        ngrams = self.ngram_embeddings(buckets)  # (T, B, windows, width)
+        if self.training and self.config.ngram_dropout:
+            kept = torch.rand(buckets.shape, device=buckets.device) >= self.config.ngram_dropout
+            ngrams = ngrams * kept[..., None]
+        ahead, behind = (torch.cat([words, ngrams[..., chosen, :].flatten(-2), *jamo], -1) for chosen in self.windows)
+        return ahead, behind

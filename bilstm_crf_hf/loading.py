@@ -22,6 +22,7 @@ from .modeling_bilstm_crf import (
     BiLSTMCRFPreTrainedModel,
     BiLSTMForSequenceClassification,
 )
+from .modeling_character_encoder import CharacterEncoderForTokenClassification
 from .modeling_encoder import (
     EncoderCRFForTokenClassification,
     EncoderForSequenceClassification,
@@ -46,7 +47,7 @@ class ModelArguments:
     )
     config_overrides: dict | str | None = field(
         default=None,
-        metadata={"help": "Fields of the new model's configuration: a mapping in YAML, JSON on the command line."},
+        metadata={"help": "Fields of the model's configuration: a mapping in YAML, JSON on the command line."},
     )
     embeddings_from: str | None = field(
         default=None,
@@ -59,7 +60,8 @@ class ModelArguments:
     head: str | None = field(
         default=None,
         metadata={
-            "help": "New head on the encoder model_name_or_path: crf, or mlp. Default: transformers' linear one."
+            "help": "New head on the encoder model_name_or_path: crf, characters (beside the pretrained BiLSTM in "
+            "tokenizer_name), or mlp. Default: transformers' linear one."
         },
     )
     min_frequency: int = field(
@@ -111,7 +113,9 @@ class Task(NamedTuple):
 
 
 TAGGING = Task(
-    AutoModelForTokenClassification, BiLSTMCRFForTokenClassification, {"crf": EncoderCRFForTokenClassification}
+    AutoModelForTokenClassification,
+    BiLSTMCRFForTokenClassification,
+    {"crf": EncoderCRFForTokenClassification, "characters": CharacterEncoderForTokenClassification},
 )
 CLASSIFICATION = Task(
     AutoModelForSequenceClassification, BiLSTMForSequenceClassification, {"mlp": EncoderForSequenceClassification}
@@ -123,11 +127,11 @@ def load_model(
 ) -> PreTrainedModel:
     """The model that `arguments` name, with a head for `labels`, or a new BiLSTM.
 
-    A model that has been trained on all of the labels keeps its own list of them.
+    A model that has been trained on all of the labels keeps its own list of them; a pretrained one gets these.
 
     Raises:
-        ValueError: the model has labels of its own, and not all of these; `config_overrides` goes with a model that
-            exists already, or names no field of the configuration; the task has no such `head`.
+        ValueError: the model has labels of its own, and not all of these; `config_overrides` names no field of the
+            configuration; the task has no such `head`.
     """
     names = label_names(labels)
     if arguments.model_name_or_path is None:
@@ -142,7 +146,7 @@ def load_model(
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, **options)
     options |= checked_fields(arguments, type(config))
     own = config.id2label
-    # Those of pretraining go with its head.
+    # The labels of pretraining go with its head.
     is_pretrained = any(name.endswith("ForPreTraining") for name in config.architectures or [])
     if is_pretrained or all(label.startswith("LABEL_") for label in own.values()):
         options |= names

@@ -138,21 +138,22 @@ class LockedDropout(nn.Module):
 
 
 class BiLSTMLayer(nn.Module):
-    """One bidirectional layer, (T, B, D) to (T, B, H), that pays no heed to padding.
+    """One bidirectional layer, (T, B, D) for either direction to (T, B, H), that pays no heed to padding.
 
     Sequences begin at timestep 0, so the forward direction meets the padding last. The backward one reads each
     sequence reversed in its own place. Both run at the speed of the plain padded kernel; `pack_padded_sequence` is
     several times slower to train on CPU.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
+    def __init__(self, input_sizes: tuple[int, int], hidden_size: int) -> None:
+        """`input_sizes`: D of the forward and of the backward direction."""
         super().__init__()
-        self.forward_lstm = nn.LSTM(input_size, hidden_size // 2)
-        self.backward_lstm = nn.LSTM(input_size, hidden_size // 2)
+        self.forward_lstm = nn.LSTM(input_sizes[0], hidden_size // 2)
+        self.backward_lstm = nn.LSTM(input_sizes[1], hidden_size // 2)
 
-    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
-        ahead, _ = self.forward_lstm(x)
-        behind, _ = self.backward_lstm(sequences.reverse(x))
+    def forward(self, inputs: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
+        ahead, _ = self.forward_lstm(inputs[0])
+        behind, _ = self.backward_lstm(sequences.reverse(inputs[1]))
         return torch.cat([ahead, sequences.reverse(behind)], -1)
 
 
@@ -276,7 +277,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         self.features = InputFeatures(config)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.locked_dropout = LockedDropout(config.locked_dropout)
-        widths = [self.features.width] + [config.hidden_size] * (config.num_hidden_layers - 1)
+        widths = [self.features.widths] + [(config.hidden_size, config.hidden_size)] * (config.num_hidden_layers - 1)
         self.layers = nn.ModuleList(BiLSTMLayer(width, config.hidden_size) for width in widths)
         self.post_init()
 
@@ -294,12 +295,14 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
 
     def encode(self, input_ids: Tensor, sequences: Sequences) -> Tensor:
         """Hidden states (T, B, H) of the sequences, each from timestep 0 on; padding behind them holds anything."""
-        x = self.features(sequences.front(input_ids), sequences.inside)
-        x = self.locked_dropout(self.embedding_dropout(x))
+        inputs = self.features(sequences.front(input_ids), sequences.inside)
+        inputs = tuple(self.locked_dropout(self.embedding_dropout(x)) for x in inputs)
         if self.training and self.config.word_dropout:
-            x = x * (torch.rand(x.shape[:2], device=x.device) >= self.config.word_dropout)[..., None]
+            kept = torch.rand(sequences.inside.shape, device=input_ids.device) >= self.config.word_dropout
+            inputs = tuple(x * kept[..., None] for x in inputs)
         for layer in self.layers:
-            x = self.locked_dropout(layer(x, sequences))
+            x = self.locked_dropout(layer(inputs, sequences))
+            inputs = (x, x)
         return x
 
     def forward(

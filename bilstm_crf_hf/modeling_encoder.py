@@ -84,7 +84,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         self.encoder.pooler = None  # of BERT and its kind: weights that would never get a gradient
         self.dropout = LockedDropout(config.dropout)
         widths = [config.encoder_config.hidden_size] + [config.lstm_hidden_size] * config.num_lstm_layers
-        self.lstm_layers = nn.ModuleList(BiLSTMLayer(width, config.lstm_hidden_size) for width in widths[:-1])
+        self.lstm_layers = nn.ModuleList(BiLSTMLayer((width, width), config.lstm_hidden_size) for width in widths[:-1])
         self.classifier = nn.Linear(widths[-1], config.num_labels)
         self.crf = LinearChainCRF(config.num_labels, labels=[config.id2label[i] for i in range(config.num_labels)])
         self.post_init()
@@ -107,7 +107,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
         x = self.dropout(sequences.front(hidden))
         for layer in self.lstm_layers:
-            x = self.dropout(layer(x, sequences))
+            x = self.dropout(layer((x, x), sequences))
         return self.tag(self.classifier(x), sequences, labels, return_dict)
 
 

@@ -19,7 +19,7 @@ HEAD_SIZE = 128
 """Width of the layer between BiLSTM and vocabulary."""
 
 ASKED = 0.5
-"""Questions a batch has, as a share of its tokens with padding. All of them would teach little more, and take longer."""
+"""Questions a batch has, as a share of its tokens with padding. All would teach little more, and take longer."""
 
 
 @dataclass
@@ -28,7 +28,8 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
 
     Args:
         loss: scalar, the sum of the following ones.
-        cloze_loss: scalar, the mean cross entropy of the tokens asked for.
+        cloze_loss: scalar, the mean cross entropy of the tokens asked for: among all tokens of the vocabulary on
+            accelerators, among those that the batch asks for on CPUs. The two are not comparable.
         tag_loss: scalar, if labels were given: their mean cross entropy.
         logits: (B, S, K), if labels were given: those of the tags, 0 outside of a sequence.
     """
@@ -42,10 +43,11 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
 class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
     """A cloze over tokens and, where labels are given, tags of them, such as those of their morphemes.
 
-    A token is guessed from the forward state before it and the backward state behind it that have read all but the token
-    itself: with bigrams as inputs, those two tokens away. Nothing is masked, so that the BiLSTM meets what it will meet
-    in use, and any token can be asked for. That is a bidirectional language model as ELMo's (Peters et al., 2018) whose
-    directions answer together, as in Baevski et al. (2019). Tags are read as a tagger's emissions are.
+    A token is guessed from the nearest forward state before it and backward state behind it that have not read the
+    token itself: with bigrams as inputs, those two tokens away. Nothing is masked, so that the BiLSTM meets what it will
+    meet in use, and any token can be asked for. That is a bidirectional language model as ELMo's (Peters et al., 2018)
+    whose directions answer together, as in Baevski et al. (2019). Tags are read as a tagger's emissions are, by a layer
+    that no tagger takes for its own.
 
     Raises:
         ValueError: there is more than one layer. The second one would have read the token that is asked for; it can be
@@ -63,7 +65,7 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         self.bilstm = BiLSTMCRFModel(config)
         self.transform = nn.Sequential(nn.Linear(config.hidden_size, HEAD_SIZE), nn.GELU(), nn.LayerNorm(HEAD_SIZE))
         self.vocabulary = nn.Linear(HEAD_SIZE, config.vocab_size)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.tag_classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     def forward(
@@ -83,13 +85,13 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         hidden = self.bilstm.encode(input_ids, sequences)
-        output = BiLSTMForPreTrainingOutput(cloze_loss=self.cloze(hidden, sequences.front(input_ids), sequences))
-        output["loss"] = output.cloze_loss
+        loss = cloze_loss = self.cloze(hidden, sequences.front(input_ids), sequences)
+        tag_loss = logits = None
         if labels is not None:
-            logits = sequences.back(self.classifier(hidden))
-            output["tag_loss"] = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNKNOWN)
-            output["loss"] = output.cloze_loss + output.tag_loss
-            output["logits"] = logits
+            logits = sequences.back(self.tag_classifier(hidden))
+            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNKNOWN)
+            loss = cloze_loss + tag_loss
+        output = BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
     def cloze(self, hidden: Tensor, tokens: Tensor, sequences: Sequences) -> Tensor:

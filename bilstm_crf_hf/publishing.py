@@ -26,7 +26,7 @@ from .reporting import PREDICTIONS, RUN
 logger = logging.getLogger(__name__)
 
 CARD, EVAL_RESULTS = "README.md", ".eval_results/bilstm_crf_hf.yaml"
-LOCAL = (RUN, PREDICTIONS, "trainer_state.json", "training_args.bin", "comparison_run.json")
+LOCAL = (RUN, PREDICTIONS, "trainer_state.json", "training_args.bin", "comparison_run.json", "soft_labels.parquet")
 """Records of a run that stay where they are: with paths, sentences of the data set, or a pickle."""
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")

@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
+from .calibration import Bin
 from .files import whole
 from .machine import hardware, versions
 
@@ -177,6 +178,40 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
     if font is None:
         key = ", ".join(f"{i} {label}" for i, label in enumerate(labels))
         logger.warning("%s: no installed font has the names of the classes, they are numbered: %s", path.name, key)
+
+
+def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
+    """A reliability diagram: the precision of the entities of each bin against their score, and how many there are.
+
+    Without matplotlib, a warning says so.
+
+    Args:
+        bins: of equal width, see `calibration.calibration_bins`.
+    """
+    if not _can_plot(path):
+        return
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6.5), layout="constrained")
+    precision, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    places, widths = [part.low for part in bins], [part.high - part.low for part in bins]
+    bars = {"width": widths, "align": "edge", "edgecolor": "white"}
+    precision.bar(places, [part.precision for part in bins], color="#0072B2", label="right", **bars)
+    precision.plot([0, 1], [0, 1], color="#1f2328", linestyle="--", label="as it should be")
+    means = [part.mean_score for part in bins], [part.precision for part in bins]
+    precision.plot(*means, "o", color="#D55E00", label="mean score of the bin")
+    precision.set(title="Are the scores true?", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+    precision.legend(loc="upper left")
+    counts.bar(places, [part.count for part in bins], color="#999999", **bars)
+    for part in bins:
+        counts.annotate(f"{part.count:,}", ((part.low + part.high) / 2, part.count), ha="center", va="bottom")
+    counts.set(xlabel="score", ylabel="entities")
+    counts.margins(y=0.2)
+    for axes in (precision, counts):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    with whole(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _can_plot(path: Path) -> bool:

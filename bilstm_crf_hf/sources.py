@@ -1,6 +1,6 @@
 """Where the sentences that a recipe trains on come from: files, a data set on the Hub, or the recipe's own sample."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,8 @@ SAMPLE_SEED = 42
 
 
 @dataclass
-class SourceArguments:
-    """Which sentences are trained on, and how long they may be."""
+class SplitArguments:
+    """Which sentences are read."""
 
     dataset_name: str | None = field(
         default=None,
@@ -29,9 +29,15 @@ class SourceArguments:
         default=None, metadata={"help": "Parquet, json, tsv and others: recipes/README.md has the formats."}
     )
     validation_file: str | None = field(default=None, metadata={"help": "Likewise."})
-    test_file: str | None = field(default=None, metadata={"help": "Likewise; evaluated once, at the end."})
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of tags, or of the class."})
+
+
+@dataclass
+class SourceArguments(SplitArguments):
+    """Which sentences are trained on, and how long they may be."""
+
+    test_file: str | None = field(default=None, metadata={"help": "As train_file; evaluated once, at the end."})
     max_seq_length: int | None = field(
         default=None,
         metadata={"help": "Limit in tokens; longer sentences are split, texts cut off. Default: the tokenizer's."},
@@ -40,20 +46,25 @@ class SourceArguments:
     max_eval_samples: int | None = field(default=None, metadata={"help": "Likewise, of the validation split."})
 
 
-def load_splits(
-    load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
+def read_splits(
+    load: Callable[..., DatasetDict],
+    arguments: SplitArguments,
+    sample: Mapping[str, PathLike],
+    needed: Set[str],
+    **options: Any,
 ) -> DatasetDict:
     """The splits from files, which win over a data set's name; from `sample`, if there is neither.
 
     Args:
         load: `corpora.load_ner_datasets` or `classification_corpora.load_classification_datasets`.
         sample: files by split.
+        needed: splits that there have to be.
         options: more of what `load` takes.
 
     Raises:
-        ValueError: there is no train or no validation split; whatever `load` raises.
+        ValueError: a split that is needed is not there; whatever `load` raises.
     """
-    files = {split: getattr(arguments, f"{split}_file") for split in ("train", "validation", "test")}
+    files = {split: getattr(arguments, f"{split}_file", None) for split in ("train", "validation", "test")}
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = dict(sample)
@@ -69,11 +80,23 @@ def load_splits(
     )
     if not files and arguments.validation_split in datasets:
         datasets["validation"] = datasets.pop(arguments.validation_split)
-    if missing := {"train", "validation"} - set(datasets):
+    if missing := needed - set(datasets):
         raise ValueError(
             f"there is no {' and no '.join(sorted(missing))} split, only {', '.join(datasets)}: name a file for it, or "
             "another validation_split"
         )
+    return datasets
+
+
+def load_splits(
+    load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
+) -> DatasetDict:
+    """What a training needs: the splits of [`read_splits`], sampled where the arguments say so.
+
+    Raises:
+        ValueError: there is no train or no validation split; whatever `load` raises.
+    """
+    datasets = read_splits(load, arguments, sample, {"train", "validation"}, **options)
     limits = {"train": arguments.max_train_samples, "validation": arguments.max_eval_samples}
     for split, limit in limits.items():
         if limit is not None and limit < len(datasets[split]):

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from seqeval.metrics import f1_score
-from transformers import EvalPrediction, PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerBase
 
 from . import __version__
 from .alignment import (
@@ -26,6 +29,9 @@ from .alignment import (
 )
 from .corpora import labels_of
 from .metrics import TaggingMetric
+
+PIECES = "pieces"
+"""Folder, in that of a tagger of characters with an encoder, of the encoder's tokenizer."""
 
 UNLIMITED = 2**31 - 1
 """A limit in tokens that no text reaches, and that tokenizers can count to."""
@@ -44,9 +50,10 @@ class EncodedCorpus:
         labels: the model's labels in the order of their ids.
         max_length: limit in tokens with special ones; None for the tokenizer's `model_max_length`.
         stride: tokens that neighbouring windows share.
+        pieces: tokenizer of the encoder beside a tagger of characters, see `piece_columns`.
 
     Attributes:
-        inputs: rows of `input_ids`, `attention_mask`, `labels` (-100 on special tokens).
+        inputs: rows of `input_ids`, `attention_mask`, `labels` (-100 on special tokens), and those of `piece_columns`.
         split_sentences: number of sentences that needed more than one window.
 
     Raises:
@@ -61,6 +68,7 @@ class EncodedCorpus:
         labels: Sequence[str],
         max_length: int | None = None,
         stride: int = 32,
+        pieces: PreTrainedTokenizerBase | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
@@ -80,15 +88,16 @@ class EncodedCorpus:
             tokenizer.backend_tokenizer.to_str(),
             limit,
             stride,
+            pieces and pieces.backend_tokenizer.to_str(),
         )
-        self._rows = _cached(content, lambda: self._encode(tokenizer, limit))
-        self.inputs = self._rows.select_columns(["input_ids", "attention_mask", "labels"])
+        self._rows = _cached(content, lambda: self._encode(tokenizer, limit, pieces))
+        self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = len(set(_repeated(self._rows["sentence"][:])))
 
     @cached_property
     def spans(self) -> list[list[Span]]:
         """The gold entities of each sentence."""
-        return [_trimmed(text, tags, self._names) for text, tags in zip(self.texts, self._tags, strict=True)]
+        return [gold_spans(text, tags, self._names) for text, tags in zip(self.texts, self._tags, strict=True)]
 
     @cached_property
     def _places(self) -> tuple[list[int], list[list[tuple[int, int]]], list[list[int]]]:
@@ -96,7 +105,9 @@ class EncodedCorpus:
         offsets = [[tuple(pair) for pair in row] for row in self._rows["offsets"]]
         return self._rows["sentence"][:], offsets, self._rows["special"][:]
 
-    def _encode(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, list]:
+    def _encode(
+        self, tokenizer: PreTrainedTokenizerBase, limit: int, pieces: PreTrainedTokenizerBase | None
+    ) -> dict[str, list]:
         encoded = tokenizer(
             self.texts,
             truncation=True,
@@ -116,6 +127,8 @@ class EncodedCorpus:
             "offsets": offsets,
             "special": encoded["special_tokens_mask"],
         }
+        if pieces is not None:
+            columns |= piece_columns([self.texts[sentence] for sentence in sentences], offsets, pieces)
         order = sorted(range(len(sentences)), key=lambda i: len(encoded["input_ids"][i]))
         return {name: [column[i] for i in order] for name, column in columns.items()}
 
@@ -195,6 +208,48 @@ class EncodedCorpus:
         return compute
 
 
+def piece_columns(
+    texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]], pieces: PreTrainedTokenizerBase
+) -> dict[str, list[list[int]]]:
+    """What `CharacterEncoderForTokenClassification` reads beside characters: `piece_ids`, and `piece_index`, for each
+    character the piece that covers it.
+
+    Args:
+        offsets: of the characters of each text.
+        pieces: the encoder's tokenizer, with offsets.
+    """
+    encoded = pieces(list(texts), truncation=True, return_offsets_mapping=True)
+    index = []
+    for text, of_pieces, of_characters in zip(texts, encoded["offset_mapping"], offsets, strict=True):
+        covering, last = [], 0
+        starts = {i: piece for piece, (start, end) in enumerate(of_pieces) for i in range(start, end)}
+        for i in range(len(text) + 1):  # where none does, the one before
+            last = starts.get(i, last)
+            covering.append(last)
+        index.append([covering[start] for start, _ in of_characters])
+    return {"piece_ids": encoded["input_ids"], "piece_index": index}
+
+
+@dataclass
+class PieceCollator(DataCollatorForTokenClassification):
+    """Also pads `piece_ids`, with a `piece_mask`, and `piece_index`.
+
+    Args:
+        pieces: the encoder's tokenizer.
+    """
+
+    pieces: PreTrainedTokenizerBase | None = None
+
+    def torch_call(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        features = [dict(row) for row in features]
+        ids, index = ([torch.tensor(row.pop(name)) for row in features] for name in ("piece_ids", "piece_index"))
+        batch = super().torch_call(features)
+        batch["piece_ids"] = pad_sequence(ids, batch_first=True, padding_value=self.pieces.pad_token_id)
+        batch["piece_mask"] = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        batch["piece_index"] = pad_sequence(index, batch_first=True)
+        return batch
+
+
 def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:
     """`preprocess_logits_for_metrics`: the best path of a CRF model, the most probable labels of any other."""
     if isinstance(outputs, tuple):
@@ -202,7 +257,7 @@ def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:
     return outputs.argmax(-1)
 
 
-def _trimmed(text: str, tags: list[int], names: list[str]) -> list[Span]:
+def gold_spans(text: str, tags: Sequence[int], names: Sequence[str]) -> list[Span]:
     """The entities in character tags, without white space at their edges (two entities in KLUE-NER begin with some)."""
     spans = []
     for start, end, label in spans_from_tags(names[i] for i in tags):

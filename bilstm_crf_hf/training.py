@@ -76,7 +76,6 @@ class TaggerTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of what is on an encoder."})
     crf_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the CRF."})
     embedding_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of embeddings."})
-
     ema_decay: float | None = field(
         default=None,
         metadata={"help": "Decay of a moving average of the weights, such as 0.998, which is kept instead."},
@@ -311,12 +310,12 @@ class TaggerTrainer(Trainer):
 
     def _rate_of(self, name: str, by_rows: bool) -> float:
         rate = None
-        if "embeddings" in name:
-            rate = self.args.embedding_learning_rate
-        elif name.startswith("crf.") and self.args.crf_learning_rate is not None:
+        if name.startswith("crf.") and self.args.crf_learning_rate is not None:
             rate = self.args.crf_learning_rate
         elif not name.startswith(f"{self.model.base_model_prefix}."):
             rate = self.args.head_learning_rate
+        elif "embeddings" in name:
+            rate = self.args.embedding_learning_rate
         default = self.args.learning_rate * (ROW_UPDATE_FACTOR if by_rows else 1)
         return default if rate is None else rate
 
@@ -345,6 +344,7 @@ class EpochReport(ProgressCallback):
         super().__init__()
         self.columns = columns
         self.seconds: list[float] = []
+        self.began: float | None = None  # when the epoch that is under way did
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         pass
@@ -354,12 +354,13 @@ class EpochReport(ProgressCallback):
 
     def on_epoch_end(self, args, state, control, **kwargs) -> None:
         self.seconds.append(time.perf_counter() - self.began)
+        self.began = None
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         super().on_evaluate(args, state, control, **kwargs)
-        if self.training_bar is None:
+        if self.training_bar is None or (self.began is None and not self.seconds):
             return
-        seconds = self.seconds[-1] if state.epoch == len(self.seconds) else time.perf_counter() - self.began
+        seconds = self.seconds[-1] if self.began is None else time.perf_counter() - self.began
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
         scores = "".join(f"  {name} {metrics[f'eval_{key}']:.4f}" for key, name in self.columns.items())
         self.training_bar.write(

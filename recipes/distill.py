@@ -1,7 +1,8 @@
 """Train a tagger on gold sentences and on what teachers say of raw text: python recipes/distill.py [config.yaml] [...]
 
 Takes the arguments of recipes/ner.py beside --teachers and --unlabeled_file. The teachers' answers stay in the output
-folder, for further students: --soft_labels_file outputs/distilled/soft_labels.parquet in place of the two.
+folder, for further students over the same tokens: --soft_labels_file outputs/distilled/soft_labels.parquet in place of
+the two.
 """
 
 import logging
@@ -11,15 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from ner import DataArguments, build, configure_logging, fit, scoring
+from ner import DataArguments, build, collator, configure_logging, fit, scoring
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from bilstm_crf_hf.alignment import IGNORED
-from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft
+from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft, student_of
 from bilstm_crf_hf.files import whole
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenClassification
 from bilstm_crf_hf.raw_text import read_all
+from bilstm_crf_hf.tagging import PIECES
 from bilstm_crf_hf.training import TaggerTrainingArguments, parse_arguments
 
 ANSWERS = "soft_labels.parquet"
@@ -42,8 +45,16 @@ class DistillationArguments:
     soft_labels_file: str | None = field(default=None, metadata={"help": "What teachers said in an earlier run."})
 
     def __post_init__(self) -> None:
-        if (self.soft_labels_file is None) != bool(self.teachers and self.unlabeled_file):
+        asked = bool(self.teachers), bool(self.unlabeled_file)
+        if asked != (self.soft_labels_file is None,) * 2:
             raise ValueError("give teachers and unlabeled_file, or soft_labels_file alone")
+
+
+def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments) -> Teacher:
+    model = AutoModelForTokenClassification.from_pretrained(name).to(training.device)
+    is_pair = isinstance(model, CharacterEncoderForTokenClassification)
+    pieces = AutoTokenizer.from_pretrained(name, subfolder=PIECES) if is_pair else None
+    return Teacher(model, AutoTokenizer.from_pretrained(name), labels, training.bf16, pieces)
 
 
 def ask(
@@ -59,15 +70,7 @@ def ask(
     texts = [text for text in read_all(arguments.unlabeled_file) if len(text) <= arguments.max_unlabeled_characters]
     if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
         texts = random.Random(training.seed).sample(texts, arguments.max_unlabeled_samples)
-    teachers = [
-        Teacher(
-            AutoModelForTokenClassification.from_pretrained(name).to(training.device),
-            AutoTokenizer.from_pretrained(name),
-            labels,
-            training.bf16,
-        )
-        for name in arguments.teachers
-    ]
+    teachers = [load_teacher(name, labels, training) for name in arguments.teachers]
     outside = {IGNORED, labels.index("O")}
 
     def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
@@ -75,7 +78,10 @@ def ask(
         answers = SoftLabels(teachers, tokenizer, labels)
         size = training.per_device_eval_batch_size
         rows = texts.map(lambda batch: answers(batch["text"]), batched=True, batch_size=size, desc=description)
-        return rows.filter(lambda row: not outside.issuperset(row["labels"]))
+        rows = rows.filter(lambda row: not outside.issuperset(row["labels"]))
+        if not len(rows):
+            raise ValueError(f"the teachers see no entity in any of {len(texts)} texts: there is nothing to learn from")
+        return rows
 
     found = Dataset.from_dict({"text": sorted(texts, key=len)})
     if len(teachers) > 1:
@@ -85,15 +91,24 @@ def ask(
     return found.remove_columns("text")
 
 
-def unlabeled(arguments: DistillationArguments, *context) -> Dataset:
-    """The rows of `ask`, written to the output folder; or those of an earlier run."""
+def unlabeled(
+    arguments: DistillationArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str],
+    training: TaggerTrainingArguments,
+) -> Dataset:
+    """The rows of `ask`, written to the output folder; or those of an earlier run for such a student."""
+    student = student_of(tokenizer, labels)
     if arguments.soft_labels_file is not None:
-        return Dataset.from_parquet(arguments.soft_labels_file)
-    dataset = ask(arguments, *context)
-    folder = Path(context[-1].output_dir)
+        dataset = Dataset.from_parquet(arguments.soft_labels_file)
+        if "student" not in dataset.column_names or dataset.unique("student") != [student]:
+            raise ValueError(f"{arguments.soft_labels_file}: made for another tokenizer or other labels: ask anew")
+        return dataset.remove_columns("student")
+    dataset = ask(arguments, tokenizer, labels, training)
+    folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / ANSWERS) as file:
-        dataset.to_parquet(file)
+        dataset.add_column("student", [student] * len(dataset)).to_parquet(file)
     return dataset
 
 
@@ -104,7 +119,7 @@ def main(argv: list[str]) -> None:
     model_arguments, data_arguments, distillation_arguments, _ = settings
     configure_logging(arguments)
     set_seed(arguments.seed)
-    tokenizer, model, corpora = build(model_arguments, data_arguments)
+    tokenizer, model, corpora, _ = build(model_arguments, data_arguments)
     labels = corpora["train"].labels
     soft = unlabeled(distillation_arguments, tokenizer, labels, arguments)
     gold = as_soft(corpora["train"].inputs, len(labels))
@@ -112,7 +127,7 @@ def main(argv: list[str]) -> None:
     trainer = DistillationTrainer(
         model,
         arguments,
-        data_collator=SoftCollator(tokenizer),
+        data_collator=collator(tokenizer, data_arguments, SoftCollator),
         train_dataset=concatenate_datasets([gold, soft.cast(gold.features)]),
         processing_class=tokenizer,
         **scoring(corpora),

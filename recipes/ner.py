@@ -6,22 +6,30 @@ with the same scores, with --model_name_or_path. Without arguments it trains on 
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
 from seqeval.scheme import IOB2, Entities
-from transformers import DataCollatorForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import (
+    AutoTokenizer,
+    DataCollatorForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from bilstm_crf_hf.alignment import Span, render
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
 from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenClassification
 from bilstm_crf_hf.reporting import print_scores, save_run
 from bilstm_crf_hf.sources import SourceArguments, load_splits
-from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
+from bilstm_crf_hf.tagging import PIECES, EncodedCorpus, PieceCollator, best_labels
 from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
 
 HERE = Path(__file__).parent
@@ -46,10 +54,16 @@ class DataArguments(SourceArguments):
     num_examples: int = field(default=5, metadata={"help": "Validation sentences that are printed at the end."})
 
 
-def encode(datasets: DatasetDict, tokenizer, labels: list[str], arguments: DataArguments) -> dict[str, EncodedCorpus]:
+def encode(
+    datasets: DatasetDict,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: list[str],
+    arguments: DataArguments,
+    pieces: PreTrainedTokenizerBase | None = None,
+) -> dict[str, EncodedCorpus]:
     corpora = {}
     for split, dataset in datasets.items():
-        corpus = EncodedCorpus(dataset, tokenizer, labels, arguments.max_seq_length, arguments.stride)
+        corpus = EncodedCorpus(dataset, tokenizer, labels, arguments.max_seq_length, arguments.stride, pieces)
         corpora[split] = corpus
         logger.info("%s: %d sentences, %d split for their length", split, len(dataset), corpus.split_sentences)
     return corpora
@@ -69,11 +83,21 @@ def prediction_rows(corpus: EncodedCorpus, predictions: Sequence[Sequence[int]])
         yield {"text": text, "gold": gold, "predicted": predicted}
 
 
-def collator(tokenizer, arguments: DataArguments) -> DataCollatorForTokenClassification:
+def collator(
+    tokenizer, arguments: DataArguments, collator_class: Callable[..., DataCollatorForTokenClassification]
+) -> DataCollatorForTokenClassification:
     if not arguments.pad_to_max_length:
-        return DataCollatorForTokenClassification(tokenizer)
+        return collator_class(tokenizer)
     length = arguments.max_seq_length or tokenizer.model_max_length
-    return DataCollatorForTokenClassification(tokenizer, padding="max_length", max_length=length)
+    return collator_class(tokenizer, padding="max_length", max_length=length)
+
+
+def piece_tokenizer(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedTokenizerBase | None:
+    """That of the encoder beside a tagger of characters; of one that was trained before, from its folder."""
+    if not isinstance(model, CharacterEncoderForTokenClassification):
+        return None
+    subfolder = "" if arguments.head else PIECES
+    return AutoTokenizer.from_pretrained(arguments.model_name_or_path, subfolder=subfolder)
 
 
 def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int) -> None:
@@ -84,15 +108,16 @@ def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int
 
 def build(
     model_arguments: ModelArguments, data_arguments: DataArguments
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus]]:
-    """Tokenizer, model and encoded splits."""
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus], PreTrainedTokenizerBase | None]:
+    """Tokenizer, model, encoded splits and, of a tagger of characters with an encoder, the encoder's tokenizer."""
     datasets = load_splits(load_ner_datasets, data_arguments, SAMPLE)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    corpora = encode(datasets, tokenizer, labels, data_arguments)
+    pieces = piece_tokenizer(model, model_arguments)
+    corpora = encode(datasets, tokenizer, labels, data_arguments, pieces)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
-    return tokenizer, model, corpora
+    return tokenizer, model, corpora, pieces
 
 
 def scoring(corpora: dict[str, EncodedCorpus]) -> dict[str, Any]:
@@ -113,6 +138,8 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
     results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
+        if isinstance(trainer.data_collator, PieceCollator):
+            trainer.data_collator.pieces.save_pretrained(Path(arguments.output_dir, PIECES))
         save_run(trainer, settings, results, prediction_rows(validation, final.predictions), COLUMNS)
         print_scores(results, COLUMNS, "f1", arguments.output_dir)
         data_arguments = next(part for part in settings if isinstance(part, DataArguments))
@@ -134,11 +161,12 @@ def main(argv: list[str]) -> None:
     model_arguments, data_arguments, _ = settings
     configure_logging(arguments)
     set_seed(arguments.seed)
-    tokenizer, model, corpora = build(model_arguments, data_arguments)
+    tokenizer, model, corpora, pieces = build(model_arguments, data_arguments)
+    kind = DataCollatorForTokenClassification if pieces is None else partial(PieceCollator, pieces=pieces)
     trainer = TaggerTrainer(
         model,
         arguments,
-        data_collator=collator(tokenizer, data_arguments),
+        data_collator=collator(tokenizer, data_arguments, kind),
         train_dataset=corpora["train"].inputs,
         processing_class=tokenizer,
         **scoring(corpora),

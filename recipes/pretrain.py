@@ -1,7 +1,7 @@
 """Pretrain a BiLSTM on raw text: python recipes/pretrain.py [config.yaml] --input_file text.parquet [...]
 
-Writes what `recipes/ner.py` and `recipes/sequence_classification.py` start from with --model_name_or_path. A character is
-guessed from all that stands around it; with --morphemes true its morpheme's part of speech, by Kiwi, is learnt as well.
+Writes what `recipes/ner.py` and `recipes/sequence_classification.py` start from with --model_name_or_path. A character
+is guessed from what stands around it; with --morphemes true its morpheme's part of speech, by Kiwi, is learnt as well.
 """
 
 import logging
@@ -31,8 +31,8 @@ class TextArguments:
 
     input_file: list[str] = field(
         metadata={
-            "help": "Files of text: txt with a text a line, parquet, json or csv, with :COLUMN behind the name where it "
-            "is not `text`. One that is named twice counts twice."
+            "help": "Files of text: txt with a text a line, parquet, json or csv, with :COLUMN behind the name where "
+            "it is not `text`. One that is named twice counts twice."
         }
     )
     morphemes: bool = field(default=False, metadata={"help": "Whether to learn parts of speech from Kiwi as well."})
@@ -58,7 +58,6 @@ class PretrainingArguments(TaggerTrainingArguments):
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = "loss"
     prediction_loss_only: bool = True
-    dataloader_drop_last: bool = False
 
 
 def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> tuple[Dataset, list[str]]:
@@ -88,6 +87,8 @@ def main(argv: list[str]) -> None:
     model_arguments, text_arguments, arguments = parse_arguments(
         (ModelArguments, TextArguments, PretrainingArguments), argv
     )
+    if model_arguments.model_name_or_path or model_arguments.embeddings_from or model_arguments.embeddings_file:
+        raise ValueError("pretraining starts from nothing: name a tokenizer by tokenizer_name, and no model or vectors")
     logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
     set_seed(arguments.seed)
 
@@ -110,8 +111,9 @@ def main(argv: list[str]) -> None:
         columns={},
     )
     trainer.train(resume_from_checkpoint=checkpoint_to_resume(arguments))
-    model.save_pretrained(arguments.output_dir)
-    tokenizer.save_pretrained(arguments.output_dir)
+    if trainer.is_world_process_zero():
+        model.save_pretrained(arguments.output_dir)
+        tokenizer.save_pretrained(arguments.output_dir)
     logger.info("saved in %s, for --model_name_or_path", arguments.output_dir)
 
 

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from datasets import load_dataset
 from gensim.models import FastText, Word2Vec
 from gensim.models.fasttext import save_facebook_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from bilstm_crf_hf.raw_text import read_texts
 from bilstm_crf_hf.tokenization import build_character_tokenizer
 from bilstm_crf_hf.training import parse_arguments
 
-READERS = {".txt": "text", ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}  # 2**21 by default: files of a gigabyte
 logger = logging.getLogger("train_embeddings")
 
@@ -42,22 +41,6 @@ class EmbeddingArguments:
     epochs: int = 5
     workers: int = field(default=1, metadata={"help": "Threads. With more than one, results differ from run to run."})
     seed: int = 42
-
-
-def read_texts(path: str, column: str) -> Iterator[str]:
-    """The texts of a file, one at a time."""
-    reader = READERS.get(Path(path).suffix)
-    if reader is None:
-        raise ValueError(f"{path}: unknown suffix; known are {', '.join(READERS)}")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    for i, row in enumerate(load_dataset(reader, data_files=path, split="train", streaming=True)):
-        if column not in row:
-            raise ValueError(f"{path}: no column {column}; name one of {', '.join(row)} with --text_column")
-        text = "".join(row[column]) if isinstance(row[column], list) else row[column]
-        if not isinstance(text, str):
-            raise ValueError(f"{path}: row {i}: {column} is no text: {text!r}")
-        yield text
 
 
 def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path: Path, batch: int = 1000) -> int:

@@ -21,7 +21,9 @@ from bilstm_crf_hf.training import TaggerTrainingArguments
 RECIPES = Path(__file__).parents[1] / "recipes"
 REPO_ID = "tester/ner"
 SECRET = "hf_" + "aB3" * 12
-LOCAL = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json", "training_args.bin", ".hidden"}
+LOCAL = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json", "training_args.bin", ".hidden"} | {
+    "soft_labels.parquet"
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def refusal(run: Path, repo_id: str = REPO_ID, **options: str) -> str:
 def prepared(finished, tmp_path_factory):
     """A run's folder, beside its records those of a run under Trainer alone, and its publication."""
     run = shutil.copytree(finished, tmp_path_factory.mktemp("prepared") / "run")
-    for name in (".hidden", "training_args.bin", "checkpoint-1/training_args.bin"):
+    for name in (".hidden", "training_args.bin", "checkpoint-1/training_args.bin", "soft_labels.parquet"):
         (run / name).write_bytes(b"")
     with prepare(run, REPO_ID) as publication:
         yield run, publication

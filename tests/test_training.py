@@ -119,15 +119,18 @@ def test_average_of_weights_is_what_is_evaluated_and_saved(corpus, tokenizer, tm
 
     model = new_tagger(tokenizer, **NO_DROPOUT)
     expected = weights_of(model)
-    trainer = new_trainer(model, corpus, tokenizer, tmp_path, ema_decay=0.5, save_strategy="epoch", eval_strategy="epoch", save_total_limit=5)
+    options = {"save_strategy": "epoch", "eval_strategy": "epoch", "save_total_limit": 5}
+    trainer = new_trainer(model, corpus, tokenizer, tmp_path, ema_decay=0.5, **options)
     trainer.add_callback(Snapshots())
     trainer.train()
     for step, weights in enumerate(seen, 1):
         decay = min(0.5, (1 + step) / (10 + step))
         expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in expected}
     kept = weights_of(trainer.model)
-    assert_same_weights({name: kept[name] for name in expected}, expected, atol=1e-6, rtol=1e-5)
-    assert_same_weights(load_file(tmp_path / f"checkpoint-{len(seen)}" / "model.safetensors"), kept, atol=0, rtol=0)
+    assert_same_weights(kept, expected, atol=1e-6, rtol=1e-5)
+    assert_same_weights(kept, load_file(tmp_path / f"checkpoint-{len(seen)}" / "model.safetensors"), atol=0, rtol=0)
+    saved = load_file(tmp_path / f"checkpoint-{len(seen)}" / averaging.WEIGHTS)
+    assert_same_weights(seen[-1], saved, atol=0, rtol=0)
     logged = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry][-1]
     assert trainer.evaluate()["eval_loss"] == pytest.approx(logged, rel=1e-6)
 
@@ -149,7 +152,7 @@ def test_resuming_with_an_average_wants_one(corpus, tokenizer, tmp_path):
     new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, save_strategy="epoch").train()
     trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, ema_decay=0.9)
     with pytest.raises(FileNotFoundError, match="saved without ema_decay"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
 
 
 def test_training_under_bf16_autocast_learns(corpus, tokenizer, tmp_path):
@@ -203,6 +206,13 @@ def test_epochs_are_reported_in_a_line_each(corpus, tokenizer, tmp_path, capsys)
     last = trainer.state.log_history[-2]
     assert f"F1 {last['eval_f1']:.4f}" in lines[1]
     assert len(trainer.epoch_report.seconds) == 2
+
+
+def test_scores_before_the_first_step_and_within_epochs(corpus, tokenizer, tmp_path, capsys):
+    options = {"eval_strategy": "steps", "eval_steps": 3, "eval_on_start": True}
+    new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, **options).train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert [line.split()[1] for line in lines] == ["0.75/2", "1.5/2", "2/2"]
 
 
 def test_sampler_draws_from_seed_and_epoch_alone():
@@ -279,6 +289,19 @@ def test_trained_model_keeps_its_labels(tagger, tokenizer, tmp_path):
     assert [model.config.id2label[i] for i in range(7)] == LABELS
     with pytest.raises(ValueError, match="has no label B-OG, I-OG"):
         load_model(arguments, tokenizer, ["B-OG", "I-OG", "O"])
+
+
+def test_trained_model_goes_on_with_other_dropouts(tagger, tokenizer, tmp_path):
+    tagger.save_pretrained(tmp_path)
+    overrides = '{"locked_dropout": 0.25, "word_dropout": 0.0}'
+    model = load_model(ModelArguments(model_name_or_path=str(tmp_path), config_overrides=overrides), tokenizer, LABELS)
+    assert (model.config.locked_dropout, model.config.word_dropout) == (0.25, 0.0)
+    assert model.bilstm.locked_dropout.p == 0.25
+    assert_same_weights(weights_of(model), weights_of(tagger), atol=0, rtol=0)
+    with pytest.raises(ValueError, match="BiLSTMCRFConfig has no field dropout"):
+        load_model(
+            ModelArguments(model_name_or_path=str(tmp_path), config_overrides={"dropout": 0.1}), tokenizer, LABELS
+        )
 
 
 def test_encoder_without_a_head_gets_one(tokenizer, tmp_path):

@@ -1,0 +1,239 @@
+"""What a tagger gets wrong, how far its scores can be trusted, and where the labels may be wrong."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import mean
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+
+from .alignment import Span, render, split_tag
+from .calibration import brier_score, calibration_bins, expected_calibration_error, precision_from
+from .comparison import ERROR_CLASSES, match_entities
+from .corpora import labels_of
+from .markdown import Rows
+from .predictors import EntityPredictor
+from .tagging import gold_spans
+
+THRESHOLDS = (0.5, 0.9, 0.99)
+LENGTHS = (1, 2, 3, 4, 6, 9)
+"""Longest entities, in characters, of the groups of lengths; one more group has the others."""
+
+
+class Sentence(NamedTuple):
+    """A text with its gold entities, and each entity that a tagger finds with its score, all in order."""
+
+    text: str
+    gold: list[Span]
+    predicted: dict[Span, float]
+
+
+class Error(NamedTuple):
+    """A pair of `comparison.match_entities` that is not right, in the sentence of a row, counted from 0."""
+
+    row: int
+    kind: str
+    gold: Span | None
+    predicted: Span | None
+
+
+# Sentences
+
+
+def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
+    """The sentences of a data set of `corpora` with the entities that the predictor finds.
+
+    Raises:
+        ValueError: the predictor finds no entities at all, or cannot know a type of the gold ones.
+    """
+    texts, names = list(dataset["text"]), labels_of(dataset)
+    gold = [gold_spans(text, tags, names) for text, tags in zip(texts, dataset["tags"], strict=True)]
+    known = {split_tag(label)[1] for label in predictor.pipe.model.config.id2label.values()}
+    if unknown := {span.label for spans in gold for span in spans} - known:
+        types = ", ".join(sorted(known - {""}))
+        raise ValueError(f"the model has no label for {', '.join(sorted(unknown))}; its entity types are {types}")
+    predicted = [
+        {Span(entity["start"], entity["end"], entity["entity_group"]): entity["score"] for entity in row["entities"]}
+        for row in predictor(texts)
+    ]
+    if not any(predicted):
+        raise ValueError(f"the model finds no entity in {len(texts)} sentences: train it longer, or on other settings")
+    return [Sentence(*row) for row in zip(texts, gold, predicted, strict=True)]
+
+
+def entity_texts(dataset: Dataset) -> set[str]:
+    """The texts of all entities of a data set of `corpora`."""
+    names = labels_of(dataset)
+    rows = zip(dataset["text"], dataset["tags"], strict=True)
+    return {text[start:end] for text, tags in rows for start, end, _ in gold_spans(text, tags, names)}
+
+
+# Numbers
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The numbers of a report, as tables whose keys are headings.
+
+    Attributes:
+        seen: texts of the entities of the training sentences, if these are known.
+        bins: of the reliability diagram.
+        gold_error_score: a predicted entity that contradicts gold with at least this score may be an error of gold.
+    """
+
+    sentences: Sequence[Sentence]
+    seen: set[str] | None = None
+    bins: int = 10
+    gold_error_score: float = 0.99
+
+    @cached_property
+    def errors(self) -> list[Error]:
+        """In the order of the sentences."""
+        return [
+            Error(row, *pair)
+            for row, sentence in enumerate(self.sentences)
+            for pair in match_entities(sentence.gold, list(sentence.predicted))
+            if pair[0] != "right"
+        ]
+
+    def scored(self, label: str | None = None) -> tuple[list[float], list[bool]]:
+        """The scores of all predicted entities, or of those of one type, and whether each is right."""
+        pairs = [
+            (score, span in sentence.gold)
+            for sentence in self.sentences
+            for span, score in sentence.predicted.items()
+            if label in (None, span.label)
+        ]
+        return [score for score, _ in pairs], [right for _, right in pairs]
+
+    def calibration(self) -> dict[str, Any]:
+        """Of all predicted entities, and in the table `types` of those of each type."""
+        scores, right = self.scored()
+        by_width, by_mass = (calibration_bins(scores, right, self.bins, equal_mass) for equal_mass in (False, True))
+        types = {span.label for sentence in self.sentences for span in sentence.predicted}
+        return {
+            **self._trust(scores, right),
+            "ECE, equal mass": expected_calibration_error(by_mass),
+            "bins": [part._asdict() for part in by_width],
+            "bins of equal mass": [part._asdict() for part in by_mass],
+            "thresholds": precision_from(scores, right, THRESHOLDS),
+            "types": [{"type": label} | self._trust(*self.scored(label)) for label in sorted(types)],
+        }
+
+    def _trust(self, scores: list[float], right: list[bool]) -> dict[str, Any]:
+        return {
+            "entities": len(scores),
+            "mean score": mean(scores),
+            "precision": mean(right),
+            "ECE": expected_calibration_error(calibration_bins(scores, right, self.bins)),
+            "Brier score": brier_score(scores, right),
+        }
+
+    def scores_by(self, heading: str, group: Callable[[str, Span], str]) -> Rows:
+        """Precision, recall and F1 of the entities of each group, in the order of the groups' names.
+
+        An entity counts on the side of gold by its own group, and on that of the predicted ones by theirs.
+
+        Args:
+            group: of an entity, from its text and its span.
+        """
+        counts = {side: Counter() for side in ("gold", "predicted", "right")}
+        for sentence in self.sentences:
+            sides = (sentence.gold, sentence.predicted, sentence.predicted.keys() & set(sentence.gold))
+            for counter, spans in zip(counts.values(), sides, strict=True):
+                counter.update(group(sentence.text[span.start : span.end], span) for span in spans)
+        rows = []
+        for name in sorted(counts["gold"] | counts["predicted"]):
+            gold, predicted, right = (counter[name] for counter in counts.values())
+            rows.append(
+                {
+                    heading: name,
+                    "gold": gold,
+                    "predicted": predicted,
+                    "precision": right / predicted if predicted else None,
+                    "recall": right / gold if gold else None,
+                    "F1": 2 * right / (gold + predicted),
+                }
+            )
+        return rows
+
+    def errors_by_type(self) -> Rows:
+        """How many errors of each class there are: by the gold type, those that are invented by the predicted one."""
+        counts = Counter(((error.gold or error.predicted).label, error.kind) for error in self.errors)
+        labels = sorted({label for label, _ in counts})
+        rows = [{"type": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
+        return rows + [{"type": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
+
+    def confusions(self) -> Rows:
+        """The pairs of types that stand for each other, the most frequent first."""
+        pairs = Counter((e.gold.label, e.predicted.label) for e in self.errors if e.kind in ("type", "both"))
+        return [
+            {"gold": gold, "predicted": predicted, "entities": count}
+            for (gold, predicted), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+        ]
+
+    def probable_gold_errors(self) -> list[tuple[float, Error]]:
+        """Predicted entities that are not gold, with their scores, the highest first."""
+        found = [
+            (self.sentences[error.row].predicted[error.predicted], error) for error in self.errors if error.predicted
+        ]
+        found = [pair for pair in found if pair[0] >= self.gold_error_score]
+        return sorted(found, key=lambda pair: (-pair[0], pair[1].row))
+
+    def described(self, error: Error, quoted: bool) -> dict[str, Any]:
+        """An error as a row: what gold and what the tagger says at this place, on request also in the sentence."""
+        start = min(span.start for span in (error.gold, error.predicted) if span)
+        end = max(span.end for span in (error.gold, error.predicted) if span)
+        sentence = self.sentences[error.row]
+        readings = {
+            side: [span for span in spans if span.start < end and span.end > start]
+            for side, spans in (("gold", sentence.gold), ("predicted", sentence.predicted))
+        }
+        texts = {f"{side} text": render(sentence.text, spans) for side, spans in readings.items()} if quoted else {}
+        return {"row": error.row, "error": error.kind, **readings, **texts}
+
+    def examples(self, count: int) -> dict[str, Rows]:
+        """Up to `count` errors of each class, spread over the sentences."""
+        chosen = {}
+        for kind in ERROR_CLASSES:
+            errors = [error for error in self.errors if error.kind == kind]
+            shown = min(count, len(errors))
+            chosen[kind] = [self.described(errors[i * len(errors) // shown], quoted=True) for i in range(shown)]
+        return chosen
+
+    def numbers(self, sentences: int) -> dict[str, Any]:
+        """All of the analysis.
+
+        Args:
+            sentences: how many are quoted for each class of errors; with 0, no text of the data is in the numbers.
+        """
+        seen = self.seen
+        return {
+            "sentences": len(self.sentences),
+            "scores": self.scores_by("type", lambda text, span: "all")[0],
+            "calibration": self.calibration(),
+            "types": self.scores_by("type", lambda text, span: span.label),
+            "errors": self.errors_by_type(),
+            "confusions": self.confusions(),
+            "lengths": self.scores_by("characters", lambda text, span: _length_group(len(text))),
+            "training": []
+            if seen is None
+            else self.scores_by("in training", lambda text, span: "seen" if text in seen else "unseen"),
+            "examples": self.examples(sentences),
+            "gold_error_score": self.gold_error_score,
+            "probable gold errors": [
+                {"score": score} | self.described(error, quoted=sentences > 0)
+                for score, error in self.probable_gold_errors()
+            ],
+        }
+
+
+def _length_group(length: int) -> str:
+    """The name of a group of `LENGTHS`; names sort as lengths do, for ≥ comes after the digits."""
+    limit = next((limit for limit in LENGTHS if length <= limit), None)
+    if limit is None:
+        return f"≥ {LENGTHS[-1] + 1}"
+    first = max((smaller + 1 for smaller in LENGTHS if smaller < limit), default=1)
+    return str(limit) if first == limit else f"{first}–{limit}"

@@ -1,0 +1,76 @@
+"""What a tagger gets wrong: python recipes/analyze.py [config.yaml] --model_name_or_path MODEL --validation_file FILE
+
+Tags labelled sentences, of a file or of a data set on the Hub, and writes to --output_dir
+
+- whether the scores of entities can be trusted: a reliability diagram, calibration errors, precision from a score on;
+- errors by class, type, length and, with training data, by whether the entity is known from there;
+- entities that contradict gold although the model is all but sure: where gold may be wrong.
+
+`analysis.md` is to read, `analysis.json` has all numbers.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bilstm_crf_hf.analysis import Analysis, entity_texts, tag_sentences
+from bilstm_crf_hf.analysis_page import write_analysis
+from bilstm_crf_hf.corpora import load_ner_datasets
+from bilstm_crf_hf.pipeline_bilstm_crf import BATCH_SIZE
+from bilstm_crf_hf.predictors import EntityPredictor, load_predictor
+from bilstm_crf_hf.sources import SplitArguments, read_splits
+from bilstm_crf_hf.training import parse_arguments
+
+
+@dataclass
+class AnalysisArguments:
+    """Which tagger is looked at, and how."""
+
+    model_name_or_path: str = field(metadata={"help": "Tagger on the Hub or in a folder."})
+    output_dir: str = field(default="outputs/analysis", metadata={"help": "Folder of the report."})
+    sentences: int = field(
+        default=20,
+        metadata={"help": "Quoted for each class of errors; 0 for a report that quotes nothing of the data."},
+    )
+    bins: int = field(default=10, metadata={"help": "Of the reliability diagram, equally wide."})
+    gold_error_score: float = field(
+        default=0.99, metadata={"help": "Score from which on an entity that contradicts gold is listed."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Whether to run code that a model brings along."})
+
+    def __post_init__(self) -> None:
+        if self.sentences < 0:
+            raise ValueError(f"sentences is {self.sentences}: it has to be 0 or more")
+        if self.bins < 1:
+            raise ValueError(f"bins is {self.bins}: it has to be 1 or more")
+        if not 0 <= self.gold_error_score <= 1:
+            raise ValueError(f"gold_error_score is {self.gold_error_score}: it has to be between 0 and 1")
+
+
+def main(argv: list[str]) -> None:
+    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    datasets = read_splits(load_ner_datasets, sources, {}, {"validation"})
+    name = arguments.model_name_or_path
+    predictor = load_predictor(name, BATCH_SIZE, trust_remote_code=arguments.trust_remote_code)
+    if not isinstance(predictor, EntityPredictor):
+        raise ValueError(f"{name} classifies texts: name a tagger")
+    analysis = Analysis(
+        tag_sentences(predictor, datasets["validation"]),
+        entity_texts(datasets["train"]) if "train" in datasets else None,
+        arguments.bins,
+        arguments.gold_error_score,
+    )
+    numbers = write_analysis(Path(arguments.output_dir), analysis, name, arguments.sentences)
+    trust = numbers["calibration"]
+    print(
+        f"F1 {numbers['scores']['F1']:.4f}, expected calibration error {trust['ECE']:.4f}, Brier score "
+        f"{trust['Brier score']:.4f}, {len(numbers['probable gold errors'])} labels to look at"
+    )
+    print(f"saved in {arguments.output_dir}: analysis.md, analysis.json, reliability.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -179,9 +179,9 @@ class DistillationTrainer(TaggerTrainer):
 
     The loss is the cross entropy of the model's distribution over sequences relative to the teachers', up to a
     constant: the negative score of `labels`, with the emissions' part of it in expectation over `soft_labels`, plus the
-    logarithm of the partition function. Its gradient in the emissions is the difference of the two posterior marginals. (That is
-    structure-level distillation, Wang et al., 2020, but for transitions, which follow the best sequence.) Where the
-    soft labels are those of `labels`, it is the negative log-likelihood.
+    logarithm of the partition function. Its gradient in the emissions is the difference of the two posterior marginals.
+    (That is structure-level distillation, Wang et al., 2020, but for transitions, which follow the best sequence.)
+    Where the soft labels are those of `labels`, it is the negative log-likelihood.
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

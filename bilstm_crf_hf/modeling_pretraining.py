@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import UNKNOWN
+from .input_features import direction_windows
 from .modeling_bilstm_crf import AUTO_MAP, BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences, _wants_dict
 
 HEAD_SIZE = 128
@@ -44,10 +45,10 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
     """A cloze over tokens and, where labels are given, tags of them, such as those of their morphemes.
 
     A token is guessed from the nearest forward state before it and backward state behind it that have not read the
-    token itself: with bigrams as inputs, those two tokens away. Nothing is masked, so that the BiLSTM meets what it will
-    meet in use, and any token can be asked for. That is a bidirectional language model as ELMo's (Peters et al., 2018)
-    whose directions answer together, as in Baevski et al. (2019). Tags are read as a tagger's emissions are, by a layer
-    that no tagger takes for its own.
+    token itself: with bigrams as inputs, those two tokens away. Nothing is masked, so that the BiLSTM meets what it
+    will meet in use, and any token can be asked for. That is a bidirectional language model as ELMo's (Peters et al.,
+    2018) whose directions answer together, as in Baevski et al. (2019). Tags are read as a tagger's emissions are, by a
+    layer that no tagger takes for its own.
 
     Raises:
         ValueError: there is more than one layer. The second one would have read the token that is asked for; it can be
@@ -115,9 +116,9 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
 
         Where there is none, at the ends of a sequence, they are 0.
         """
-        windows = self.config.ngrams
-        before = 1 + max([0, *(last for _, last in windows)])
-        behind = 1 + max([0, *(-first for first, _ in windows)])
+        forward, backward = direction_windows(self.config)
+        before = 1 + max([0, *(self.config.ngrams[i][1] for i in forward)])
+        behind = 1 + max([0, *(-self.config.ngrams[i][0] for i in backward)])
         ahead, back = (hidden * sequences.inside[..., None]).chunk(2, -1)
         steps = len(hidden)
         return torch.cat([pad(ahead, (0, 0, 0, 0, before, 0))[:steps], pad(back, (0, 0, 0, 0, 0, behind))[behind:]], -1)

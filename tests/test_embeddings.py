@@ -157,26 +157,3 @@ def test_the_recipe_trains_vectors_of_a_tokenizers_tokens(tokenizer, tmp_path, t
     row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("##울")].detach()
     assert_close(row / row.norm(), vectors.of("##울") / vectors.of("##울").norm())
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.jsonl", '{"text": "서울"}\n{"text": null}\n', "row 1: text is no text: None"),
-        ("a.jsonl", '{"review": "서울"}\n', "no column text; name one of review with --text_column"),
-        ("a.xyz", "서울", "unknown suffix"),
-    ],
-    ids=["null", "no column", "suffix"],
-)
-def test_the_recipe_says_which_row_is_no_text(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, RECIPES / "train_embeddings.py", "--input_file", tmp_path / name]
-        + ["--output_file", tmp_path / "v.bin"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert not (tmp_path / "v.bin").exists()

@@ -1,0 +1,53 @@
+import sys
+
+import pytest
+
+from bilstm_crf_hf import morphology
+from bilstm_crf_hf.alignment import spans_from_tags
+from bilstm_crf_hf.morphology import morpheme_tags, morphemes
+from bilstm_crf_hf.tokenization import build_character_tokenizer
+
+TEXTS = [
+    "그는 서울에 도착한 뒤 갔다.",
+    "😀 도와 준 친구를 만났다 😀",
+    "세종대왕이 글자를 만들었다.",
+    "1992년 7월 8일 ㅋㅋ  춘천에서",
+]
+
+
+def test_missing_kiwi_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kiwipiepy", None)
+    morphology._analyzer.cache_clear()
+    with pytest.raises(ImportError, match=r"pip install bilstm-crf-hf\[morphology\]"):
+        list(morphemes(TEXTS))
+
+
+def test_a_syllable_goes_to_the_first_of_its_morphemes():
+    """`한` is `하` and `ᆫ`, `갔` is `가` and `었`. Offsets are those of Python, behind wide characters too."""
+    pytest.importorskip("kiwipiepy")
+    found = [{text[start:end]: tag for start, end, tag in spans} for text, spans in zip(TEXTS, morphemes(TEXTS))]
+    assert {"는": "JX", "에": "JKB", "한": "XSV", "갔": "VV", "다": "EF"}.items() <= found[0].items()
+    assert {"도": "VV", "준": "VX", "를": "JKO", "만났": "VV"}.items() <= found[1].items()  # 도와: 돕 (VV-I), 어
+
+
+def test_spans_cover_what_is_visible_and_do_not_overlap():
+    """Each character once, by the first of Kiwi's own tokens that has it."""
+    kiwipiepy = pytest.importorskip("kiwipiepy")
+    kiwi = kiwipiepy.Kiwi()
+    for text, spans in zip(TEXTS, morphemes(TEXTS), strict=True):
+        owner = {}
+        for i, character in enumerate(text):
+            if not character.isspace():
+                owner[i] = next(n for n, token in enumerate(kiwi.tokenize(text)) if token.start <= i < token.end)
+        groups = [[i for i in owner if owner[i] == n] for n in sorted(set(owner.values()))]
+        assert [(start, end) for start, end, _ in spans] == [(group[0], group[-1] + 1) for group in groups]
+
+
+def test_tags_of_characters_say_the_morphemes():
+    pytest.importorskip("kiwipiepy")
+    tokenizer = build_character_tokenizer(TEXTS)
+    offsets = tokenizer(TEXTS, return_offsets_mapping=True).offset_mapping
+    for pairs, tags, spans in zip(offsets, morpheme_tags(TEXTS, offsets), morphemes(TEXTS), strict=True):
+        assert tags[0] is tags[-1] is None  # [CLS] and [SEP]
+        said = [(pairs[1 + start][0], pairs[end][1], label) for start, end, label in spans_from_tags(tags[1:-1])]
+        assert said == [tuple(span) for span in spans]

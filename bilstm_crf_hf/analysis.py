@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import mean
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from datasets import Dataset
@@ -125,8 +125,8 @@ class Analysis:
     def _trust(self, scores: list[float], right: list[bool]) -> dict[str, Any]:
         return {
             "entities": len(scores),
-            "mean score": mean(scores),
-            "precision": mean(right),
+            "mean score": fmean(scores),
+            "precision": fmean(right),
             "ECE": expected_calibration_error(calibration_bins(scores, right, self.bins)),
             "Brier score": brier_score(scores, right),
         }
@@ -160,11 +160,11 @@ class Analysis:
         return rows
 
     def errors_by_type(self) -> Rows:
-        """How many errors of each class there are: by the gold type, those that are invented by the predicted one."""
+        """How many errors of each class there are: by the gold type, those that are invented by the type found."""
         counts = Counter(((error.gold or error.predicted).label, error.kind) for error in self.errors)
         labels = sorted({label for label, _ in counts})
-        rows = [{"type": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
-        return rows + [{"type": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
+        rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
+        return rows + [{"entity": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
 
     def confusions(self) -> Rows:
         """The pairs of types that stand for each other, the most frequent first."""

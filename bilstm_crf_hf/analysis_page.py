@@ -16,8 +16,12 @@ PICTURE = "reliability.png"
 CONFUSIONS = 10
 """Confusions that the report shows, the most frequent ones; the JSON file has all."""
 
-PERCENT = "{:.1%}".format
-FORMATS = dict.fromkeys(("coverage", "precision", "recall"), PERCENT) | {"score from": "{:g}".format}
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+FORMATS = {"coverage": percent, "score from": "{:g}".format}
 
 
 def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int = 20) -> dict[str, Any]:
@@ -30,6 +34,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {"model": model} | analysis.numbers(sentences)
+    folder.joinpath(PICTURE).unlink(missing_ok=True)  # of an earlier report, if pictures cannot be drawn any more
     plot_reliability([Bin(**part) for part in numbers["calibration"]["bins"]], folder / PICTURE)
     with whole(folder / "analysis.json") as file:
         file.write(json.dumps(numbers, ensure_ascii=False, indent=2).encode())
@@ -40,7 +45,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
 
 def to_markdown(numbers: dict[str, Any], sentences: int, picture: bool) -> str:
     """The report of `Analysis.numbers`."""
-    parts = [f"# What {escape_markdown(numbers['model'])} gets wrong", _verdict(numbers)]
+    parts = [f"# What {escape_markdown(Path(numbers['model']).name)} gets wrong", _verdict(numbers)]
     parts += _on_scores(numbers["calibration"], picture)
     parts += _on_errors(numbers)
     parts += _on_gold(numbers, sentences)
@@ -48,31 +53,30 @@ def to_markdown(numbers: dict[str, Any], sentences: int, picture: bool) -> str:
 
 
 def _verdict(numbers: dict[str, Any]) -> str:
-    """The analysis in four sentences."""
+    """The analysis in a few lines."""
     scores, trust = numbers["scores"], numbers["calibration"]
     difference = trust["mean score"] - trust["precision"]
     sure = trust["thresholds"][-1]
-    text = (
+    lines = [
         f"{numbers['sentences']:,} sentences with {scores['gold']:,} entities: F1 **{scores['F1']:.4f}**, precision "
-        f"{scores['precision'] or 0:.4f}, recall {scores['recall'] or 0:.4f}.\n\n"
-        f"- Scores are {abs(difference):.3f} too {'high' if difference > 0 else 'low'} on average, and "
-        f"{trust['ECE']:.3f} off (expected calibration error)."
-    )
+        f"{scores['precision']:.4f}, recall {scores['recall'] or 0:.4f}.\n",
+        f"- Scores are {abs(difference):.3f} too {'high' if difference > 0 else 'low'} on average; the expected "
+        f"calibration error is {trust['ECE']:.3f}.",
+    ]
     if sure["entities"]:
-        text += (
-            f" {sure['coverage']:.0%} of the entities found have a score of {sure['score from']:g} or more; of these "
-            f"{sure['precision']:.1%} are right."
+        lines.append(
+            f"- {percent(sure['coverage'])} of the entities found have a score of {sure['score from']:g} or more, and "
+            f"{percent(sure['precision'])} of these are right."
         )
     total = numbers["errors"][-1]
-    kinds = sorted(ERROR_CLASSES, key=lambda kind: -total[kind])
-    errors = sum(total[kind] for kind in kinds)
-    if errors:
-        shares = ", ".join(f"{kind} {total[kind] / errors:.0%}" for kind in kinds if total[kind])
-        text += f"\n- {errors:,} errors: {shares}."
-    return (
-        f"{text}\n- {len(numbers['probable gold errors']):,} entities contradict gold with a score of "
-        f"{numbers['gold_error_score']:g} or more: there gold itself may be wrong."
+    if errors := sum(total[kind] for kind in ERROR_CLASSES):
+        kinds = sorted(ERROR_CLASSES, key=lambda kind: -total[kind])
+        lines.append(f"- {errors:,} errors: {', '.join(f'{percent(total[kind] / errors)} {kind}' for kind in kinds)}.")
+    lines.append(
+        f"- {len(numbers['probable gold errors']):,} entities are not in gold, but have a score of "
+        f"{numbers['gold_error_score']:g} or more: there gold may be wrong."
     )
+    return "\n".join(lines)
 
 
 def _on_scores(trust: dict[str, Any], picture: bool) -> list[str]:
@@ -83,7 +87,7 @@ def _on_scores(trust: dict[str, Any], picture: bool) -> list[str]:
         "as their mean score says. Entities that are missed have no score.",
         *([f"![Precision of entities by their score]({PICTURE})"] if picture else []),
         markdown_table([_bin_row(part) for part in trust["bins"]], FORMATS),
-        f"Expected calibration error over these bins {trust['ECE']:.4f}, over as many of equal mass "
+        f"Expected calibration error (ECE) over these bins {trust['ECE']:.4f}, over as many of equal mass "
         f"{trust['ECE, equal mass']:.4f}; Brier score {trust['Brier score']:.4f} (0 is best).",
         "If only entities from some score on are kept (coverage is the share of the found ones that is left):",
         markdown_table(trust["thresholds"], FORMATS),

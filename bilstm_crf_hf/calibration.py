@@ -83,15 +83,8 @@ def precision_from(
     rows = []
     for threshold in thresholds:
         kept = answers[values >= threshold]
-        precision = float(kept.mean()) if len(kept) else None
-        rows.append(
-            {
-                "score from": threshold,
-                "entities": len(kept),
-                "coverage": len(kept) / len(values),
-                "precision": precision,
-            }
-        )
+        row = {"score from": threshold, "entities": len(kept), "coverage": len(kept) / len(values)}
+        rows.append(row | {"precision": float(kept.mean()) if len(kept) else None})
     return rows
 
 

@@ -196,10 +196,10 @@ def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
     precision, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     places, widths = [part.low for part in bins], [part.high - part.low for part in bins]
     bars = {"width": widths, "align": "edge", "edgecolor": "white"}
-    precision.bar(places, [part.precision for part in bins], color="#0072B2", label="right", **bars)
-    precision.plot([0, 1], [0, 1], color="#1f2328", linestyle="--", label="as it should be")
+    precision.bar(places, [part.precision for part in bins], color="#0072B2", label="precision of the bin", **bars)
+    precision.plot([0, 1], [0, 1], color="#1f2328", linestyle="--", label="true scores")
     means = [part.mean_score for part in bins], [part.precision for part in bins]
-    precision.plot(*means, "o", color="#D55E00", label="mean score of the bin")
+    precision.plot(*means, "o", color="#D55E00", label="at its mean score")
     precision.set(title="Are the scores true?", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
     precision.legend(loc="upper left")
     counts.bar(places, [part.count for part in bins], color="#999999", **bars)

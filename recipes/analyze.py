@@ -31,7 +31,7 @@ class AnalysisArguments:
     output_dir: str = field(default="outputs/analysis", metadata={"help": "Folder of the report."})
     sentences: int = field(
         default=20,
-        metadata={"help": "Quoted for each class of errors; 0 for a report that quotes nothing of the data."},
+        metadata={"help": "Quoted for each class of errors; 0 to quote nothing of the data."},
     )
     bins: int = field(default=10, metadata={"help": "Of the reliability diagram, equally wide."})
     gold_error_score: float = field(
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
         f"F1 {numbers['scores']['F1']:.4f}, expected calibration error {trust['ECE']:.4f}, Brier score "
         f"{trust['Brier score']:.4f}, {len(numbers['probable gold errors'])} labels to look at"
     )
-    print(f"saved in {arguments.output_dir}: analysis.md, analysis.json, reliability.png")
+    print(f"saved in {arguments.output_dir}: analysis.md, analysis.json, and with matplotlib reliability.png")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ logger = logging.getLogger("train_embeddings")
 class EmbeddingArguments:
     """Which text is read in which tokens, and how vectors are trained on it."""
 
-    input_file: list[str] = field(metadata={"help": "Files of text: txt with a text a line, parquet, json or csv."})
+    input_file: list[str] = field(
+        metadata={"help": "Files of text: txt, parquet, json or csv, with :COLUMN behind the name."}
+    )
     text_column: str = field(default="text", metadata={"help": "Column of the text: strings, or lists to be joined."})
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "Tokenizer on the Hub or in a folder. Default: characters, as recipes/ner.py."}

@@ -55,7 +55,9 @@ class Teacher:
                 f"the teacher {model.name_or_path} has the labels {', '.join(own)}, not {', '.join(labels)}"
             )
         self.model, self.tokenizer, self.bf16, self.pieces = model.eval(), tokenizer, bf16, pieces
-        self.collator = DataCollatorWithPadding(tokenizer) if pieces is None else PieceCollator(tokenizer, pieces=pieces)
+        self.collator = DataCollatorWithPadding(tokenizer)
+        if pieces is not None:
+            self.collator = PieceCollator(tokenizer, pieces=pieces)
         self.order = torch.tensor([own[label] for label in labels])
         opening = [label.startswith("B-") for label in labels]
         # Within a token that begins an entity, the characters behind the first continue it.

@@ -70,8 +70,8 @@ def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> T
 def direction_windows(config: BiLSTMCRFConfig) -> tuple[list[int], list[int]]:
     """Which of the windows `config.ngrams` the forward and which the backward direction of the first layer reads.
 
-    Those that look at most one token ahead. Longer ones say nothing that the direction would not meet, while pretraining
-    has to guess a token from what the states around it have not read.
+    Those that look at most one token ahead. Longer ones say nothing that the direction would not meet, while
+    pretraining has to guess a token from states around it that have not read it.
     """
     windows = list(enumerate(config.ngrams)) if config.ngram_embedding_size else []
     return [i for i, (_, last) in windows if last <= 1], [i for i, (first, _) in windows if first >= -1]

@@ -183,7 +183,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             init.xavier_uniform_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            bound = (3 / module.embedding_dim) ** 0.5  # unit length on average (Ma and Hovy, 2016)
+            bound = self.config.embedding_norm * (3 / module.embedding_dim) ** 0.5
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, InputFeatures):
             module.reset_table()

@@ -47,9 +47,9 @@ class CharacterEncoderConfig(EncoderConfig):
 class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     """A BiLSTM layer and a CRF over characters, on the states of a BiLSTM and of an encoder's pieces that cover them.
 
-    What the encoder knows of words meets the exact edges of characters: a fifth of the entities in KLUE-NER begin or end
-    inside a piece, and no tagger of pieces can find these. The model is large, and a teacher of small ones. Its tokenizer is
-    that of characters; what the pieces are, `tagging.piece_columns` says.
+    What the encoder knows of words meets the exact edges of characters: a fifth of the entities in KLUE-NER begin or
+    end inside a piece, and no tagger of pieces can find these. The model is large, and a teacher of small ones. Its
+    tokenizer is that of characters; what the pieces are, `tagging.piece_columns` says.
     """
 
     config_class = CharacterEncoderConfig
@@ -77,7 +77,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     def from_encoder(
         cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
     ) -> "CharacterEncoderForTokenClassification":
-        """A new tagger on a pretrained encoder and a pretrained BiLSTM, with the fields of the configuration as keywords.
+        """A new tagger on a pretrained encoder and BiLSTM, with the fields of the configuration as keywords.
 
         Args:
             encoder: name of a model on the Hub, or its folder.

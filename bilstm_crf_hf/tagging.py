@@ -90,7 +90,7 @@ class EncodedCorpus:
             stride,
             pieces and pieces.backend_tokenizer.to_str(),
         )
-        self._rows = _cached(content, lambda: self._encode(tokenizer, limit, pieces))
+        self._rows = cached_rows(content, lambda: self._encode(tokenizer, limit, pieces))
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = len(set(_repeated(self._rows["sentence"][:])))
 
@@ -268,7 +268,7 @@ def gold_spans(text: str, tags: Sequence[int], names: Sequence[str]) -> list[Spa
     return spans
 
 
-def _cached(content: Any, encode: Callable[[], dict[str, list]]) -> Dataset:
+def cached_rows(content: Any, encode: Callable[[], dict[str, list]]) -> Dataset:
     """The columns that `encode` makes of `content`, from the cache of `datasets` if they have been made before."""
     folder = Path(datasets.config.HF_DATASETS_CACHE, "bilstm_crf_hf")
     file = folder / f"{Hasher.hash((__version__, content))}.arrow"

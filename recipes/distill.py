@@ -16,13 +16,15 @@ from ner import DataArguments, build, collator, configure_logging, fit, scoring
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from bilstm_crf_hf.alignment import IGNORED
+from bilstm_crf_hf.augmentation import with_other_names
 from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft, student_of
 from bilstm_crf_hf.files import whole
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenClassification
+from bilstm_crf_hf.morphology import dictionary_names
 from bilstm_crf_hf.raw_text import read_all
-from bilstm_crf_hf.tagging import PIECES
+from bilstm_crf_hf.tagging import PIECES, EncodedCorpus
 from bilstm_crf_hf.training import TaggerTrainingArguments, parse_arguments
 
 ANSWERS = "soft_labels.parquet"
@@ -42,12 +44,16 @@ class DistillationArguments:
     )
     max_unlabeled_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
     max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
+    variants: int = field(
+        default=0, metadata={"help": "As many times each training sentence with other names in it is labelled, too."}
+    )
+    dictionary: bool = field(default=False, metadata={"help": "Whether half of these names are from Kiwi's dictionaries."})
     soft_labels_file: str | None = field(default=None, metadata={"help": "What teachers said in an earlier run."})
 
     def __post_init__(self) -> None:
-        asked = bool(self.teachers), bool(self.unlabeled_file)
-        if asked != (self.soft_labels_file is None,) * 2:
-            raise ValueError("give teachers and unlabeled_file, or soft_labels_file alone")
+        has_texts = bool(self.unlabeled_file) or self.variants > 0
+        if (bool(self.teachers), has_texts) != (self.soft_labels_file is None,) * 2:
+            raise ValueError("give teachers and unlabeled_file or variants, or soft_labels_file alone")
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments) -> Teacher:
@@ -57,19 +63,29 @@ def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments
     return Teacher(model, AutoTokenizer.from_pretrained(name), labels, training.bf16, pieces)
 
 
+def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
+    """Raw texts, and training sentences with other names."""
+    texts = [text for text in read_all(arguments.unlabeled_file or []) if len(text) <= arguments.max_unlabeled_characters]
+    if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
+        texts = random.Random(seed).sample(texts, arguments.max_unlabeled_samples)
+    names = dictionary_names() if arguments.dictionary else []
+    for variant in range(arguments.variants):
+        texts += with_other_names(corpus.texts, corpus.spans, names, seed + variant)
+    return texts
+
+
 def ask(
     arguments: DistillationArguments,
     tokenizer: PreTrainedTokenizerBase,
-    labels: list[str],
+    corpus: EncodedCorpus,
     training: TaggerTrainingArguments,
 ) -> Dataset:
-    """Rows of `soft_labels` for the raw texts in which the teachers see an entity: a corpus has no others.
+    """Rows of `soft_labels` for the texts in which the teachers see an entity: a corpus has no others.
 
     The first of several teachers, which should be the fastest, says which texts the others are shown.
     """
-    texts = [text for text in read_all(arguments.unlabeled_file) if len(text) <= arguments.max_unlabeled_characters]
-    if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
-        texts = random.Random(training.seed).sample(texts, arguments.max_unlabeled_samples)
+    labels = corpus.labels
+    texts = texts_to_label(arguments, corpus, training.seed)
     teachers = [load_teacher(name, labels, training) for name in arguments.teachers]
     outside = {IGNORED, labels.index("O")}
 
@@ -94,17 +110,17 @@ def ask(
 def unlabeled(
     arguments: DistillationArguments,
     tokenizer: PreTrainedTokenizerBase,
-    labels: list[str],
+    corpus: EncodedCorpus,
     training: TaggerTrainingArguments,
 ) -> Dataset:
     """The rows of `ask`, written to the output folder; or those of an earlier run for such a student."""
-    student = student_of(tokenizer, labels)
+    student = student_of(tokenizer, corpus.labels)
     if arguments.soft_labels_file is not None:
         dataset = Dataset.from_parquet(arguments.soft_labels_file)
         if "student" not in dataset.column_names or dataset.unique("student") != [student]:
             raise ValueError(f"{arguments.soft_labels_file}: made for another tokenizer or other labels: ask anew")
         return dataset.remove_columns("student")
-    dataset = ask(arguments, tokenizer, labels, training)
+    dataset = ask(arguments, tokenizer, corpus, training)
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / ANSWERS) as file:
@@ -120,9 +136,9 @@ def main(argv: list[str]) -> None:
     configure_logging(arguments)
     set_seed(arguments.seed)
     tokenizer, model, corpora, _ = build(model_arguments, data_arguments)
-    labels = corpora["train"].labels
-    soft = unlabeled(distillation_arguments, tokenizer, labels, arguments)
-    gold = as_soft(corpora["train"].inputs, len(labels))
+    corpus = corpora["train"]
+    soft = unlabeled(distillation_arguments, tokenizer, corpus, arguments)
+    gold = as_soft(corpus.inputs, len(corpus.labels))
     arguments.remove_unused_columns = False  # the model does not know soft labels
     trainer = DistillationTrainer(
         model,

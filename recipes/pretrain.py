@@ -1,22 +1,24 @@
 """Pretrain a BiLSTM on raw text: python recipes/pretrain.py [config.yaml] --input_file text.parquet [...]
 
 Writes what `recipes/ner.py` and `recipes/sequence_classification.py` start from with --model_name_or_path. A character
-is guessed from what stands around it; with --morphemes true its morpheme's part of speech, by Kiwi, is learnt as well.
+is guessed from what stands around it; with --morphemes true the tag of its morpheme, by Kiwi, is learnt as well, also on
+the names in Kiwi's dictionaries.
 """
 
 import logging
 import sys
 from dataclasses import dataclass, field
 
-from datasets import Dataset
+import pyarrow.compute as pc
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase, set_seed
 
 from bilstm_crf_hf.alignment import IGNORED
 from bilstm_crf_hf.configuration_bilstm_crf import BiLSTMCRFConfig
-from bilstm_crf_hf.loading import ModelArguments, checked_fields, label_names, load_tokenizer
+from bilstm_crf_hf.loading import ModelArguments, checked_fields, load_tokenizer
 from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
-from bilstm_crf_hf.morphology import morpheme_tags
+from bilstm_crf_hf.morphology import dictionary_names, morpheme_tags
 from bilstm_crf_hf.raw_text import read_all
+from bilstm_crf_hf.tagging import cached_rows
 from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, checkpoint_to_resume, parse_arguments
 
 BATCH = 10_000
@@ -35,7 +37,7 @@ class TextArguments:
             "it is not `text`. One that is named twice counts twice."
         }
     )
-    morphemes: bool = field(default=False, metadata={"help": "Whether to learn parts of speech from Kiwi as well."})
+    morphemes: bool = field(default=False, metadata={"help": "Whether to learn morphemes from Kiwi as well."})
     validation_texts: int = field(default=2000, metadata={"help": "Random texts that are kept for validation."})
     max_seq_length: int = field(default=160, metadata={"help": "Texts are cut off after as many tokens."})
 
@@ -60,8 +62,8 @@ class PretrainingArguments(TaggerTrainingArguments):
     prediction_loss_only: bool = True
 
 
-def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> tuple[Dataset, list[str]]:
-    """Rows of `input_ids`, `attention_mask` and, if morphemes are wanted, `labels` into the list of their tags."""
+def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> dict[str, list]:
+    """Rows of `input_ids`, `attention_mask` and, if morphemes are wanted, `labels`: ids of their tags as they come."""
     columns: dict[str, list] = {"input_ids": [], "attention_mask": []}
     ids: dict[str | None, int] = {None: IGNORED}
     for start in range(0, len(texts), BATCH):
@@ -73,14 +75,14 @@ def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: Text
             return_offsets_mapping=arguments.morphemes,
             return_token_type_ids=False,
         )
-        for name in ("input_ids", "attention_mask"):
+        for name in columns.keys() - {"labels"}:
             columns[name] += encoded[name]
         if arguments.morphemes:
             rows = morpheme_tags(batch, encoded["offset_mapping"])
             columns.setdefault("labels", []).extend(
                 [ids.setdefault(tag, len(ids) - 1) for tag in tags] for tags in rows
             )
-    return Dataset.from_dict(columns), [tag for tag in ids if tag is not None]
+    return columns
 
 
 def main(argv: list[str]) -> None:
@@ -93,11 +95,15 @@ def main(argv: list[str]) -> None:
     set_seed(arguments.seed)
 
     texts = read_all(text_arguments.input_file)
+    if text_arguments.morphemes:
+        texts += dictionary_names()
     tokenizer = load_tokenizer(model_arguments, texts)
-    dataset, tags = encode(texts, tokenizer, text_arguments)
+    content = (texts, tokenizer.backend_tokenizer.to_str(), text_arguments.morphemes, text_arguments.max_seq_length)
+    dataset = cached_rows(content, lambda: encode(texts, tokenizer, text_arguments))
+    num_tags = 1 + pc.max(pc.list_flatten(dataset.data["labels"])).as_py() if text_arguments.morphemes else 1
     splits = dataset.train_test_split(text_arguments.validation_texts, seed=arguments.seed)
     fields = checked_fields(model_arguments, BiLSTMCRFConfig)
-    model = BiLSTMForPreTraining.from_tokenizer(tokenizer, **label_names(tags or ["O"]), **fields)
+    model = BiLSTMForPreTraining.from_tokenizer(tokenizer, num_labels=num_tags, **fields)
     logger.info("%d texts, %d parameters", len(dataset), model.bilstm.num_parameters())
 
     arguments.label_names = ["labels" if text_arguments.morphemes else "input_ids"]

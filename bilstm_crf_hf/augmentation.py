@@ -1,0 +1,34 @@
+"""Sentences with other names in them, for teachers to label."""
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from .alignment import Span
+
+
+def with_other_names(
+    texts: Sequence[str], spans: Sequence[Sequence[Span]], names: Sequence[str], seed: int
+) -> Iterator[str]:
+    """A variant of each text: every entity without a digit is replaced, by another one of its type, or by a name.
+
+    What the new name is in its new place, a teacher has to say. Particles are left as they are, right or wrong for it.
+
+    Args:
+        spans: the entities of each text, in order.
+        names: any proper nouns; half of the replacements are drawn from these, if there are any.
+        seed: of the draws.
+    """
+    random = Random(seed)
+    mentions: dict[str, list[str]] = {}
+    for text, entities in zip(texts, spans, strict=True):
+        for start, end, label in entities:
+            mentions.setdefault(label, []).append(text[start:end])
+    for text, entities in zip(texts, spans, strict=True):
+        pieces, at = [], 0
+        for start, end, label in entities:
+            mention = text[start:end]
+            if not any(map(str.isdigit, mention)):
+                mention = random.choice(names if names and random.random() < 0.5 else mentions[label])
+            pieces += [text[at:start], mention]
+            at = end
+        yield "".join([*pieces, text[at:]])

@@ -9,8 +9,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     """Configuration of [`BiLSTMCRFModel`] and of the models with a head on it.
 
     The defaults are those of the character tagger that `recipes/ner.py` trains. The model of the tutorial that this
-    package grew from is `embedding_size=768, hidden_size=256, ngrams=[], jamo_embedding_size=0, embedding_norm=1` and every
-    dropout 0.
+    package grew from is `embedding_size=768, hidden_size=256, ngrams=[], jamo_embedding_size=0, embedding_norm=1` and
+    every dropout 0.
 
     Args:
         vocab_size: number of token ids.
@@ -21,8 +21,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         ngram_buckets: number of rows of the n-gram embedding table, which all windows share.
         ngram_embedding_size: width of an n-gram's embedding; 0 windows or width 0 leave n-grams out.
         jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.
-        embedding_norm: length on average of an embedding that begins at random. With 3, KLUE-NER is learnt a little better
-            than with unit length (Ma and Hovy, 2016).
+        embedding_norm: length on average of an embedding that begins at random. With 3, KLUE-NER is learnt a little
+            better than with unit length (Ma and Hovy, 2016).
         hidden_size: width of a BiLSTM layer's output, both directions together.
         num_hidden_layers: number of BiLSTM layers.
         embedding_dropout: dropout on single elements of the input of the first layer.

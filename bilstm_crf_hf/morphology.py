@@ -1,7 +1,8 @@
 """Morphemes of Korean text by Kiwi (the extra `morphology`), as spans and as tags of tokens.
 
-A noun's tag is not its part of speech, but the cluster of nouns of like meaning to which it belongs, by the similarities
-that Kiwi's language model sees, or, of names with spaces in them, its class in Wikidata, which Kiwi's dictionary notes.
+A noun's tag is not its part of speech, but the cluster of nouns of like meaning to which it belongs, by the
+similarities that Kiwi's language model sees, or, of names with spaces in them, its class in Wikidata, which Kiwi's
+dictionary notes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -45,9 +45,11 @@ class DistillationArguments:
     max_unlabeled_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
     max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
     variants: int = field(
-        default=0, metadata={"help": "As many times each training sentence with other names in it is labelled, too."}
+        default=0, metadata={"help": "How often each training sentence is labelled with other names."}
     )
-    dictionary: bool = field(default=False, metadata={"help": "Whether half of these names are from Kiwi's dictionaries."})
+    dictionary: bool = field(
+        default=False, metadata={"help": "Whether half of these names are from Kiwi's dictionaries."}
+    )
     soft_labels_file: str | None = field(default=None, metadata={"help": "What teachers said in an earlier run."})
 
     def __post_init__(self) -> None:
@@ -65,7 +67,8 @@ def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
     """Raw texts, and training sentences with other names."""
-    texts = [text for text in read_all(arguments.unlabeled_file or []) if len(text) <= arguments.max_unlabeled_characters]
+    texts = read_all(arguments.unlabeled_file or [])
+    texts = [text for text in texts if len(text) <= arguments.max_unlabeled_characters]
     if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
         texts = random.Random(seed).sample(texts, arguments.max_unlabeled_samples)
     names = dictionary_names() if arguments.dictionary else []

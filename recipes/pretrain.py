@@ -1,8 +1,8 @@
 """Pretrain a BiLSTM on raw text: python recipes/pretrain.py [config.yaml] --input_file text.parquet [...]
 
 Writes what `recipes/ner.py` and `recipes/sequence_classification.py` start from with --model_name_or_path. A character
-is guessed from what stands around it; with --morphemes true the tag of its morpheme, by Kiwi, is learnt as well, also on
-the names in Kiwi's dictionaries.
+is guessed from what stands around it; with --morphemes true the tag of its morpheme, by Kiwi, is learnt as well, also
+on the names in Kiwi's dictionaries.
 """
 
 import logging

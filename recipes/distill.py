@@ -50,7 +50,9 @@ class DistillationArguments:
     dictionary: bool = field(
         default=False, metadata={"help": "Whether half of these names are from Kiwi's dictionaries."}
     )
-    soft_labels_file: str | None = field(default=None, metadata={"help": "What teachers said in an earlier run."})
+    soft_labels_file: list[str] | None = field(
+        default=None, metadata={"help": "What teachers said in earlier runs, in place of asking them."}
+    )
 
     def __post_init__(self) -> None:
         has_texts = bool(self.unlabeled_file) or self.variants > 0
@@ -110,19 +112,23 @@ def ask(
     return found.remove_columns("text")
 
 
+def read_answers(path: str, student: str) -> Dataset:
+    dataset = Dataset.from_parquet(path)
+    if "student" not in dataset.column_names or dataset.unique("student") != [student]:
+        raise ValueError(f"{path}: made for another tokenizer or other labels: ask anew")
+    return dataset.remove_columns("student")
+
+
 def unlabeled(
     arguments: DistillationArguments,
     tokenizer: PreTrainedTokenizerBase,
     corpus: EncodedCorpus,
     training: TaggerTrainingArguments,
 ) -> Dataset:
-    """The rows of `ask`, written to the output folder; or those of an earlier run for such a student."""
+    """The rows of `ask`, written to the output folder; or those of earlier runs for such a student."""
     student = student_of(tokenizer, corpus.labels)
     if arguments.soft_labels_file is not None:
-        dataset = Dataset.from_parquet(arguments.soft_labels_file)
-        if "student" not in dataset.column_names or dataset.unique("student") != [student]:
-            raise ValueError(f"{arguments.soft_labels_file}: made for another tokenizer or other labels: ask anew")
-        return dataset.remove_columns("student")
+        return concatenate_datasets([read_answers(path, student) for path in arguments.soft_labels_file])
     dataset = ask(arguments, tokenizer, corpus, training)
     folder = Path(training.output_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,15 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _fewer_nouns(monkeypatch):
+    """Clusters of the 3,000 most frequent morphemes only."""
+    monkeypatch.setattr(morphology, "KNOWN", 3000)
+    morphology.noun_clusters.cache_clear()
+    yield
+    morphology.noun_clusters.cache_clear()
+
+
 def test_missing_kiwi_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "kiwipiepy", None)
     morphology._analyzer.cache_clear()
@@ -51,3 +60,26 @@ def test_tags_of_characters_say_the_morphemes():
         assert tags[0] is tags[-1] is None  # [CLS] and [SEP]
         said = [(pairs[1 + start][0], pairs[end][1], label) for start, end, label in spans_from_tags(tags[1:-1])]
         assert said == [tuple(span) for span in spans]
+
+
+def test_nouns_of_like_meaning_have_the_same_tag():
+    """Towns, and numbers of things, are nearer to each other than to one another, by the clusters."""
+    pytest.importorskip("kiwipiepy")
+    kiwi, clusters = morphology._analyzer(), morphology.noun_clusters()
+    assert len(set(clusters.values())) > morphology.CLUSTERS // 2
+
+    def of(*words: str) -> set[int]:
+        return {clusters[kiwi.tokenize(word)[0].id] for word in words}
+
+    assert len(of("부산", "대구", "인천", "광주")) < 4
+    assert not of("부산", "대구", "인천", "광주") & of("영화", "배우", "감독")
+
+
+def test_names_with_spaces_are_tagged_by_their_class():
+    """Q5 is a human in Wikidata."""
+    pytest.importorskip("kiwipiepy")
+    text = "더글러스 애덤스가 왔다."
+    assert next(morphemes([text]))[0] == (0, 8, "Q5")
+    names = morphology.dictionary_names()
+    assert {"더글러스 애덤스", "고양 국민은행 축구단"} <= set(names)
+    assert len(names) == len(set(names)) > 300_000

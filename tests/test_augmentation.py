@@ -1,0 +1,45 @@
+import re
+
+from conftest import SENTENCES
+
+from bilstm_crf_hf.alignment import render
+from bilstm_crf_hf.augmentation import with_other_names
+from bilstm_crf_hf.corpora import parse_inline
+
+NAMES = ["더글러스 애덤스", "고양 국민은행 축구단"]
+PARSED = [parse_inline(sentence) for sentence in SENTENCES]
+TEXTS, SPANS = [text for text, _ in PARSED], [spans for _, spans in PARSED]
+
+
+def variants(names, seeds=range(20)) -> list[list[str]]:
+    return [list(with_other_names(TEXTS, SPANS, names, seed)) for seed in seeds]
+
+
+def test_only_names_are_replaced_by_mentions_of_their_type():
+    """Every variant fits a pattern: what stands between entities, numbers, and any mention of the type of a name."""
+    mentions: dict[str, set[str]] = {}
+    for text, spans in PARSED:
+        for start, end, label in spans:
+            mentions.setdefault(label, set()).add(text[start:end])
+    patterns = []
+    for text, spans in PARSED:
+        marked = re.escape(render(text, spans))
+        for start, end, label in spans:
+            mention = text[start:end]
+            choices = {mention} if re.search(r"\d", mention) else mentions[label]
+            marked = marked.replace(re.escape(f"<{mention}:{label}>"), f"({'|'.join(map(re.escape, choices))})", 1)
+        patterns.append(re.compile(marked))
+    drawn = variants([])
+    assert all(pattern.fullmatch(text) for rows in drawn for pattern, text in zip(patterns, rows, strict=True))
+    assert len({rows[0] for rows in drawn}) > 3  # 손흥민 and 춘천 vary
+    assert {rows[5] for rows in drawn} == {TEXTS[5]}  # which has no entity
+
+
+def test_half_of_the_names_are_drawn_from_those_given():
+    drawn = variants(NAMES, range(100))
+    share = sum(any(name in rows[3] for name in NAMES) for rows in drawn) / len(drawn)  # of two entities
+    assert 0.6 < share < 0.9  # 1 - 0.5 ** 2
+
+
+def test_draws_depend_on_the_seed_alone():
+    assert variants(NAMES, [7]) == variants(NAMES, [7]) != variants(NAMES, [8])

@@ -56,8 +56,8 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         has_texts = bool(self.unlabeled_file) or self.variants > 0
-        if (bool(self.teachers), has_texts) != (self.soft_labels_file is None,) * 2:
-            raise ValueError("give teachers and unlabeled_file or variants, or soft_labels_file alone")
+        if self.soft_labels_file is None and not (self.teachers and has_texts):
+            raise ValueError("give teachers, and unlabeled_file or variants; or soft_labels_file")
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments) -> Teacher:

@@ -9,13 +9,15 @@ import torch
 import yaml
 from transformers import BertConfig, BertModel, pipeline
 
+from bilstm_crf_hf import BiLSTMCRFModel
 from bilstm_crf_hf.corpora import load_ner_datasets
 from bilstm_crf_hf.tokenization import build_character_tokenizer
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
-TAGGERS = sorted(name for name in CONFIGS if "ner" in name or name == "sample")
-CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS))
+CHAIN = ["pretrain", "klue_ner_teacher", "klue_ner_distilled"]
+TAGGERS = sorted(name for name in CONFIGS.keys() - set(CHAIN) if "ner" in name or name == "sample")
+CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS) - set(CHAIN))
 NAMES = ("model_name_or_path", "tokenizer_name", "embeddings_from")
 
 
@@ -73,3 +75,33 @@ def test_a_configuration_trains_and_leaves_a_model_that_classifies(name, train, 
     answers = classifier("면접에 합격해서 정말 기뻐", top_k=None)
     assert {answer["label"] for answer in answers} == classes
     assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monkeypatch):
+    """Pretraining, teacher, student: each starts from what the one before has left."""
+    pytest.importorskip("kiwipiepy")
+    monkeypatch.syspath_prepend(str(RECIPES))
+    monkeypatch.chdir(tmp_path)
+    texts = load_ner_datasets(data_files=sample("ner", "txt"))["train"]["text"][:64]
+    Path("raw.txt").write_text("\n".join(texts), encoding="utf-8")
+    short = {"use_cpu": True, "max_steps": 2, "report_to": "none"}
+    splits = {f"{split}_file": path for split, path in sample("ner", "txt").items()}
+    splits |= {"max_train_samples": 32, "max_eval_samples": 8}
+    runs = {
+        "pretrain": ("pretrain", {"input_file": "raw.txt", "validation_texts": 8, "min_frequency": 1}),
+        "klue_ner_teacher": ("ner", {"model_name_or_path": encoder, **splits}),
+        "klue_ner_distilled": ("distill", {"unlabeled_file": "raw.txt", "variants": 1, **splits}),
+    }
+    for name in CHAIN:
+        recipe, options = runs[name]
+        module = importlib.import_module(recipe)
+        if hasattr(module, "dictionary_names"):
+            monkeypatch.setattr(module, "dictionary_names", lambda: ["더글러스 애덤스", "춘천"])
+        arguments = [str(part) for key, value in (options | short).items() for part in (f"--{key}", value)]
+        module.main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
+    folder = Path(CONFIGS["klue_ner_distilled"]["output_dir"])
+    tagger = pipeline("token-classification", str(folder), trust_remote_code=True)
+    assert isinstance(tagger("손흥민은 춘천에서 태어났다."), list)
+    pretrained = BiLSTMCRFModel.from_pretrained(CONFIGS["pretrain"]["output_dir"])
+    assert tagger.model.config.ngrams == pretrained.config.ngrams == CONFIGS["pretrain"]["config_overrides"]["ngrams"]
+    assert tagger.model.config.locked_dropout == CONFIGS["klue_ner_distilled"]["config_overrides"]["locked_dropout"]

@@ -1,0 +1,160 @@
+"""A tagger of characters beside an encoder, against loops over single characters and sentences."""
+
+import pytest
+import torch
+from clean_process import run_without_package
+from conftest import LABELS, SENTENCES, new_tagger
+from datasets import Dataset
+from torch.testing import assert_close
+from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
+
+from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
+from bilstm_crf_hf.corpora import read_inline
+from bilstm_crf_hf.distillation import Teacher
+from bilstm_crf_hf.loading import ModelArguments, label_names, load_model
+from bilstm_crf_hf.tagging import EncodedCorpus, PieceCollator, piece_columns
+
+WORDPIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "손흥",
+    "##민은",
+    "1992년",
+    "춘천",
+    "##에서",
+    "서울",
+    "##로",
+    ".",
+]
+
+
+@pytest.fixture(scope="module")
+def wordpiece(tmp_path_factory) -> BertTokenizer:
+    vocabulary = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    vocabulary.write_text("\n".join(WORDPIECES), encoding="utf-8")
+    return BertTokenizer(str(vocabulary), do_lower_case=False)
+
+
+@pytest.fixture(scope="module")
+def parts(wordpiece, tokenizer, tmp_path_factory):
+    """Folders of a small BERT and of a small BiLSTM, each with its tokenizer."""
+    encoder, bilstm = tmp_path_factory.mktemp("encoder"), tmp_path_factory.mktemp("bilstm")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(WORDPIECES), initializer_range=0.5, **shape)).save_pretrained(encoder)
+    wordpiece.save_pretrained(encoder)
+    new_tagger(tokenizer).bilstm.save_pretrained(bilstm)
+    tokenizer.save_pretrained(bilstm)
+    return encoder, bilstm
+
+
+@pytest.fixture(scope="module")
+def model(parts):
+    encoder, bilstm = parts
+    arguments = ModelArguments(model_name_or_path=str(encoder), head="characters", tokenizer_name=str(bilstm))
+    torch.manual_seed(0)
+    return load_model(arguments, AutoTokenizer.from_pretrained(bilstm), LABELS).eval()
+
+
+@pytest.fixture(scope="module")
+def corpus(tokenizer, wordpiece, tmp_path_factory) -> EncodedCorpus:
+    path = tmp_path_factory.mktemp("data") / "sentences.txt"
+    path.write_text("\n".join(SENTENCES), encoding="utf-8")
+    return EncodedCorpus(read_inline(path), tokenizer, LABELS, pieces=wordpiece)
+
+
+def test_characters_find_the_pieces_that_cover_them(tokenizer, wordpiece):
+    """`손흥`, `##민은`, `춘천`, `##에서`; what the encoder does not know is one [UNK]."""
+    texts = ["손흥민은  춘천에서.", "봉준호"]
+    offsets = tokenizer(texts, return_offsets_mapping=True).offset_mapping
+    columns = piece_columns(texts, offsets, wordpiece)
+    assert columns["piece_ids"] == [[2, 5, 6, 8, 9, 12, 3], [2, 1, 3]]
+    assert [index[1:-1] for index in columns["piece_index"]] == [[1, 1, 2, 2, 3, 3, 4, 4, 5], [1, 1, 1]]
+
+
+def test_both_bodies_are_those_that_were_pretrained(model, parts):
+    encoder, bilstm = parts
+    for body, pretrained in (
+        (model.encoder, BertModel.from_pretrained(encoder)),
+        (model.bilstm, BiLSTMCRFModel.from_pretrained(bilstm)),
+    ):
+        state = pretrained.state_dict()
+        assert all(value.equal(state[name]) for name, value in body.state_dict().items())
+
+
+def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, wordpiece, corpus):
+    """Batched, with pieces and characters padded, and alone: loss and posterior."""
+    collate = PieceCollator(tokenizer, pieces=wordpiece)
+    rows = [corpus.inputs[i] for i in range(len(corpus.inputs))]
+    together = model(**collate(rows))
+    alone = [model(**collate([row])) for row in rows]
+    assert_close(together.loss, torch.stack([output.loss for output in alone]).mean(), atol=1e-4, rtol=1e-5)
+    for i, output in enumerate(alone):
+        length = output.logits.shape[1]
+        assert_close(together.logits[i, :length], output.logits[0], atol=1e-4, rtol=1e-4)
+        assert together.predictions[i, :length].equal(output.predictions[0])
+
+
+def test_a_character_sees_the_states_of_its_piece(model, tokenizer, wordpiece):
+    """The input of the last BiLSTM layer, against the two bodies run by themselves and put together in a loop."""
+    text = "손흥민은 춘천에서."
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
+    columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
+    seen = []
+    hook = model.layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
+    model(**PieceCollator(tokenizer, pieces=wordpiece)([row | {name: values[0] for name, values in columns.items()}]))
+    hook.remove()
+    characters = model.bilstm(torch.tensor([encoded.input_ids])).last_hidden_state[0, 1:-1]
+    states = model.norm(model.encoder(**wordpiece(text, return_tensors="pt")).last_hidden_state[0])
+    expected = torch.stack(
+        [
+            torch.cat([characters[i], states[piece]])
+            for i, piece in enumerate([1, 1, 2, 2, 3, 3, 4, 4, 5])  # 손흥 ##민은 춘천 ##에서 .
+        ]
+    )
+    assert_close(seen[0][:, 0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_it_is_saved_with_its_code_and_teaches(model, tokenizer, wordpiece, tmp_path):
+    """Loaded without the package, it is the same; a `Teacher` asks it for the posterior of characters."""
+    text = "손흥민은 춘천에서."
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
+    columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
+    batch = PieceCollator(tokenizer, pieces=wordpiece)([row | {name: values[0] for name, values in columns.items()}])
+    logits = model(**batch).logits
+    torch.save(dict(batch), tmp_path / "batch.pt")
+    script = f"""
+import torch
+from transformers import AutoModelForTokenClassification
+model = AutoModelForTokenClassification.from_pretrained({str(tmp_path)!r}, trust_remote_code=True)
+print(model(**torch.load({str(tmp_path / "batch.pt")!r})).logits.sum().item())
+"""
+    assert run_without_package(script, tmp_path) == pytest.approx(logits.sum().item(), rel=1e-4)
+    (answer,) = Teacher(model, tokenizer, LABELS, pieces=wordpiece)([text])
+    starts = [start for start, end in encoded.offset_mapping if start < end]
+    assert_close(torch.from_numpy(answer)[starts], logits[0, 1:-1].softmax(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_label_names_of_the_task(model):
+    assert model.config.id2label == label_names(LABELS)["id2label"]
+    assert isinstance(model, CharacterEncoderForTokenClassification)
+
+
+def test_collator_pads_pieces_with_their_own_padding(tokenizer, wordpiece):
+    rows = Dataset.from_list(
+        [
+            {"input_ids": [2, 7, 3], "attention_mask": [1] * 3, "piece_ids": [2, 8, 9, 3], "piece_index": [0, 1, 0]},
+            {"input_ids": [2, 3], "attention_mask": [1] * 2, "piece_ids": [2, 3], "piece_index": [0, 0]},
+        ]
+    )
+    batch = PieceCollator(tokenizer, pieces=wordpiece)(list(rows))
+    assert batch["piece_ids"].tolist() == [[2, 8, 9, 3], [2, 3, 0, 0]]
+    assert batch["piece_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["piece_index"].tolist() == [[0, 1, 0], [0, 0, 0]]

@@ -302,7 +302,7 @@ def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeyp
     pytest.importorskip("kiwipiepy")
     monkeypatch.syspath_prepend(str(RECIPES))
     recipe = importlib.import_module("pretrain")
-    monkeypatch.setattr(recipe, "dictionary_names", lambda: ["서울", "춘천"], raising=False)
+    monkeypatch.setattr(recipe, "dictionary_names", lambda: ["서울", "춘천"])
     (tmp_path / "raw.txt").write_text("\n".join(sample_texts), encoding="utf-8")
     files = ["--input_file", str(tmp_path / "raw.txt"), "--output_dir", str(tmp_path / "out")]
     recipe.main([*files, *OPTIONS, "--morphemes", "true", "--use_cpu", "true", "--max_steps", "2"])

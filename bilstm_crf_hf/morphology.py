@@ -7,6 +7,7 @@ dictionary notes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,6 +26,11 @@ KNOWN = 80_000
 """Ids of Kiwi's morphemes, by frequency, among which are all that its language model knows."""
 
 NOUNS = ("NNP", "NNG", "NNB", "XSN", "XR", "SL")
+
+
+def tag_version() -> tuple:
+    """What tags depend on beside the text."""
+    return version("kiwipiepy"), CLUSTERS, ANCHORS, KNOWN
 
 
 @lru_cache(maxsize=1)

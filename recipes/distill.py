@@ -60,11 +60,12 @@ class DistillationArguments:
             raise ValueError("give teachers, and unlabeled_file or variants; or soft_labels_file")
 
 
-def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments) -> Teacher:
-    model = AutoModelForTokenClassification.from_pretrained(name).to(training.device)
+def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
+    options = {"trust_remote_code": trust_remote_code}
+    model = AutoModelForTokenClassification.from_pretrained(name, **options).to(training.device)
     is_pair = isinstance(model, CharacterEncoderForTokenClassification)
-    pieces = AutoTokenizer.from_pretrained(name, subfolder=PIECES) if is_pair else None
-    return Teacher(model, AutoTokenizer.from_pretrained(name), labels, training.bf16, pieces)
+    pieces = AutoTokenizer.from_pretrained(name, subfolder=PIECES, **options) if is_pair else None
+    return Teacher(model, AutoTokenizer.from_pretrained(name, **options), labels, training.bf16, pieces)
 
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
@@ -84,6 +85,7 @@ def ask(
     tokenizer: PreTrainedTokenizerBase,
     corpus: EncodedCorpus,
     training: TaggerTrainingArguments,
+    trust_remote_code: bool,
 ) -> Dataset:
     """Rows of `soft_labels` for the texts in which the teachers see an entity: a corpus has no others.
 
@@ -91,7 +93,7 @@ def ask(
     """
     labels = corpus.labels
     texts = texts_to_label(arguments, corpus, training.seed)
-    teachers = [load_teacher(name, labels, training) for name in arguments.teachers]
+    teachers = [load_teacher(name, labels, training, trust_remote_code) for name in arguments.teachers]
     outside = {IGNORED, labels.index("O")}
 
     def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
@@ -124,17 +126,20 @@ def unlabeled(
     tokenizer: PreTrainedTokenizerBase,
     corpus: EncodedCorpus,
     training: TaggerTrainingArguments,
+    trust_remote_code: bool,
 ) -> Dataset:
     """The rows of `ask`, written to the output folder; or those of earlier runs for such a student."""
     student = student_of(tokenizer, corpus.labels)
     if arguments.soft_labels_file is not None:
         return concatenate_datasets([read_answers(path, student) for path in arguments.soft_labels_file])
-    dataset = ask(arguments, tokenizer, corpus, training)
-    folder = Path(training.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole(folder / ANSWERS) as file:
-        dataset.add_column("student", [student] * len(dataset)).to_parquet(file)
-    return dataset
+    path = Path(training.output_dir, ANSWERS)
+    with training.main_process_first(local=False, desc="teachers"):
+        if training.process_index == 0:
+            dataset = ask(arguments, tokenizer, corpus, training, trust_remote_code)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as file:
+                dataset.add_column("student", [student] * len(dataset)).to_parquet(file)
+        return read_answers(str(path), student)
 
 
 def main(argv: list[str]) -> None:
@@ -146,7 +151,7 @@ def main(argv: list[str]) -> None:
     set_seed(arguments.seed)
     tokenizer, model, corpora, _ = build(model_arguments, data_arguments)
     corpus = corpora["train"]
-    soft = unlabeled(distillation_arguments, tokenizer, corpus, arguments)
+    soft = unlabeled(distillation_arguments, tokenizer, corpus, arguments, model_arguments.trust_remote_code)
     gold = as_soft(corpus.inputs, len(corpus.labels))
     arguments.remove_unused_columns = False  # the model does not know soft labels
     trainer = DistillationTrainer(

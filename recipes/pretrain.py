@@ -16,7 +16,7 @@ from bilstm_crf_hf.alignment import IGNORED
 from bilstm_crf_hf.configuration_bilstm_crf import BiLSTMCRFConfig
 from bilstm_crf_hf.loading import ModelArguments, checked_fields, load_tokenizer
 from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
-from bilstm_crf_hf.morphology import dictionary_names, morpheme_tags
+from bilstm_crf_hf.morphology import dictionary_names, morpheme_tags, tag_version
 from bilstm_crf_hf.raw_text import read_all
 from bilstm_crf_hf.tagging import cached_rows
 from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, checkpoint_to_resume, parse_arguments
@@ -98,7 +98,8 @@ def main(argv: list[str]) -> None:
     if text_arguments.morphemes:
         texts += dictionary_names()
     tokenizer = load_tokenizer(model_arguments, texts)
-    content = (texts, tokenizer.backend_tokenizer.to_str(), text_arguments.morphemes, text_arguments.max_seq_length)
+    tags = tag_version() if text_arguments.morphemes else None
+    content = (texts, tokenizer.backend_tokenizer.to_str(), tags, text_arguments.max_seq_length)
     dataset = cached_rows(content, lambda: encode(texts, tokenizer, text_arguments))
     num_tags = 1 + pc.max(pc.list_flatten(dataset.data["labels"])).as_py() if text_arguments.morphemes else 1
     splits = dataset.train_test_split(text_arguments.validation_texts, seed=arguments.seed)

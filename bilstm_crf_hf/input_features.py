@@ -114,7 +114,7 @@ class InputFeatures(nn.Module):
         self.token_table[: len(known)] = known
 
     def forward(self, input_ids: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """The input of the forward and that of the backward direction, (T, B, width) each.
+        """The input of the forward and that of the backward direction, (T, B, width) each, or one tensor twice.
 
         Args:
             inside: (T, B), which of the ids belong to the sequences; the result elsewhere is of no account.
@@ -133,5 +133,8 @@ class InputFeatures(nn.Module):
         if self.training and self.config.ngram_dropout:
             kept = torch.rand(buckets.shape, device=buckets.device) >= self.config.ngram_dropout
             ngrams = ngrams * kept[..., None]
-        ahead, behind = (torch.cat([words, ngrams[..., chosen, :].flatten(-2), *jamo], -1) for chosen in self.windows)
-        return ahead, behind
+        first, second = self.windows
+        ahead = torch.cat([words, ngrams[..., first, :].flatten(-2), *jamo], -1)
+        if first == second:
+            return ahead, ahead
+        return ahead, torch.cat([words, ngrams[..., second, :].flatten(-2), *jamo], -1)

@@ -295,11 +295,17 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
 
     def encode(self, input_ids: Tensor, sequences: Sequences) -> Tensor:
         """Hidden states (T, B, H) of the sequences, each from timestep 0 on; padding behind them holds anything."""
-        inputs = self.features(sequences.front(input_ids), sequences.inside)
-        inputs = tuple(self.locked_dropout(self.embedding_dropout(x)) for x in inputs)
+        kept = None
         if self.training and self.config.word_dropout:
             kept = torch.rand(sequences.inside.shape, device=input_ids.device) >= self.config.word_dropout
-            inputs = tuple(x * kept[..., None] for x in inputs)
+
+        def drop(x: Tensor) -> Tensor:
+            x = self.locked_dropout(self.embedding_dropout(x))
+            return x if kept is None else x * kept[..., None]
+
+        ahead, behind = self.features(sequences.front(input_ids), sequences.inside)
+        x = drop(ahead)
+        inputs = (x, x if behind is ahead else drop(behind))
         for layer in self.layers:
             x = self.locked_dropout(layer(inputs, sequences))
             inputs = (x, x)

@@ -53,7 +53,9 @@ class _Tagger(nn.Module):
     def __init__(self, model: BiLSTMCRFForTokenClassification) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
-        self.model.bilstm.layers = nn.ModuleList(_Layer(layer) for layer in model.bilstm.layers)
+        ahead, behind = model.bilstm.features.windows
+        layers = [_Layer(layer, i == 0 and ahead != behind) for i, layer in enumerate(model.bilstm.layers)]
+        self.model.bilstm.layers = nn.ModuleList(layers)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         sequences = self.model.bilstm.sequences(input_ids, attention_mask)
@@ -65,19 +67,27 @@ class _Tagger(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A BiLSTM layer with its weights as ONNX has them: (2, 4 * H, ...) with the gates in the order i, o, f, g."""
+    """A BiLSTM layer with its weights as ONNX has them: (2, 4 * H, ...) with the gates in the order i, o, f, g.
 
-    def __init__(self, layer: BiLSTMLayer) -> None:
+    Args:
+        apart: whether the inputs of the two directions differ.
+    """
+
+    def __init__(self, layer: BiLSTMLayer, apart: bool) -> None:
         super().__init__()
         inputs, hidden, input_bias, hidden_bias = (
-            torch.stack([_reordered(lstm.get_parameter(f"{name}_l0")) for lstm in layer.children()])
+            [_reordered(lstm.get_parameter(f"{name}_l0")) for lstm in layer.children()]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        self.register_buffer("inputs", inputs)
-        self.register_buffer("hidden", hidden)
-        self.register_buffer("bias", torch.cat([input_bias, hidden_bias], 1))
+        self.apart = apart
+        if apart:  # ONNX has one input for both directions: each has weights of 0 for that of the other
+            inputs = torch.block_diag(*inputs).chunk(2)
+        self.register_buffer("inputs", torch.stack(list(inputs)))
+        self.register_buffer("hidden", torch.stack(hidden))
+        self.register_buffer("bias", torch.cat([torch.stack(input_bias), torch.stack(hidden_bias)], 1))
 
-    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
+    def forward(self, inputs: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
+        x = torch.cat(inputs, -1) if self.apart else inputs[0]
         return torch.ops.bilstm_crf.bilstm(x, sequences.lengths, self.inputs, self.hidden, self.bias)
 
 

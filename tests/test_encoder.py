@@ -228,7 +228,7 @@ def test_the_recipe_puts_the_tutorials_head_on_an_encoder_for_classes_only(encod
     arguments = ModelArguments(model_name_or_path=str(encoder), head="mlp")
     model = load_model(arguments, load_tokenizer(arguments, []), ["기쁨", "슬픔"], CLASSIFICATION)
     assert isinstance(model, EncoderForSequenceClassification)
-    with pytest.raises(ValueError, match="head is crf, not mlp"):
+    with pytest.raises(ValueError, match="head is crf or characters, not mlp"):
         load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 import torch
+from conftest import new_tagger
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
@@ -209,3 +210,29 @@ def test_the_hash_spreads_neighbouring_ids_over_the_table():
     """Ids of a vocabulary are consecutive numbers: 2000 of them in 2000 buckets leave about 1 / e of these empty."""
     hashes = hash_ngrams(torch.arange(1, 2001)[None], [[0, 0]], 2000)
     assert 1150 < len(hashes.unique()) < 1380
+
+
+@pytest.mark.parametrize("direction", ["ahead", "behind"])
+def test_a_direction_reads_no_farther_than_a_token_ahead(tokenizer, direction):
+    """Of five tokens, the input at the middle one changes with those that its windows hold, and with no other."""
+    model = new_tagger(tokenizer, ngrams=[[-1, 0], [0, 1], [-2, 0], [0, 2]], ngram_dropout=0.0).bilstm.eval()
+    ids = torch.tensor([[7], [9], [11], [13], [15]])
+    inside = torch.ones_like(ids, dtype=torch.bool)
+
+    def middle(ids: torch.Tensor) -> torch.Tensor:
+        return model.features(ids, inside)[direction == "behind"][2, 0]
+
+    changes = []
+    for i in range(5):
+        changed = ids.clone()
+        changed[i] += 1
+        changes.append(not torch.equal(middle(changed), middle(ids)))
+    assert changes == ([True] * 4 + [False] if direction == "ahead" else [False] + [True] * 4)
+    assert len(middle(ids)) == model.features.widths[0] == model.features.widths[1]
+
+
+def test_directions_share_one_input_where_they_read_the_same(tokenizer):
+    features = new_tagger(tokenizer).bilstm.features
+    ids = torch.tensor([[7], [9]])
+    ahead, behind = features(ids, torch.ones_like(ids, dtype=torch.bool))
+    assert ahead is behind

@@ -189,7 +189,7 @@ def test_a_dropout_zeroes_its_share_and_leaves_the_rest_of_the_input(tokenizer, 
     rates = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0) | {name: share}
     model = new_tagger(tokenizer, **rates).bilstm
     seen = []
-    model.layers[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].detach()))
+    model.layers[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0][0].detach()))
     batch = tokenizer(texts * 8, padding=True, return_tensors="pt")
     for mode in (False, True):
         model.train(mode)(**batch)

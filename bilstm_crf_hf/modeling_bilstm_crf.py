@@ -191,6 +191,11 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
             module.reset_constraints()
 
+    def new_crf(self, **options) -> LinearChainCRF:
+        """A CRF over the labels of the configuration, with the arguments of [`LinearChainCRF`] as keywords."""
+        labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
+        return LinearChainCRF(len(labels), labels=labels, **options)
+
     def tag(
         self, emissions: Tensor, sequences: Sequences, labels: Tensor | None, return_dict: bool | None
     ) -> BiLSTMCRFOutput | tuple:
@@ -335,8 +340,7 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         self.num_labels = config.num_labels
         self.bilstm = BiLSTMCRFModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        labels = [config.id2label[i] for i in range(config.num_labels)]
-        self.crf = LinearChainCRF(config.num_labels, labels=labels, constrained=config.constrained)
+        self.crf = self.new_crf(constrained=config.constrained)
         self.post_init()
 
     def forward(

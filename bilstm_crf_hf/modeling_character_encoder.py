@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderConfig
-from .crf import LinearChainCRF
 from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput, BiLSTMLayer, LockedDropout
 from .modeling_encoder import EncoderPreTrainedModel
 
@@ -70,7 +69,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         width += config.bilstm_config.hidden_size
         self.layer = BiLSTMLayer((width, width), config.lstm_hidden_size)
         self.classifier = nn.Linear(config.lstm_hidden_size, config.num_labels)
-        self.crf = LinearChainCRF(config.num_labels, labels=[config.id2label[i] for i in range(config.num_labels)])
+        self.crf = self.new_crf()
         self.post_init()
 
     @classmethod
@@ -84,14 +83,15 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
             tokenizer: that of the BiLSTM, loaded from where the BiLSTM is, too.
         """
         characters = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path)
-        body = AutoModel.from_pretrained(encoder, trust_remote_code=trust_remote_code)
-        for part in (characters, body):
-            part.config.name_or_path = ""  # which would get into the saved configuration
-        model = cls(CharacterEncoderConfig(encoder_config=body.config, bilstm_config=characters.config, **config))
+        characters.config.name_or_path = ""  # which would get into the saved configuration
+        config |= {"bilstm_config": characters.config}
+        model = super().from_encoder(encoder, tokenizer, trust_remote_code=trust_remote_code, **config)
         model.bilstm.load_state_dict(characters.state_dict())
-        state = {name: value for name, value in body.state_dict().items() if name in model.encoder.state_dict()}
-        model.encoder.load_state_dict(state)
         return model
+
+    @classmethod
+    def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
+        return {}  # those of the characters are in `bilstm_config`
 
     def forward(
         self,

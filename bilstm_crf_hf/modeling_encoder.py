@@ -12,7 +12,6 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
-from .crf import LinearChainCRF
 from .modeling_bilstm_crf import (
     BiLSTMCRFOutput,
     BiLSTMCRFPreTrainedModel,
@@ -86,7 +85,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         widths = [config.encoder_config.hidden_size] + [config.lstm_hidden_size] * config.num_lstm_layers
         self.lstm_layers = nn.ModuleList(BiLSTMLayer((width, width), config.lstm_hidden_size) for width in widths[:-1])
         self.classifier = nn.Linear(widths[-1], config.num_labels)
-        self.crf = LinearChainCRF(config.num_labels, labels=[config.id2label[i] for i in range(config.num_labels)])
+        self.crf = self.new_crf()
         self.post_init()
 
     @classmethod

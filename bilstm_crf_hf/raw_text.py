@@ -36,6 +36,6 @@ def read_texts(path: str, column: str = "text") -> Iterator[str]:
         yield text
 
 
-def read_all(paths: Iterable[str], column: str = "text") -> list[str]:
+def read_all(paths: Iterable[str]) -> list[str]:
     """The texts of several files that have a visible character, in order. A file named twice is read twice."""
-    return [text for path in paths for text in read_texts(path, column) if text.strip()]
+    return [text for path in paths for text in read_texts(path) if text.strip()]

@@ -184,6 +184,10 @@ class EncodedCorpus:
         units = ([(i, i + 1) for i, character in enumerate(text) if not character.isspace()] for text in self.texts)
         return [token_tags(*row) for row in zip(self.texts, units, self.spans, strict=True)]
 
+    @cached_property
+    def _gold_tags(self) -> list[list[str]]:
+        return self.gold_tags()
+
     def scorer(self) -> Callable[[EvalPrediction], dict[str, float]]:
         """A `compute_metrics` for predicted label ids: `metrics.TaggingMetric` on characters.
 
@@ -191,12 +195,11 @@ class EncodedCorpus:
         entities begin or end inside tokens.
         """
         metric = TaggingMetric()
-        gold = self.gold_tags()
         labels = sorted({f"{prefix}-{label[2:]}" for label in self.labels if label != "O" for prefix in "BI"} | {"O"})
 
         def compute(prediction: EvalPrediction) -> dict[str, float]:
             predicted = self.predicted_tags(prediction.predictions)
-            scores = metric.compute(predictions=predicted, references=gold, labels=labels)
+            scores = metric.compute(predictions=predicted, references=self._gold_tags, labels=labels)
             gold_ids, predicted_ids = prediction.label_ids, prediction.predictions
             known = (gold_ids != IGNORED) & (predicted_ids != IGNORED)
             rows = [

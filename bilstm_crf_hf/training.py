@@ -128,6 +128,12 @@ def _as_arguments(name: str, value: Any) -> list[str]:
     return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
 
 
+def configure_logging(arguments: TrainingArguments) -> None:
+    """Plain lines of information, from one process of several, and none of single HTTP requests."""
+    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     """The folder that `--resume_from_checkpoint` names; for `true`, the newest complete one in `output_dir`, if any.
 

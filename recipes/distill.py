@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from ner import DataArguments, build, collator, configure_logging, fit, scoring
+from ner import DataArguments, build, collator, fit, piece_tokenizer, scoring
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from bilstm_crf_hf.alignment import IGNORED
@@ -21,11 +21,10 @@ from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLa
 from bilstm_crf_hf.files import whole
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenClassification
 from bilstm_crf_hf.morphology import dictionary_names
 from bilstm_crf_hf.raw_text import read_all
-from bilstm_crf_hf.tagging import PIECES, EncodedCorpus
-from bilstm_crf_hf.training import TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.training import TaggerTrainingArguments, configure_logging, parse_arguments
 
 ANSWERS = "soft_labels.parquet"
 logger = logging.getLogger("distill")
@@ -63,8 +62,7 @@ class DistillationArguments:
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
     options = {"trust_remote_code": trust_remote_code}
     model = AutoModelForTokenClassification.from_pretrained(name, **options).to(training.device)
-    is_pair = isinstance(model, CharacterEncoderForTokenClassification)
-    pieces = AutoTokenizer.from_pretrained(name, subfolder=PIECES, **options) if is_pair else None
+    pieces = piece_tokenizer(model, name, **options)
     return Teacher(model, AutoTokenizer.from_pretrained(name, **options), labels, training.bf16, pieces)
 
 
@@ -81,26 +79,18 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
 
 
 def ask(
-    arguments: DistillationArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: EncodedCorpus,
-    training: TaggerTrainingArguments,
-    trust_remote_code: bool,
+    teachers: list[Teacher], texts: list[str], tokenizer: PreTrainedTokenizerBase, labels: list[str], batch_size: int
 ) -> Dataset:
     """Rows of `soft_labels` for the texts in which the teachers see an entity: a corpus has no others.
 
     The first of several teachers, which should be the fastest, says which texts the others are shown.
     """
-    labels = corpus.labels
-    texts = texts_to_label(arguments, corpus, training.seed)
-    teachers = [load_teacher(name, labels, training, trust_remote_code) for name in arguments.teachers]
     outside = {IGNORED, labels.index("O")}
 
     def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
         """Rows of `text`, and what is said of each, where an entity is."""
         answers = SoftLabels(teachers, tokenizer, labels)
-        size = training.per_device_eval_batch_size
-        rows = texts.map(lambda batch: answers(batch["text"]), batched=True, batch_size=size, desc=description)
+        rows = texts.map(lambda batch: answers(batch["text"]), batched=True, batch_size=batch_size, desc=description)
         rows = rows.filter(lambda row: not outside.issuperset(row["labels"]))
         if not len(rows):
             raise ValueError(f"the teachers see no entity in any of {len(texts)} texts: there is nothing to learn from")
@@ -135,7 +125,9 @@ def unlabeled(
     path = Path(training.output_dir, ANSWERS)
     with training.main_process_first(local=False, desc="teachers"):
         if training.process_index == 0:
-            dataset = ask(arguments, tokenizer, corpus, training, trust_remote_code)
+            texts = texts_to_label(arguments, corpus, training.seed)
+            teachers = [load_teacher(name, corpus.labels, training, trust_remote_code) for name in arguments.teachers]
+            dataset = ask(teachers, texts, tokenizer, corpus.labels, training.per_device_eval_batch_size)
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole(path) as file:
                 dataset.add_column("student", [student] * len(dataset)).to_parquet(file)

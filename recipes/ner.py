@@ -30,7 +30,7 @@ from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenCla
 from bilstm_crf_hf.reporting import print_scores, save_run
 from bilstm_crf_hf.sources import SourceArguments, load_splits
 from bilstm_crf_hf.tagging import PIECES, EncodedCorpus, PieceCollator, best_labels
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments
 
 HERE = Path(__file__).parent
 SAMPLE = {split: HERE / "data" / "ner" / f"{split}.txt" for split in ("train", "validation")}
@@ -92,12 +92,13 @@ def collator(
     return collator_class(tokenizer, padding="max_length", max_length=length)
 
 
-def piece_tokenizer(model: PreTrainedModel, arguments: ModelArguments) -> PreTrainedTokenizerBase | None:
-    """That of the encoder beside a tagger of characters; of one that was trained before, from its folder."""
+def piece_tokenizer(
+    model: PreTrainedModel, name: str | None, subfolder: str = PIECES, **options
+) -> PreTrainedTokenizerBase | None:
+    """That of the encoder beside a tagger of characters, from where the tagger was saved; None of another model."""
     if not isinstance(model, CharacterEncoderForTokenClassification):
         return None
-    subfolder = "" if arguments.head else PIECES
-    return AutoTokenizer.from_pretrained(arguments.model_name_or_path, subfolder=subfolder)
+    return AutoTokenizer.from_pretrained(name, subfolder=subfolder, **options)
 
 
 def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int) -> None:
@@ -114,7 +115,9 @@ def build(
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    pieces = piece_tokenizer(model, model_arguments)
+    subfolder = "" if model_arguments.head else PIECES
+    trust = model_arguments.trust_remote_code
+    pieces = piece_tokenizer(model, model_arguments.model_name_or_path, subfolder, trust_remote_code=trust)
     corpora = encode(datasets, tokenizer, labels, data_arguments, pieces)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     return tokenizer, model, corpora, pieces
@@ -146,11 +149,6 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
         print_examples(validation, validation.decode(final.predictions), data_arguments.num_examples)
         if arguments.push_to_hub:
             print("published:", trainer.push_to_hub())
-
-
-def configure_logging(arguments: TaggerTrainingArguments) -> None:
-    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 def main(argv: list[str]) -> None:

@@ -19,7 +19,13 @@ from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
 from bilstm_crf_hf.morphology import dictionary_names, morpheme_tags, tag_version
 from bilstm_crf_hf.raw_text import read_all
 from bilstm_crf_hf.tagging import cached_rows
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, checkpoint_to_resume, parse_arguments
+from bilstm_crf_hf.training import (
+    TaggerTrainer,
+    TaggerTrainingArguments,
+    checkpoint_to_resume,
+    configure_logging,
+    parse_arguments,
+)
 
 BATCH = 10_000
 """Texts that are encoded at a time."""
@@ -91,7 +97,7 @@ def main(argv: list[str]) -> None:
     )
     if model_arguments.model_name_or_path or model_arguments.embeddings_from or model_arguments.embeddings_file:
         raise ValueError("pretraining starts from nothing: name a tokenizer by tokenizer_name, and no model or vectors")
-    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
+    configure_logging(arguments)
     set_seed(arguments.seed)
 
     texts = read_all(text_arguments.input_file)

@@ -37,7 +37,7 @@ from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.reporting import plot_confusion, print_scores, save_run
 from bilstm_crf_hf.sources import SourceArguments, load_splits
 from bilstm_crf_hf.tagging import UNLIMITED, best_labels
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments
 
 HERE = Path(__file__).parent
 SAMPLE = {split: HERE / "data" / "sentiment" / f"{split}.tsv" for split in ("train", "validation")}
@@ -180,8 +180,7 @@ def main(argv: list[str]) -> None:
         argv or [str(HERE / "configs" / "sentiment_sample.yaml")],
     )
     model_arguments, data_arguments, _ = settings
-    logging.basicConfig(level=logging.INFO if arguments.should_log else logging.WARNING, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    configure_logging(arguments)
     set_seed(arguments.seed)
 
     datasets = load_data(data_arguments)

@@ -1,21 +1,22 @@
 """Sentences with other names in them, for teachers to label."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from .alignment import Span
 
 
 def with_other_names(
-    texts: Sequence[str], spans: Sequence[Sequence[Span]], names: Sequence[str], seed: int
+    texts: Sequence[str], spans: Sequence[Sequence[Span]], names: Mapping[str, Sequence[Sequence[str]]], seed: int
 ) -> Iterator[str]:
-    """A variant of each text: every entity without a digit is replaced, by another one of its type, or by a name.
+    """A variant of each text: every entity without a digit is replaced, by another one of its type or by a similar one.
 
     What the new name is in its new place, a teacher has to say. Particles are left as they are, right or wrong for it.
 
     Args:
         spans: the entities of each text, in order.
-        names: any proper nouns; half of the replacements are drawn from these, if there are any.
+        names: of mentions of entities, the parts of which they consist, and of each part the texts that may stand
+            there, as of `morphology.names_like`. Half of the time a mention that has some is made anew from these.
         seed: of the draws.
     """
     random = Random(seed)
@@ -28,7 +29,8 @@ def with_other_names(
         for start, end, label in entities:
             mention = text[start:end]
             if not any(map(str.isdigit, mention)):
-                mention = random.choice(names if names and random.random() < 0.5 else mentions[label])
+                parts = names.get(mention) if random.random() < 0.5 else None
+                mention = "".join(map(random.choice, parts or [mentions[label]]))
             pieces += [text[at:start], mention]
             at = end
         yield "".join([*pieces, text[at:]])

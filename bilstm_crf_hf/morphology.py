@@ -59,8 +59,10 @@ def wikidata_classes() -> dict[str, str]:
 
 
 def dictionary_names() -> list[str]:
-    """The proper nouns of Kiwi's dictionaries that have a Hangul syllable."""
+    """The proper nouns of Kiwi's dictionaries and of its language model that have a Hangul syllable."""
     names = list(wikidata_classes()) + [fields[0] for fields in _dictionary("default.dict") if "NNP" in fields[1]]
+    known = map(_analyzer().morpheme, range(KNOWN))
+    names += [morpheme.form for morpheme in known if morpheme.tag == "NNP"]
     return [name for name in dict.fromkeys(names) if any("가" <= c <= "힣" for c in name)]
 
 
@@ -77,6 +79,27 @@ def noun_clusters() -> dict[int, int]:
     profiles /= np.linalg.norm(profiles, axis=1, keepdims=True) + 1e-6
     means = MiniBatchKMeans(CLUSTERS, random_state=0, n_init=3, batch_size=4096).fit(profiles)
     return dict(zip(nouns, means.labels_.tolist(), strict=True))
+
+
+def names_like(mentions: Iterable[str]) -> dict[str, list[list[str]]]:
+    """The morphemes of each mention of an entity, and of each the texts that may stand in its place: of a proper noun
+    the names that have its tag, which are those of its cluster or class, else itself. Mentions without a proper noun
+    are left out."""
+    kiwi, names = _analyzer(), dictionary_names()
+    by_tag: dict[str, list[str]] = {}
+    for name, tokens in zip(names, kiwi.tokenize(names), strict=True):
+        if len(tokens) == 1 and tokens[0].form == name:
+            by_tag.setdefault(_tag(tokens[0]), []).append(name)
+    mentions, found = list(mentions), {}
+    for mention, tokens in zip(mentions, kiwi.tokenize(mentions), strict=True):
+        parts, end = [], 0
+        for token in tokens:
+            if token.tag == "NNP" and token.start >= end:
+                parts += [[mention[end : token.start]], by_tag.get(_tag(token), [token.form])]
+                end = token.end
+        if end:
+            found[mention] = [*parts, [mention[end:]]]
+    return found
 
 
 def _tag(token) -> str:

@@ -21,7 +21,7 @@ from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLa
 from bilstm_crf_hf.files import whole
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.morphology import dictionary_names
+from bilstm_crf_hf.morphology import names_like
 from bilstm_crf_hf.raw_text import read_all
 from bilstm_crf_hf.tagging import EncodedCorpus
 from bilstm_crf_hf.training import TaggerTrainingArguments, configure_logging, parse_arguments
@@ -47,7 +47,8 @@ class DistillationArguments:
         default=0, metadata={"help": "How often each training sentence is labelled with other names."}
     )
     dictionary: bool = field(
-        default=False, metadata={"help": "Whether half of these names are from Kiwi's dictionaries."}
+        default=False,
+        metadata={"help": "Whether half of these names come from Kiwi: names of their cluster or class."},
     )
     soft_labels_file: list[str] | None = field(
         default=None, metadata={"help": "What teachers said in earlier runs, in place of asking them."}
@@ -72,7 +73,8 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
     texts = [text for text in texts if len(text) <= arguments.max_unlabeled_characters]
     if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
         texts = random.Random(seed).sample(texts, arguments.max_unlabeled_samples)
-    names = dictionary_names() if arguments.dictionary else []
+    mentions = {text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans}
+    names = names_like(sorted(mentions)) if arguments.dictionary else {}
     for variant in range(arguments.variants):
         texts += with_other_names(corpus.texts, corpus.spans, names, seed + variant)
     return texts

@@ -7,6 +7,7 @@ from bilstm_crf_hf.augmentation import with_other_names
 from bilstm_crf_hf.corpora import parse_inline
 
 NAMES = ["더글러스 애덤스", "고양 국민은행 축구단"]
+PARTS = [["주식회사 "], NAMES]
 PARSED = [parse_inline(sentence) for sentence in SENTENCES]
 TEXTS, SPANS = [text for text, _ in PARSED], [spans for _, spans in PARSED]
 
@@ -29,17 +30,22 @@ def test_only_names_are_replaced_by_mentions_of_their_type():
             choices = {mention} if re.search(r"\d", mention) else mentions[label]
             marked = marked.replace(re.escape(f"<{mention}:{label}>"), f"({'|'.join(map(re.escape, choices))})", 1)
         patterns.append(re.compile(marked))
-    drawn = variants([])
+    drawn = variants({})
     assert all(pattern.fullmatch(text) for rows in drawn for pattern, text in zip(patterns, rows, strict=True))
     assert len({rows[0] for rows in drawn}) > 3  # 손흥민 and 춘천 vary
     assert {rows[5] for rows in drawn} == {TEXTS[5]}  # which has no entity
 
 
-def test_half_of_the_names_are_drawn_from_those_given():
-    drawn = variants(NAMES, range(100))
-    share = sum(any(name in rows[3] for name in NAMES) for rows in drawn) / len(drawn)  # of two entities
-    assert 0.6 < share < 0.9  # 1 - 0.5 ** 2
+def test_half_of_the_names_are_made_of_those_given():
+    names = {TEXTS[3][start:end]: PARTS for start, end, _ in SPANS[3]}
+    drawn = variants(names, range(100))
+    made = {f"주식회사 {name}" for name in NAMES}
+    assert 0.6 < sum(any(name in rows[3] for name in made) for rows in drawn) / len(drawn) < 0.9  # 1 - 0.5 ** 2
+    assert all(any(name in rows[3] for rows in drawn) for name in made)
+    without = [i for i, text in enumerate(TEXTS) if not any(name in text for name in names)]
+    assert without
+    assert not any(name in rows[i] for rows in drawn for name in made for i in without)
 
 
 def test_draws_depend_on_the_seed_alone():
-    assert variants(NAMES, [7]) == variants(NAMES, [7]) != variants(NAMES, [8])
+    assert variants({}, [7]) == variants({}, [7]) != variants({}, [8])

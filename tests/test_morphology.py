@@ -83,3 +83,18 @@ def test_names_with_spaces_are_tagged_by_their_class():
     names = morphology.dictionary_names()
     assert {"더글러스 애덤스", "고양 국민은행 축구단"} <= set(names)
     assert len(names) == len(set(names)) > 300_000
+
+
+def test_names_are_replaced_morpheme_by_morpheme_by_those_of_their_cluster_or_class():
+    pytest.importorskip("kiwipiepy")
+    found = morphology.names_like(["부산 해운대구", "더글러스 애덤스", "서울시청", "세 명"])
+    assert found.keys() == {"부산 해운대구", "더글러스 애덤스", "서울시청"}  # the last one has no proper noun
+    assert {"부산", "광주", "경기도"} <= set(found["부산 해운대구"][1])
+    assert [len(part) for part in found["부산 해운대구"]][::2] == [1, 1, 1]
+    assert found["부산 해운대구"][2] == [" "]
+    (people,) = (part for part in found["더글러스 애덤스"] if len(part) > 1)
+    assert len(people) > 100_000
+    assert "조지 워커 부시" in people
+    assert not {"고양 국민은행 축구단", "강남"} & set(people)
+    for mention, parts in found.items():  # what has no choice is as it was
+        assert all(part[0] in mention for part in parts if len(part) == 1)

@@ -77,7 +77,7 @@ def save_predictions(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
 def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     """Those that the cards of `Trainer` list, and the ones it leaves out or does not know."""
     arguments = trainer.args
-    names = ("weight_decay", "max_grad_norm", "bf16", "learning_rate_decay")
+    names = ("weight_decay", "max_grad_norm", "bf16", "learning_rate_decay", "ema_decay")
     names += tuple(f"{part}_learning_rate" for part in ("head", "crf", "embedding"))
     listed = extract_hyperparameters_from_trainer(trainer)
     own = {name: getattr(arguments, name, None) for name in names}

@@ -2,7 +2,7 @@
 
 Takes the arguments of recipes/ner.py beside --teachers and --unlabeled_file. The teachers' answers stay in the output
 folder, for further students over the same tokens: --soft_labels_file outputs/distilled/soft_labels.parquet in place of
-the two.
+the two. With --num_train_epochs 0 nothing else is done.
 """
 
 import logging
@@ -146,6 +146,8 @@ def main(argv: list[str]) -> None:
     tokenizer, model, corpora, _ = build(model_arguments, data_arguments)
     corpus = corpora["train"]
     soft = unlabeled(distillation_arguments, tokenizer, corpus, arguments, model_arguments.trust_remote_code)
+    if arguments.num_train_epochs == 0:
+        return
     gold = as_soft(corpus.inputs, len(corpus.labels))
     arguments.remove_unused_columns = False  # the model does not know soft labels
     trainer = DistillationTrainer(

@@ -316,6 +316,7 @@ def test_an_unknown_label_is_summed_over(tokenizer, texts, tmp_path):
 # ---------------------------------------------------------------- the recipe
 
 
+KLUE_LABELS = [f"{prefix}-{label}" for label in ("DT", "LC", "OG", "PS", "QT", "TI") for prefix in "BI"] + ["O"]
 SMALL = (
     *("--max_train_samples", "32", "--max_eval_samples", "8", "--num_train_epochs", "1", "--use_cpu", "true"),
     *(
@@ -336,11 +337,10 @@ def run_recipe(folder: Path, *arguments: str) -> dict:
 
 def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     """Two untrained teachers, one with its labels in another order; then a student of what they said."""
-    names = [f"{prefix}-{label}" for label in ("DT", "LC", "OG", "PS", "QT", "TI") for prefix in "BI"] + ["O"]
     tokenizer = build_character_tokenizer(texts)
     for name, model, own in (
-        ("tagger", new_tagger(tokenizer, **label_names(names)), tokenizer),
-        ("encoder", new_encoder(wordpiece, names[::-1]), wordpiece),
+        ("tagger", new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer),
+        ("encoder", new_encoder(wordpiece, KLUE_LABELS[::-1]), wordpiece),
     ):
         model.save_pretrained(tmp_path / name)
         own.save_pretrained(tmp_path / name)
@@ -362,6 +362,17 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
 def recipe(monkeypatch):
     monkeypatch.syspath_prepend(str(RECIPES))
     return importlib.import_module("distill")
+
+
+def test_labels_alone_are_made_without_training(recipe, texts, tmp_path):
+    tokenizer = build_character_tokenizer(texts)
+    for part in (new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer):
+        part.save_pretrained(tmp_path / "tagger")
+    (tmp_path / "raw.txt").write_text("\n".join(texts), encoding="utf-8")
+    asked = ["--teachers", str(tmp_path / "tagger"), "--unlabeled_file", str(tmp_path / "raw.txt")]
+    recipe.main([*SMALL, *asked, "--num_train_epochs", "0", "--output_dir", str(tmp_path / "labels")])
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["soft_labels.parquet"]
+    assert len(Dataset.from_parquet(str(tmp_path / "labels" / "soft_labels.parquet"))) > 0
 
 
 @pytest.mark.parametrize(

@@ -319,10 +319,12 @@ def _split(model: TrainedModel, prefix: str) -> dict[str, Any]:
 
 def _training(model: TrainedModel) -> str:
     results, versions = model.results, model.run["versions"]
+    soft = results.get("train_soft_sentences", 0)
     return (
         f"{results['train_sentences']:,} texts, {results['epochs']} epochs of {results['seconds_per_epoch']:.0f} s, "
         f"{results['train_seconds']:.0f} s in all (evaluation not counted in), on {model.run['hardware']}, "
         f"seed {results['seed']}; {', '.join(f'{library} {version}' for library, version in versions.items())}."
+        + (f" Beside these texts {soft:,} with the probabilities of a teacher." if soft else "")
     )
 
 

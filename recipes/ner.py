@@ -139,6 +139,8 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
     inputs = {split: corpus.inputs for split, corpus in corpora.items()}
     final, results = trainer.train_and_score(inputs, {split: corpus.scorer() for split, corpus in corpora.items()})
     results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
+    if soft := len(trainer.train_dataset) - len(inputs["train"]):
+        results["train_soft_sentences"] = soft
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
         if isinstance(trainer.data_collator, PieceCollator):

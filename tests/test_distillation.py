@@ -25,6 +25,7 @@ from transformers import (
 from bilstm_crf_hf.corpora import read_inline
 from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft, student_of
 from bilstm_crf_hf.loading import label_names
+from bilstm_crf_hf.model_card import render_card
 from bilstm_crf_hf.tagging import EncodedCorpus
 from bilstm_crf_hf.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 from bilstm_crf_hf.training import TaggerTrainingArguments
@@ -351,6 +352,10 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     assert 0 < len(answers) <= len(texts)  # those in which an entity is; not the long one
     assert f"the teachers see entities in {len(answers)} of " in state["printed"]
     assert state["global_step"] == -(-(32 + len(answers)) // 32)
+    results = json.loads((tmp_path / "first" / "all_results.json").read_text())
+    assert results["train_soft_sentences"] == len(answers)
+    card = render_card(tmp_path / "first", "me/first", "v1")
+    assert f"Beside these texts {len(answers)} with the probabilities of a teacher." in card.text
     again = run_recipe(tmp_path, "--soft_labels_file", "first/soft_labels.parquet", "--output_dir", "second")
     losses = [[entry["loss"] for entry in run["log_history"] if "loss" in entry] for run in (state, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

@@ -84,7 +84,11 @@ def noun_clusters() -> dict[int, int]:
 def names_like(mentions: Iterable[str]) -> dict[str, list[list[str]]]:
     """The morphemes of each mention of an entity, and of each the texts that may stand in its place: of a proper noun
     the names that have its tag, which are those of its cluster or class, else itself. Mentions without a proper noun
-    are left out."""
+    are left out.
+
+    Raises:
+        ImportError: kiwipiepy is missing.
+    """
     kiwi, names = _analyzer(), dictionary_names()
     by_tag: dict[str, list[str]] = {}
     for name, tokens in zip(names, kiwi.tokenize(names), strict=True):

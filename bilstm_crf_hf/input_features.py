@@ -133,8 +133,10 @@ class InputFeatures(nn.Module):
         if self.training and self.config.ngram_dropout:
             kept = torch.rand(buckets.shape, device=buckets.device) >= self.config.ngram_dropout
             ngrams = ngrams * kept[..., None]
+
+        def read(windows: list[int]) -> Tensor:
+            return torch.cat([words, ngrams[..., windows, :].flatten(-2), *jamo], -1)
+
         first, second = self.windows
-        ahead = torch.cat([words, ngrams[..., first, :].flatten(-2), *jamo], -1)
-        if first == second:
-            return ahead, ahead
-        return ahead, torch.cat([words, ngrams[..., second, :].flatten(-2), *jamo], -1)
+        ahead = read(first)
+        return ahead, ahead if first == second else read(second)

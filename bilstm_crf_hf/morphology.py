@@ -5,7 +5,7 @@ similarities that Kiwi's language model sees, or, of names with spaces in them, 
 dictionary notes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -81,7 +81,7 @@ def noun_clusters() -> dict[int, int]:
     return dict(zip(nouns, means.labels_.tolist(), strict=True))
 
 
-def names_like(mentions: Iterable[str]) -> dict[str, list[list[str]]]:
+def names_like(mentions: Collection[str]) -> dict[str, list[list[str]]]:
     """The morphemes of each mention of an entity, and of each the texts that may stand in its place: of a proper noun
     the names that have its tag, which are those of its cluster or class, else itself. Mentions without a proper noun
     are left out.
@@ -94,7 +94,7 @@ def names_like(mentions: Iterable[str]) -> dict[str, list[list[str]]]:
     for name, tokens in zip(names, kiwi.tokenize(names), strict=True):
         if len(tokens) == 1 and tokens[0].form == name:
             by_tag.setdefault(_tag(tokens[0]), []).append(name)
-    mentions, found = list(mentions), {}
+    found = {}
     for mention, tokens in zip(mentions, kiwi.tokenize(mentions), strict=True):
         parts, end = [], 0
         for token in tokens:

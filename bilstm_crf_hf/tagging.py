@@ -179,14 +179,11 @@ class EncodedCorpus:
         tags = ((text, character_tags(text, *tokens)) for text, tokens in rows)
         return [[tag for tag, c in zip(row, text, strict=True) if not c.isspace()] for text, row in tags]
 
+    @cached_property
     def gold_tags(self) -> list[list[str]]:
         """The BIO tags of the characters of each sentence that are not white space."""
         units = ([(i, i + 1) for i, character in enumerate(text) if not character.isspace()] for text in self.texts)
         return [token_tags(*row) for row in zip(self.texts, units, self.spans, strict=True)]
-
-    @cached_property
-    def _gold_tags(self) -> list[list[str]]:
-        return self.gold_tags()
 
     def scorer(self) -> Callable[[EvalPrediction], dict[str, float]]:
         """A `compute_metrics` for predicted label ids: `metrics.TaggingMetric` on characters.
@@ -199,7 +196,7 @@ class EncodedCorpus:
 
         def compute(prediction: EvalPrediction) -> dict[str, float]:
             predicted = self.predicted_tags(prediction.predictions)
-            scores = metric.compute(predictions=predicted, references=self._gold_tags, labels=labels)
+            scores = metric.compute(predictions=predicted, references=self.gold_tags, labels=labels)
             gold_ids, predicted_ids = prediction.label_ids, prediction.predictions
             known = (gold_ids != IGNORED) & (predicted_ids != IGNORED)
             rows = [

@@ -73,8 +73,9 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
     texts = [text for text in texts if len(text) <= arguments.max_unlabeled_characters]
     if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
         texts = random.Random(seed).sample(texts, arguments.max_unlabeled_samples)
-    mentions = {text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans}
-    names = names_like(sorted(mentions)) if arguments.dictionary else {}
+    names = {}
+    if arguments.dictionary and arguments.variants:
+        names = names_like({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
     for variant in range(arguments.variants):
         texts += with_other_names(corpus.texts, corpus.spans, names, seed + variant)
     return texts

@@ -219,7 +219,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
     def classify(
         self, logits: Tensor, labels: Tensor | None, return_dict: bool | None
     ) -> SequenceClassifierOutput | tuple:
-        """What a model that classifies texts makes of logits (B, K) and `labels` (B,)."""
+        """What a model that classifies texts makes of logits (B, K) and `labels` (B,) or (B, K)."""
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         output = SequenceClassifierOutput(loss=loss, logits=logits)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
@@ -390,7 +390,8 @@ class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
             input_ids: (B, S).
             attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
             token_type_ids: not used; tokenizers made for BERT pass them.
-            labels: (B,), of which the loss is the cross entropy, mean over the sentences of the batch.
+            labels: (B,), or probabilities (B, K), of which the loss is the cross entropy, mean over the texts of the
+                batch.
 
         Returns:
             `logits` (B, K). Those of a sentence without any token are the biases of the last layer.

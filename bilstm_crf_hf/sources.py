@@ -38,6 +38,10 @@ class SourceArguments(SplitArguments):
     """Which sentences are trained on, and how long they may be."""
 
     test_file: str | None = field(default=None, metadata={"help": "As train_file; evaluated once, at the end."})
+    validation_split_percentage: int | None = field(
+        default=None,
+        metadata={"help": "Percentage of the train split, taken out at random, that stands in for a validation split."},
+    )
     max_seq_length: int | None = field(
         default=None,
         metadata={"help": "Limit in tokens; longer sentences are split, texts cut off. Default: the tokenizer's."},
@@ -91,12 +95,16 @@ def read_splits(
 def load_splits(
     load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
 ) -> DatasetDict:
-    """What a training needs: the splits of [`read_splits`], sampled where the arguments say so.
+    """What a training needs: the splits of [`read_splits`], divided and sampled where the arguments say so.
 
     Raises:
         ValueError: there is no train or no validation split; whatever `load` raises.
     """
-    datasets = read_splits(load, arguments, sample, {"train", "validation"}, **options)
+    percentage = arguments.validation_split_percentage
+    datasets = read_splits(load, arguments, sample, {"train"} if percentage else {"train", "validation"}, **options)
+    if percentage:
+        parts = datasets["train"].train_test_split(percentage / 100, seed=SAMPLE_SEED)
+        datasets |= {"train": parts["train"], "validation": parts["test"]}
     limits = {"train": arguments.max_train_samples, "validation": arguments.max_eval_samples}
     for split, limit in limits.items():
         if limit is not None and limit < len(datasets[split]):

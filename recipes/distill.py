@@ -6,10 +6,8 @@ the two. With --num_train_epochs 0 nothing else is done.
 """
 
 import logging
-import random
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
 from ner import DataArguments, build, collator, fit, piece_tokenizer, scoring
@@ -18,31 +16,20 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrai
 from bilstm_crf_hf.alignment import IGNORED
 from bilstm_crf_hf.augmentation import with_other_names
 from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft, student_of
-from bilstm_crf_hf.files import whole
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.morphology import names_like
-from bilstm_crf_hf.raw_text import read_all
 from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.teachers import TeacherArguments, answers
 from bilstm_crf_hf.training import TaggerTrainingArguments, configure_logging, parse_arguments
 
-ANSWERS = "soft_labels.parquet"
 logger = logging.getLogger("distill")
 
 
 @dataclass
-class DistillationArguments:
-    """Who labels which text."""
+class DistillationArguments(TeacherArguments):
+    """`TeacherArguments`, and whether the training sentences are labelled anew."""
 
-    teachers: list[str] | None = field(
-        default=None, metadata={"help": "Taggers on the Hub or in folders, whose probabilities are averaged."}
-    )
-    unlabeled_file: list[str] | None = field(
-        default=None,
-        metadata={"help": "Files of text: txt, parquet, json or csv; FILE:COLUMN where the column is not `text`."},
-    )
-    max_unlabeled_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
-    max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
     variants: int = field(
         default=0, metadata={"help": "How often each training sentence is labelled with other names."}
     )
@@ -50,14 +37,10 @@ class DistillationArguments:
         default=False,
         metadata={"help": "Whether half of these names come from Kiwi: names of their cluster or class."},
     )
-    soft_labels_file: list[str] | None = field(
-        default=None, metadata={"help": "What teachers said in earlier runs, in place of asking them."}
-    )
 
-    def __post_init__(self) -> None:
-        has_texts = bool(self.unlabeled_file) or self.variants > 0
-        if self.soft_labels_file is None and not (self.teachers and has_texts):
-            raise ValueError("give teachers, and unlabeled_file or variants; or soft_labels_file")
+    @property
+    def has_texts(self) -> bool:
+        return super().has_texts or self.variants > 0
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
@@ -69,11 +52,7 @@ def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
     """Raw texts, and training sentences with other names."""
-    texts = read_all(arguments.unlabeled_file or [])
-    texts = [text for text in texts if len(text) <= arguments.max_unlabeled_characters]
-    if arguments.max_unlabeled_samples is not None and arguments.max_unlabeled_samples < len(texts):
-        texts = random.Random(seed).sample(texts, arguments.max_unlabeled_samples)
-    names = {}
+    texts, names = arguments.texts(seed), {}
     if arguments.dictionary and arguments.variants:
         names = names_like({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
     for variant in range(arguments.variants):
@@ -92,8 +71,8 @@ def ask(
 
     def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
         """Rows of `text`, and what is said of each, where an entity is."""
-        answers = SoftLabels(teachers, tokenizer, labels)
-        rows = texts.map(lambda batch: answers(batch["text"]), batched=True, batch_size=batch_size, desc=description)
+        label = SoftLabels(teachers, tokenizer, labels)
+        rows = texts.map(lambda batch: label(batch["text"]), batched=True, batch_size=batch_size, desc=description)
         rows = rows.filter(lambda row: not outside.issuperset(row["labels"]))
         if not len(rows):
             raise ValueError(f"the teachers see no entity in any of {len(texts)} texts: there is nothing to learn from")
@@ -107,36 +86,6 @@ def ask(
     return found.remove_columns("text")
 
 
-def read_answers(path: str, student: str) -> Dataset:
-    dataset = Dataset.from_parquet(path)
-    if "student" not in dataset.column_names or dataset.unique("student") != [student]:
-        raise ValueError(f"{path}: made for another tokenizer or other labels: ask anew")
-    return dataset.remove_columns("student")
-
-
-def unlabeled(
-    arguments: DistillationArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: EncodedCorpus,
-    training: TaggerTrainingArguments,
-    trust_remote_code: bool,
-) -> Dataset:
-    """The rows of `ask`, written to the output folder; or those of earlier runs for such a student."""
-    student = student_of(tokenizer, corpus.labels)
-    if arguments.soft_labels_file is not None:
-        return concatenate_datasets([read_answers(path, student) for path in arguments.soft_labels_file])
-    path = Path(training.output_dir, ANSWERS)
-    with training.main_process_first(local=False, desc="teachers"):
-        if training.process_index == 0:
-            texts = texts_to_label(arguments, corpus, training.seed)
-            teachers = [load_teacher(name, corpus.labels, training, trust_remote_code) for name in arguments.teachers]
-            dataset = ask(teachers, texts, tokenizer, corpus.labels, training.per_device_eval_batch_size)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as file:
-                dataset.add_column("student", [student] * len(dataset)).to_parquet(file)
-        return read_answers(str(path), student)
-
-
 def main(argv: list[str]) -> None:
     *settings, arguments = parse_arguments(
         (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments), argv
@@ -146,7 +95,14 @@ def main(argv: list[str]) -> None:
     set_seed(arguments.seed)
     tokenizer, model, corpora, _ = build(model_arguments, data_arguments)
     corpus = corpora["train"]
-    soft = unlabeled(distillation_arguments, tokenizer, corpus, arguments, model_arguments.trust_remote_code)
+
+    def ask_teachers() -> Dataset:
+        texts = texts_to_label(distillation_arguments, corpus, arguments.seed)
+        names, trust = distillation_arguments.teachers, model_arguments.trust_remote_code
+        teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in names]
+        return ask(teachers, texts, tokenizer, corpus.labels, arguments.per_device_eval_batch_size)
+
+    soft = answers(distillation_arguments, student_of(tokenizer, corpus.labels), arguments, ask_teachers)
     if arguments.num_train_epochs == 0:
         return
     gold = as_soft(corpus.inputs, len(corpus.labels))

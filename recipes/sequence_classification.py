@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     pipeline,
     set_seed,
@@ -86,7 +87,10 @@ class ClassifierTrainingArguments(TaggerTrainingArguments):
 
 
 class WeightedLoss:
-    """Cross entropy in which each class has a weight, as `compute_loss_func` of `Trainer`."""
+    """Cross entropy in which each class has a weight, as `compute_loss_func` of `Trainer`.
+
+    Labels are ids (B,), or probabilities (B, K).
+    """
 
     def __init__(self, weights: torch.Tensor) -> None:
         """`weights`: (K,). Balanced ones are 1 on average over the training set, so the loss is a mean over texts."""
@@ -112,7 +116,8 @@ class ClassifierTrainer(TaggerTrainer):
         labels = inputs["labels"]
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
-            right = (outputs["logits"].argmax(-1) == labels).sum()
+            hard = labels if labels.dim() == 1 else labels.argmax(-1)
+            right = (outputs["logits"].argmax(-1) == hard).sum()
             self.seen += torch.stack([right, torch.full_like(right, len(labels))])
         return (loss, outputs) if return_outputs else loss
 
@@ -155,9 +160,11 @@ def scorer(labels: Sequence[str]):
     return compute
 
 
-def balanced_loss(inputs: Dataset, num_labels: int) -> WeightedLoss:
-    """Weights in inverse proportion to the number of rows of a class."""
-    weights = compute_class_weight("balanced", classes=np.arange(num_labels), y=inputs["labels"][:])
+def class_loss(kind: str, inputs: Dataset, num_labels: int) -> WeightedLoss:
+    """The loss for `class_weights`; balanced ones are in inverse proportion to the number of rows of a class."""
+    weights = np.ones(num_labels)
+    if kind == "balanced":
+        weights = compute_class_weight("balanced", classes=np.arange(num_labels), y=inputs["labels"][:])
     return WeightedLoss(torch.tensor(weights, dtype=torch.float))
 
 
@@ -174,15 +181,17 @@ def print_examples(output_dir: str, texts: Sequence[str]) -> None:
         print(f"  {answer['label']}\t{answer['score']:.4f}\t{text}")
 
 
-def main(argv: list[str]) -> None:
-    *settings, arguments = parse_arguments(
-        (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
-        argv or [str(HERE / "configs" / "sentiment_sample.yaml")],
-    )
-    model_arguments, data_arguments, _ = settings
-    configure_logging(arguments)
-    set_seed(arguments.seed)
+class Task(NamedTuple):
+    """What is trained on what."""
 
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    labels: list[str]
+    texts: DatasetDict
+    inputs: dict[str, Dataset]
+
+
+def build(model_arguments: ModelArguments, data_arguments: DataArguments) -> Task:
     datasets = load_data(data_arguments)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
@@ -190,34 +199,56 @@ def main(argv: list[str]) -> None:
     limit = min(data_arguments.max_seq_length or tokenizer.model_max_length, UNLIMITED)
     inputs = {split: encode(dataset, tokenizer, labels, limit, split) for split, dataset in datasets.items()}
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
+    return Task(tokenizer, model, labels, datasets, inputs)
 
+
+def fit(task: Task, rows: Dataset, settings: Sequence[Any], arguments: ClassifierTrainingArguments) -> None:
+    """Trains on `rows`, saves all that a finished run has, and shows what came of it.
+
+    Args:
+        rows: those of `task.inputs["train"]`, and any more.
+        settings: all other arguments; the second ones are `DataArguments`.
+    """
+    data_arguments, labels, inputs = settings[1], task.labels, task.inputs
     score = scorer(labels)
-    weighted = data_arguments.class_weights == "balanced"
     trainer = ClassifierTrainer(
-        model,
+        task.model,
         arguments,
-        data_collator=DataCollatorWithPadding(tokenizer),
-        train_dataset=inputs["train"],
+        data_collator=DataCollatorWithPadding(task.tokenizer),
+        train_dataset=rows,
         eval_dataset=inputs["validation"],
-        processing_class=tokenizer,
-        compute_loss_func=balanced_loss(inputs["train"], len(labels)) if weighted else None,
+        processing_class=task.tokenizer,
+        compute_loss_func=class_loss(data_arguments.class_weights, inputs["train"], len(labels)),
         compute_metrics=score,
         preprocess_logits_for_metrics=best_labels,
         columns=COLUMNS,
     )
     final, results = trainer.train_and_score(inputs, dict.fromkeys(inputs, score))
-    results |= {f"{split}_sentences": len(dataset) for split, dataset in datasets.items()}
+    results |= {f"{split}_sentences": len(dataset) for split, dataset in inputs.items()}
+    if soft := len(rows) - len(inputs["train"]):
+        results["train_soft_sentences"] = soft
     if trainer.is_world_process_zero():
-        pairs = zip(datasets["validation"]["text"], final.label_ids, final.predictions, strict=True)
-        rows = ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in pairs)
+        pairs = zip(task.texts["validation"]["text"], final.label_ids, final.predictions, strict=True)
+        predicted = ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in pairs)
         curves = {key: f"validation {name}" for key, name in COLUMNS.items()}
-        save_run(trainer, settings, results, rows, curves, {"accuracy": "training accuracy"})
+        save_run(trainer, settings, results, predicted, curves, {"accuracy": "training accuracy"})
         plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, "confusion.png"))
         print_scores(results, COLUMNS, arguments.metric_for_best_model, arguments.output_dir)
         print_class_scores(results, labels)
         print_examples(arguments.output_dir, data_arguments.examples)
         if arguments.push_to_hub:
             print("published:", trainer.push_to_hub())
+
+
+def main(argv: list[str]) -> None:
+    *settings, arguments = parse_arguments(
+        (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
+        argv or [str(HERE / "configs" / "sentiment_sample.yaml")],
+    )
+    configure_logging(arguments)
+    set_seed(arguments.seed)
+    task = build(*settings[:2])
+    fit(task, task.inputs["train"], settings, arguments)
 
 
 if __name__ == "__main__":

@@ -390,7 +390,7 @@ def test_labels_alone_are_made_without_training(recipe, texts, tmp_path):
     ],
 )
 def test_teachers_and_texts_or_answers_are_wanted(recipe, fields):
-    with pytest.raises(ValueError, match="give teachers, and .*; or soft_labels_file"):
+    with pytest.raises(ValueError, match="give teachers and texts .*, or soft_labels_file"):
         recipe.DistillationArguments(**fields)
 
 

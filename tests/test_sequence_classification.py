@@ -179,7 +179,7 @@ def new_trainer(emotion, folder, weights="none", model=None, **options):
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=inputs,
         eval_dataset=inputs,
-        compute_loss_func=recipe.balanced_loss(inputs, len(labels)) if weights == "balanced" else None,
+        compute_loss_func=recipe.class_loss(weights, inputs, len(labels)),
         compute_metrics=recipe.scorer(labels),
         preprocess_logits_for_metrics=recipe.best_labels,
         columns=recipe.COLUMNS,

@@ -1,0 +1,63 @@
+"""Variants of a configuration, trained one after the other."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+import yaml
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = {"embedding_size": 16, "hidden_size": 16, "ngram_buckets": 256, "ngram_embedding_size": 8}
+BASE = {"num_train_epochs": 1, "learning_rate": 0.01, "use_cpu": True, "config_overrides": SMALL}
+SAMPLE = ("--", "--max_train_samples", "64", "--validation_split_percentage", "2")
+sys.path.insert(0, str(RECIPES))
+recipe = importlib.import_module("sweep")
+
+
+def write(folder: Path, sweep) -> Path:
+    (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return folder / "sweep.yaml"
+
+
+def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, monkeypatch):
+    runs = {"default": {}, "no-ngrams": {"config_overrides": SMALL | {"ngrams": []}}}
+    path = write(tmp_path, {"config": "base.yaml", "runs": runs})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE])
+    lines = (tmp_path / "out" / "sweep.md").read_text().splitlines()
+    assert lines[0] == "| run | parameters | minutes | F1 | ± F1 | macro F1 | ± macro F1 |"
+    rows = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in (line.split("|") for line in lines[2:])
+    }
+    assert set(rows) == set(runs)
+    for name, cells in rows.items():
+        folders = [tmp_path / "out" / f"{name}-seed{seed}" for seed in (1, 2)]
+        results = [json.loads((folder / "all_results.json").read_text()) for folder in folders]
+        assert [result["seed"] for result in results] == [1, 2]
+        assert {(result["train_sentences"], result["validation_sentences"]) for result in results} == {(64, 22)}
+        assert cells[0] == f"{results[0]['parameters']:,}"
+        for i, key in ((2, "eval_f1"), (4, "eval_klue_entity_macro_f1")):
+            scores = [result[key] for result in results]
+            assert cells[i : i + 2] == [f"{mean(scores):.4f}", f"{stdev(scores):.4f}"]
+    assert rows["default"][0] != rows["no-ngrams"][0]
+    finished = [path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/all_results.json")]
+    recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE])
+    assert finished == [path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/all_results.json")]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "error", "message"),
+    [
+        ({"config": "base.yaml"}, ValueError, "expected `config`, a file, and `runs`"),
+        ({"config": "base.yaml", "runs": ["default"]}, ValueError, "expected `config`, a file, and `runs`"),
+        ({"config": "base.yaml", "runs": {"wide": None}}, ValueError, "runs: wide: expected arguments"),
+        ({"config": "nowhere.yaml", "runs": {}}, FileNotFoundError, "nowhere.yaml"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, sweep, error, message):
+    with pytest.raises(error, match=message):
+        recipe.read_sweep(write(tmp_path, sweep))

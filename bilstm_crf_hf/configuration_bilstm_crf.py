@@ -31,6 +31,10 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         ngram_dropout: probability that a single n-gram's embedding is zeroed in training, so that the model learns
             to do without those that it has never seen.
         word_dropout: probability that a token's whole input is zeroed in training.
+        morphemes: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
+            `morphemes.morpheme_ids`; None leaves them out.
+        morpheme_dropout: probability that the morphemes of a sentence are unknown in training, so that the tagger
+            learns to do without.
         constrained: whether what the BIO or BIOES scheme of the labels rules out is impossible; false for weights that
             were learnt without, as the tutorial's.
         pad_token_id: id of the padding token.
@@ -54,6 +58,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     locked_dropout: float = 0.5
     ngram_dropout: float = 0.3
     word_dropout: float = 0.1
+    morphemes: str | None = None
+    morpheme_dropout: float = 0.2
     constrained: bool = True
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
@@ -71,7 +77,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             raise ValueError(f"num_hidden_layers must be at least 1, got {self.num_hidden_layers}")
         if self.embedding_norm <= 0:
             raise ValueError(f"embedding_norm must be positive, got {self.embedding_norm}")
-        for name in ("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"):
+        for name in ("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout", "morpheme_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for window in self.ngrams:

@@ -14,16 +14,11 @@ from datasets.fingerprint import Hasher
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .alignment import IGNORED, character_ranges
+from .collation import TaggingCollator, more_columns
 from .crf import LinearChainCRF
-from .tagging import PieceCollator, piece_columns
 from .training import TaggerTrainer
 
 
@@ -55,9 +50,8 @@ class Teacher:
                 f"the teacher {model.name_or_path} has the labels {', '.join(own)}, not {', '.join(labels)}"
             )
         self.model, self.tokenizer, self.bf16, self.pieces = model.eval(), tokenizer, bf16, pieces
-        self.collator = DataCollatorWithPadding(tokenizer)
-        if pieces is not None:
-            self.collator = PieceCollator(tokenizer, pieces=pieces)
+        self.morphemes = getattr(model.config, "morphemes", None)
+        self.collator = TaggingCollator(tokenizer)
         self.order = torch.tensor([own[label] for label in labels])
         opening = [label.startswith("B-") for label in labels]
         # Within a token that begins an entity, the characters behind the first continue it.
@@ -70,8 +64,7 @@ class Teacher:
         """(len(text), K) of each text, float32. Characters of no token, as white space, have zeros."""
         columns = self.tokenizer(list(texts), return_offsets_mapping=True, truncation=True)
         offsets = columns.pop("offset_mapping")
-        if self.pieces is not None:
-            columns |= piece_columns(texts, offsets, self.pieces)
+        columns |= more_columns(texts, offsets, self.pieces, self.morphemes)
         encoded = self.collator([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
         device = self.model.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
@@ -100,10 +93,18 @@ class SoftLabels:
         teachers: at least one.
         tokenizer: the student's.
         labels: K labels in BIO.
+        morphemes: the version of Kiwi's model that the student reads; its rows have `morpheme_ids` then.
     """
 
-    def __init__(self, teachers: Sequence[Teacher], tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+        morphemes: str | None = None,
+    ) -> None:
         self.teachers, self.tokenizer, self.num_labels = teachers, tokenizer, len(labels)
+        self.morphemes = morphemes
         self.chain = LinearChainCRF(len(labels), batch_first=True, labels=labels)
         for parameter in self.chain.parameters():
             torch.nn.init.zeros_(parameter)
@@ -113,6 +114,7 @@ class SoftLabels:
         answers = [_mean(rows) for rows in zip(*(teacher(texts) for teacher in self.teachers))]
         encoded = self.tokenizer(list(texts), return_offsets_mapping=True, truncation=True, return_token_type_ids=False)
         columns = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        columns |= more_columns(texts, encoded["offset_mapping"], None, self.morphemes)
         firsts = []  # of each token its first character, -1 if it has none
         for text, pairs in zip(texts, encoded["offset_mapping"], strict=True):
             firsts.append(np.array([start if start < end else -1 for start, end in character_ranges(text, pairs)]))
@@ -143,9 +145,9 @@ def _mean(answers: Sequence[np.ndarray]) -> np.ndarray:
     return total / total.sum(-1, keepdims=True).clip(min=1e-6)
 
 
-def student_of(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> str:
-    """A name for the vocabulary and the labels whose ids are in rows of [`SoftLabels`]."""
-    return Hasher.hash((sorted(tokenizer.get_vocab().items()), list(labels)))
+def student_of(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], morphemes: str | None = None) -> str:
+    """A name for all whose ids are in rows of [`SoftLabels`]."""
+    return Hasher.hash((sorted(tokenizer.get_vocab().items()), list(labels), *([morphemes] if morphemes else [])))
 
 
 def as_soft(dataset: Dataset, num_labels: int) -> Dataset:
@@ -159,21 +161,6 @@ def as_soft(dataset: Dataset, num_labels: int) -> Dataset:
         return {"soft_labels": soft.ravel()}
 
     return dataset.map(add, features=Features({**dataset.features, "soft_labels": List(Value("float16"))}))
-
-
-class SoftCollator(DataCollatorForTokenClassification):
-    """Also pads `soft_labels`, to (B, S, K), with zeros, on the side and to the length of `labels`."""
-
-    def torch_call(self, features: list[dict[str, Any]]) -> dict[str, Tensor]:
-        features = [dict(feature) for feature in features]
-        soft = [torch.tensor(feature.pop("soft_labels")) for feature in features if "soft_labels" in feature]
-        batch = super().torch_call(features)
-        if soft:
-            rows = [row.view(len(feature["input_ids"]), -1) for row, feature in zip(soft, features, strict=True)]
-            inside = batch["attention_mask"].bool()
-            batch["soft_labels"] = torch.zeros(*inside.shape, rows[0].shape[-1])
-            batch["soft_labels"][inside] = torch.cat(rows)
-        return batch
 
 
 class DistillationTrainer(TaggerTrainer):

@@ -1,7 +1,8 @@
 """What the BiLSTM reads of a token: its embedding, hashed n-grams of its neighbours, the jamo of its syllable.
 
-All of it is derived from `input_ids`, so that a plain tokenizer.json and the stock pipelines suffice. A further input
-is one more module in [`InputFeatures`]. This file is copied into exported model repositories.
+All of it is derived from `input_ids`, so that a plain tokenizer.json and the stock pipelines suffice; only morphemes,
+which a model may read as well, are not. A further input is one more module in [`InputFeatures`]. This file is copied
+into exported model repositories.
 """
 
 import torch
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
+from .morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH
 
 CHARACTER, WORD_START, INITIAL, VOWEL, FINAL = range(5)
 """Columns of the token table: what one token id is."""
@@ -96,6 +98,10 @@ class InputFeatures(nn.Module):
             self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
             width += len(JAMO_COUNTS) * config.jamo_embedding_size
         self.widths = [width + len(of_direction) * config.ngram_embedding_size for of_direction in self.windows]
+        if config.morphemes:
+            tags = CLUSTERS + PARTS_OF_SPEECH
+            self.morpheme_embeddings = nn.Embedding(1 + 2 * tags, config.embedding_size)
+            self.register_buffer("morpheme_table", torch.empty(KNOWN, dtype=torch.long))
         self.register_buffer("token_table", torch.empty(config.vocab_size, 5, dtype=torch.long))
         self.reset_table()
 
@@ -113,13 +119,29 @@ class InputFeatures(nn.Module):
         self.reset_table()
         self.token_table[: len(known)] = known
 
-    def forward(self, input_ids: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    def set_morphemes(self, table: Tensor) -> None:
+        """Describe Kiwi's morphemes by the `table` of `morphology.morpheme_table`."""
+        init.copy_(self.morpheme_table, table)
+
+    def embed_morphemes(self, morpheme_ids: Tensor) -> Tensor:
+        """The embeddings (T, B, width) of the tags of morphemes; in training those of some sentences are forgotten."""
+        if self.training:
+            kept = torch.rand(morpheme_ids.shape[1], device=morpheme_ids.device) >= self.config.morpheme_dropout
+            morpheme_ids = morpheme_ids * kept
+        known = (morpheme_ids - 1).clamp(min=0)
+        rows = 1 + 2 * self.morpheme_table[known // 2] + known % 2
+        return self.morpheme_embeddings(rows * (morpheme_ids > 0))
+
+    def forward(self, input_ids: Tensor, inside: Tensor, morpheme_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The input of the forward and that of the backward direction, (T, B, width) each, or one tensor twice.
 
         Args:
             inside: (T, B), which of the ids belong to the sequences; the result elsewhere is of no account.
+            morpheme_ids: (T, B), see `morphemes.morpheme_ids`; None if they are not known.
         """
         words = self.word_embeddings(input_ids)
+        if self.config.morphemes:
+            words = words + self.embed_morphemes(torch.zeros_like(input_ids) if morpheme_ids is None else morpheme_ids)
         tokens = self.token_table[input_ids]  # (T, B, 5)
         jamo = []
         if self.config.jamo_embedding_size:

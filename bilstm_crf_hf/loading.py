@@ -28,6 +28,8 @@ from .modeling_encoder import (
     EncoderForSequenceClassification,
     EncoderPreTrainedModel,
 )
+from .morphemes import analyzer, check_version, installed_version
+from .morphology import morpheme_table
 from .tokenization import build_character_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,9 @@ class ModelArguments:
     embeddings_file: str | None = field(
         default=None, metadata={"help": "File of word2vec, GloVe or fastText vectors that it starts with instead."}
     )
+    read_morphemes: bool = field(
+        default=False, metadata={"help": "Whether a new BiLSTM-CRF also reads morphemes by Kiwi (pip: kiwipiepy)."}
+    )
     freeze_embeddings: bool = field(default=False, metadata={"help": "Whether these embeddings stay as they are."})
     head: str | None = field(
         default=None,
@@ -76,6 +81,8 @@ class ModelArguments:
             raise ValueError("embeddings are copied into a new BiLSTM-CRF: leave them out with model_name_or_path")
         if self.freeze_embeddings and not (self.embeddings_from or self.embeddings_file):
             raise ValueError("freeze_embeddings goes with embeddings_from or embeddings_file: random ones must learn")
+        if self.read_morphemes and self.model_name_or_path:
+            raise ValueError("morphemes are inputs of a new BiLSTM-CRF: leave them out with model_name_or_path")
         if self.head and not self.model_name_or_path:
             raise ValueError("head wants an encoder: name it as model_name_or_path; a new BiLSTM has its own")
         if isinstance(self.config_overrides, str):
@@ -146,9 +153,9 @@ def load_model(
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, **options)
     options |= checked_fields(arguments, type(config))
     own = config.id2label
-    # The labels of pretraining go with its head.
-    is_pretrained = any(name.endswith("ForPreTraining") for name in config.architectures or [])
-    if is_pretrained or all(label.startswith("LABEL_") for label in own.values()):
+    # Labels go with a head: those of pretraining, or of a tagger whose head has been taken off, mean nothing here.
+    is_trained = any(name.endswith("Classification") for name in config.architectures or [])
+    if not is_trained or all(label.startswith("LABEL_") for label in own.values()):
         options |= names
     elif missing := sorted(set(labels) - set(own.values())):
         raise ValueError(
@@ -165,15 +172,24 @@ def _new_bilstm(
     new_class: type[BiLSTMCRFPreTrainedModel],
 ) -> BiLSTMCRFPreTrainedModel:
     fields = checked_fields(arguments, BiLSTMCRFConfig)
+    if arguments.read_morphemes:
+        if new_class is not BiLSTMCRFForTokenClassification:
+            raise ValueError("morphemes are inputs of taggers: leave them out")
+        analyzer()  # which says how to install it
+        fields["morphemes"] = installed_version()
     vectors = None
     if arguments.embeddings_from:
         vectors = encoder_vectors(arguments.embeddings_from, arguments.trust_remote_code)
     elif arguments.embeddings_file:
         vectors = file_vectors(arguments.embeddings_file)
-    if vectors is None:
-        return new_class.from_tokenizer(tokenizer, **names, **fields)
-    fields.setdefault("embedding_size", vectors.width)
+    if vectors is not None:
+        fields.setdefault("embedding_size", vectors.width)
     model = new_class.from_tokenizer(tokenizer, **names, **fields)
+    if model.config.morphemes:
+        check_version(model.config.morphemes)
+        model.bilstm.features.set_morphemes(morpheme_table())
+    if vectors is None:
+        return model
     embeddings = model.get_input_embeddings()
     found = copy_vectors(embeddings, tokenizer, vectors)
     logger.info("vectors for %d of %d tokens (%.1f %%)", found, len(tokenizer), 100 * found / len(tokenizer))

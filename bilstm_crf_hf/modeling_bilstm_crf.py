@@ -187,6 +187,8 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, InputFeatures):
             module.reset_table()
+            if self.config.morphemes:
+                init.zeros_(module.morpheme_table)
         elif isinstance(module, LinearChainCRF):
             module.reset_parameters()
             module.reset_constraints()
@@ -298,7 +300,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         """The sequences in a batch: see [`Sequences`]."""
         return Sequences.of(self.config, input_ids, attention_mask)
 
-    def encode(self, input_ids: Tensor, sequences: Sequences) -> Tensor:
+    def encode(self, input_ids: Tensor, sequences: Sequences, morpheme_ids: Tensor | None = None) -> Tensor:
         """Hidden states (T, B, H) of the sequences, each from timestep 0 on; padding behind them holds anything."""
         kept = None
         if self.training and self.config.word_dropout:
@@ -308,7 +310,8 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
             x = self.locked_dropout(self.embedding_dropout(x))
             return x if kept is None else x * kept[..., None]
 
-        ahead, behind = self.features(sequences.front(input_ids), sequences.inside)
+        morphemes = None if morpheme_ids is None else sequences.front(morpheme_ids)
+        ahead, behind = self.features(sequences.front(input_ids), sequences.inside, morphemes)
         x = drop(ahead)
         inputs = (x, x if behind is ahead else drop(behind))
         for layer in self.layers:
@@ -349,6 +352,7 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        morpheme_ids: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> BiLSTMCRFOutput | tuple:
         """
@@ -357,9 +361,11 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
             attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
             token_type_ids: not used; tokenizers made for BERT pass them.
             labels: (B, S). -100 outside of the sequences; -100 within one is an unknown label, summed over.
+            morpheme_ids: (B, S), see `morphemes.morpheme_ids`, for a model that reads morphemes; it tags less well
+                without.
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
-        emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
+        emissions = self.classifier(self.bilstm.encode(input_ids, sequences, morpheme_ids))
         return self.tag(emissions, sequences, labels, return_dict)
 
 

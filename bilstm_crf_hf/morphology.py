@@ -1,45 +1,40 @@
-"""Morphemes of Korean text by Kiwi (the extra `morphology`), as spans and as tags of tokens.
+"""What kinds of morphemes there are, by Kiwi (the extra `morphology`): tags of tokens, and names of like kind.
 
 A noun's tag is not its part of speech, but the cluster of nouns of like meaning to which it belongs, by the
 similarities that Kiwi's language model sees, or, of names with spaces in them, its class in Wikidata, which Kiwi's
-dictionary notes.
+dictionary notes. Other tags are parts of speech in the tag set of Sejong.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.cluster import MiniBatchKMeans
 
 from .alignment import Span, token_tags
-
-CLUSTERS = 256
-"""Of nouns. Among them are such of family names, of politicians, of Korean towns, of states, of firms, of units."""
+from .morphemes import (
+    CLUSTERS,
+    KNOWN,
+    PARTS_OF_SPEECH,
+    analyze,
+    analyzer,
+    installed_version,
+    part_of_speech,
+    parts_of_speech,
+)
+from .tagging import cached_rows
 
 ANCHORS = 256
 """Nouns, from the most frequent ones, by whose similarity to it a noun is described."""
-
-KNOWN = 80_000
-"""Ids of Kiwi's morphemes, by frequency, among which are all that its language model knows."""
 
 NOUNS = ("NNP", "NNG", "NNB", "XSN", "XR", "SL")
 
 
 def tag_version() -> tuple:
     """What tags depend on beside the text."""
-    return version("kiwipiepy"), CLUSTERS, ANCHORS, KNOWN
-
-
-@lru_cache(maxsize=1)
-def _analyzer():
-    if find_spec("kiwipiepy") is None:
-        raise ImportError("morphemes need Kiwi: pip install bilstm-crf-hf[morphology]")
-    from kiwipiepy import Kiwi
-
-    return Kiwi()
+    return installed_version(), CLUSTERS, ANCHORS, KNOWN
 
 
 def _dictionary(name: str) -> Iterator[list[str]]:
@@ -61,16 +56,21 @@ def wikidata_classes() -> dict[str, str]:
 def dictionary_names() -> list[str]:
     """The proper nouns of Kiwi's dictionaries and of its language model that have a Hangul syllable."""
     names = list(wikidata_classes()) + [fields[0] for fields in _dictionary("default.dict") if "NNP" in fields[1]]
-    known = map(_analyzer().morpheme, range(KNOWN))
+    known = map(analyzer().morpheme, range(KNOWN))
     names += [morpheme.form for morpheme in known if morpheme.tag == "NNP"]
     return [name for name in dict.fromkeys(names) if any("가" <= c <= "힣" for c in name)]
 
 
 @lru_cache(maxsize=1)
 def noun_clusters() -> dict[int, int]:
-    """The cluster of each noun that Kiwi's language model knows, by its id in Kiwi: k-means over its similarities to
-    the anchors, less their means, at unit length."""
-    kiwi = _analyzer()
+    """The cluster of each noun that Kiwi's language model knows, by its id in Kiwi; kept in the cache of `datasets`."""
+    rows = cached_rows(tag_version(), _cluster)
+    return dict(zip(rows["id"][:], rows["cluster"][:], strict=True))
+
+
+def _cluster() -> dict[str, list[int]]:
+    """By k-means over a noun's similarities to the anchors, less their means, at unit length."""
+    kiwi = analyzer()
     nouns = [i for i in range(KNOWN) if kiwi.morpheme(i).tag.split("-")[0] in NOUNS]
     nouns = [i for i in nouns if kiwi.morpheme_similarity(i, i) > 0.5]
     anchors = nouns[:: max(1, min(len(nouns), 20_000) // ANCHORS)][:ANCHORS]
@@ -78,7 +78,7 @@ def noun_clusters() -> dict[int, int]:
     profiles -= profiles.mean(0)
     profiles /= np.linalg.norm(profiles, axis=1, keepdims=True) + 1e-6
     means = MiniBatchKMeans(CLUSTERS, random_state=0, n_init=3, batch_size=4096).fit(profiles)
-    return dict(zip(nouns, means.labels_.tolist(), strict=True))
+    return {"id": nouns, "cluster": means.labels_.tolist()}
 
 
 def names_like(mentions: Collection[str]) -> dict[str, list[list[str]]]:
@@ -89,7 +89,7 @@ def names_like(mentions: Collection[str]) -> dict[str, list[list[str]]]:
     Raises:
         ImportError: kiwipiepy is missing.
     """
-    kiwi, names = _analyzer(), dictionary_names()
+    kiwi, names = analyzer(), dictionary_names()
     by_tag: dict[str, list[str]] = {}
     for name, tokens in zip(names, kiwi.tokenize(names), strict=True):
         if len(tokens) == 1 and tokens[0].form == name:
@@ -106,30 +106,32 @@ def names_like(mentions: Collection[str]) -> dict[str, list[list[str]]]:
     return found
 
 
+def morpheme_table() -> torch.Tensor:
+    """The tag of each id of Kiwi, (KNOWN,) integers: the cluster of a noun, else, behind them, the part of speech.
+
+    Raises:
+        ImportError: kiwipiepy is missing.
+    """
+    kiwi, clusters, ids = analyzer(), noun_clusters(), parts_of_speech()
+    tags = [CLUSTERS + ids.get(part_of_speech(kiwi.morpheme(i)), 0) for i in range(KNOWN)]
+    return torch.tensor([tag if i < PARTS_OF_SPEECH else clusters.get(i, tag) for i, tag in enumerate(tags)])
+
+
 def _tag(token) -> str:
-    tag = token.tag.split("-")[0]  # without the mark of irregular conjugation, `VV-I`
+    tag = part_of_speech(token)
     if tag in NOUNS and (cluster := noun_clusters().get(token.id)) is not None:
         return str(cluster)
     return wikidata_classes().get(token.form, tag) if tag == "NNP" else tag
 
 
 def morphemes(texts: Iterable[str]) -> Iterator[list[Span]]:
-    """The morphemes of each text with their tags, as spans that do not overlap.
-
-    Other tags than those of nouns are parts of speech in the tag set of Sejong. Where a syllable holds the end of one
-    morpheme and the next one (`한` is `하` and `ᆫ`), it goes to the first.
+    """The morphemes of each text with their tags, as spans that do not overlap: see `morphemes.analyze`.
 
     Raises:
         ImportError: kiwipiepy is missing.
     """
-    for tokens in _analyzer().tokenize(texts):
-        spans, end = [], 0
-        for token in tokens:
-            start = max(token.start, end)
-            if start < token.end:
-                spans.append(Span(start, token.end, _tag(token)))
-                end = token.end
-        yield spans
+    for found in analyze(texts):
+        yield [Span(start, end, _tag(token)) for start, end, token in found]
 
 
 def morpheme_tags(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> Iterator[list[str | None]]:

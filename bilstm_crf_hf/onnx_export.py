@@ -25,7 +25,12 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
 
     Its inputs are `input_ids` and `attention_mask`, (B, S) int64, its output is `predictions`, (B, S) int64: the best
     path as in the model's output, computed in float64 over the float32 emissions, -100 outside of the sequences.
+
+    Raises:
+        ValueError: the model reads morphemes, which the graph does not.
     """
+    if model.config.morphemes:
+        raise ValueError("the model reads morphemes, which an ONNX graph has no input for: train one without")
     input_ids = torch.full((2, 8), model.config.vocab_size - 1)
     shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(

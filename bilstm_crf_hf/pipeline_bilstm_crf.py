@@ -1,5 +1,6 @@
 """The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
 
+import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import accumulate, groupby, islice
@@ -10,6 +11,9 @@ from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
 from .alignment import Span, entities_of_tokens, render
+from .morphemes import missing, morpheme_ids
+
+logger = logging.getLogger(__name__)
 
 UNLIMITED = 2**31 - 1
 """A `max_length` in tokens that no text reaches."""
@@ -23,7 +27,7 @@ USUAL_LENGTH = 256
 BATCHES_SORTED = 16
 """Batches whose texts are read ahead and sorted by length."""
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "morpheme_ids")
 
 
 class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
@@ -36,6 +40,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     - With `"none"`, tokens carry their tags on the best path, and the marginal probabilities of those tags. `"first"`,
       `"average"` and `"max"` are the stock pipeline's, over marginal probabilities.
     - A text is cut into windows of `tokenizer.model_max_length` tokens only if `stride` is given, and never truncated.
+    - A model that reads morphemes gets them from Kiwi, if it is installed (`pip install kiwipiepy`).
     - Many texts are tagged in batches of similar length, 128 unless `batch_size` says otherwise (fewer of texts with
       more than 256 characters), and results come in the order of the texts. They may be a list, a generator, a column
       of a data set (`dataset["text"]`, streamed or not) or a torch `Dataset`; of all but a list, results are an
@@ -47,6 +52,10 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         if not self.tokenizer.is_fast:
             raise ValueError(f"{type(self.tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
         self.model.eval()  # which the stock pipeline leaves to the caller
+        self.reads_morphemes = getattr(self.model.config, "morphemes", None) is not None
+        if self.reads_morphemes and (reason := missing(self.model.config.morphemes)):
+            self.reads_morphemes = False
+            logger.warning("%s. It tags less well without them.", reason)
 
     def __call__(self, inputs, batch_size: int | None = None, **kwargs):
         """The entities of a text, or of each of many: see the class for what these may be."""
@@ -100,6 +109,9 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                     "word_to_chars_map": characters,
                 }
             details.append((text, detail))
+        if self.reads_morphemes:
+            offsets = [_text_offsets(detail, detail.get("word_to_chars_map")) for _, detail in details]
+            encoded["morpheme_ids"] = morpheme_ids([detail["sentence"] for _, detail in details], offsets)
         names = [name for name in (*MODEL_INPUTS, "special_tokens_mask") if name in encoded]
         return {name: torch.tensor(encoded[name]) for name in names}, details
 

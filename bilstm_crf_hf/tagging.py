@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import torch
 from datasets import Dataset
 from datasets.fingerprint import Hasher
 from seqeval.metrics import f1_score
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from . import __version__
 from .alignment import (
@@ -27,8 +24,10 @@ from .alignment import (
     spans_from_token_tags,
     token_tags,
 )
+from .collation import more_columns
 from .corpora import labels_of
 from .metrics import TaggingMetric
+from .morphemes import check_version
 
 PIECES = "pieces"
 """Folder, in that of a tagger of characters with an encoder, of the encoder's tokenizer."""
@@ -51,12 +50,15 @@ class EncodedCorpus:
         max_length: limit in tokens with special ones; None for the tokenizer's `model_max_length`.
         stride: tokens that neighbouring windows share.
         pieces: tokenizer of the encoder beside a tagger of characters, see `piece_columns`.
+        morphemes: the version of Kiwi's model that the tagger reads, see `BiLSTMCRFConfig`.
 
     Attributes:
-        inputs: rows of `input_ids`, `attention_mask`, `labels` (-100 on special tokens), and those of `piece_columns`.
+        inputs: rows of `input_ids`, `attention_mask`, `labels` (-100 on special tokens), those of `piece_columns`, and
+            `morpheme_ids`.
         split_sentences: number of sentences that needed more than one window.
 
     Raises:
+        ImportError: there are `morphemes`, and Kiwi is missing or another one.
         ValueError: the tokenizer has no offsets; a label of the data set is not among `labels`; the stride leaves no
             room for new tokens.
     """
@@ -69,11 +71,14 @@ class EncodedCorpus:
         max_length: int | None = None,
         stride: int = 32,
         pieces: PreTrainedTokenizerBase | None = None,
+        morphemes: str | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
+        if morphemes is not None:
+            check_version(morphemes)
         self.labels = list(labels)
-        self.stride = stride
+        self.stride, self.pieces, self.morphemes = stride, pieces, morphemes
         self.texts: list[str] = list(dataset["text"])
         self._tags: list[list[int]] = list(dataset["tags"])
         self._names = labels_of(dataset)
@@ -89,8 +94,9 @@ class EncodedCorpus:
             limit,
             stride,
             pieces and pieces.backend_tokenizer.to_str(),
+            morphemes,
         )
-        self._rows = cached_rows(content, lambda: self._encode(tokenizer, limit, pieces))
+        self._rows = cached_rows(content, lambda: self._encode(tokenizer, limit))
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = len(set(_repeated(self._rows["sentence"][:])))
 
@@ -105,9 +111,7 @@ class EncodedCorpus:
         offsets = [[tuple(pair) for pair in row] for row in self._rows["offsets"]]
         return self._rows["sentence"][:], offsets, self._rows["special"][:]
 
-    def _encode(
-        self, tokenizer: PreTrainedTokenizerBase, limit: int, pieces: PreTrainedTokenizerBase | None
-    ) -> dict[str, list]:
+    def _encode(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, list]:
         encoded = tokenizer(
             self.texts,
             truncation=True,
@@ -127,8 +131,7 @@ class EncodedCorpus:
             "offsets": offsets,
             "special": encoded["special_tokens_mask"],
         }
-        if pieces is not None:
-            columns |= piece_columns([self.texts[sentence] for sentence in sentences], offsets, pieces)
+        columns |= more_columns([self.texts[i] for i in sentences], offsets, self.pieces, self.morphemes)
         order = sorted(range(len(sentences)), key=lambda i: len(encoded["input_ids"][i]))
         return {name: [column[i] for i in order] for name, column in columns.items()}
 
@@ -206,48 +209,6 @@ class EncodedCorpus:
             return scores | {"token_f1": float(f1_score(*rows))}
 
         return compute
-
-
-def piece_columns(
-    texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]], pieces: PreTrainedTokenizerBase
-) -> dict[str, list[list[int]]]:
-    """What `CharacterEncoderForTokenClassification` reads beside characters: `piece_ids`, and `piece_index`, for each
-    character the piece that covers it.
-
-    Args:
-        offsets: of the characters of each text.
-        pieces: the encoder's tokenizer, with offsets.
-    """
-    encoded = pieces(list(texts), truncation=True, return_offsets_mapping=True)
-    index = []
-    for text, of_pieces, of_characters in zip(texts, encoded["offset_mapping"], offsets, strict=True):
-        covering, last = [], 0
-        starts = {i: piece for piece, (start, end) in enumerate(of_pieces) for i in range(start, end)}
-        for i in range(len(text) + 1):  # where none does, the one before
-            last = starts.get(i, last)
-            covering.append(last)
-        index.append([covering[start] for start, _ in of_characters])
-    return {"piece_ids": encoded["input_ids"], "piece_index": index}
-
-
-@dataclass
-class PieceCollator(DataCollatorForTokenClassification):
-    """Also pads `piece_ids`, with a `piece_mask`, and `piece_index`.
-
-    Args:
-        pieces: the encoder's tokenizer.
-    """
-
-    pieces: PreTrainedTokenizerBase | None = None
-
-    def torch_call(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        features = [dict(row) for row in features]
-        ids, index = ([torch.tensor(row.pop(name)) for row in features] for name in ("piece_ids", "piece_index"))
-        batch = super().torch_call(features)
-        batch["piece_ids"] = pad_sequence(ids, batch_first=True, padding_value=self.pieces.pad_token_id)
-        batch["piece_mask"] = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
-        batch["piece_index"] = pad_sequence(index, batch_first=True)
-        return batch
 
 
 def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrai
 
 from bilstm_crf_hf.alignment import IGNORED
 from bilstm_crf_hf.augmentation import with_other_names
-from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft, student_of
+from bilstm_crf_hf.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.morphology import names_like
@@ -61,17 +61,21 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
 
 
 def ask(
-    teachers: list[Teacher], texts: list[str], tokenizer: PreTrainedTokenizerBase, labels: list[str], batch_size: int
+    teachers: list[Teacher],
+    texts: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: EncodedCorpus,
+    batch_size: int,
 ) -> Dataset:
     """Rows of `soft_labels` for the texts in which the teachers see an entity: a corpus has no others.
 
     The first of several teachers, which should be the fastest, says which texts the others are shown.
     """
-    outside = {IGNORED, labels.index("O")}
+    outside = {IGNORED, corpus.labels.index("O")}
 
     def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
         """Rows of `text`, and what is said of each, where an entity is."""
-        label = SoftLabels(teachers, tokenizer, labels)
+        label = SoftLabels(teachers, tokenizer, corpus.labels, corpus.morphemes)
         rows = texts.map(lambda batch: label(batch["text"]), batched=True, batch_size=batch_size, desc=description)
         rows = rows.filter(lambda row: not outside.issuperset(row["labels"]))
         if not len(rows):
@@ -93,16 +97,17 @@ def main(argv: list[str]) -> None:
     model_arguments, data_arguments, distillation_arguments, _ = settings
     configure_logging(arguments)
     set_seed(arguments.seed)
-    tokenizer, model, corpora, _ = build(model_arguments, data_arguments)
+    tokenizer, model, corpora = build(model_arguments, data_arguments)
     corpus = corpora["train"]
 
     def ask_teachers() -> Dataset:
         texts = texts_to_label(distillation_arguments, corpus, arguments.seed)
         names, trust = distillation_arguments.teachers, model_arguments.trust_remote_code
         teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in names]
-        return ask(teachers, texts, tokenizer, corpus.labels, arguments.per_device_eval_batch_size)
+        return ask(teachers, texts, tokenizer, corpus, arguments.per_device_eval_batch_size)
 
-    soft = answers(distillation_arguments, student_of(tokenizer, corpus.labels), arguments, ask_teachers)
+    student = student_of(tokenizer, corpus.labels, corpus.morphemes)
+    soft = answers(distillation_arguments, student, arguments, ask_teachers)
     if arguments.num_train_epochs == 0:
         return
     gold = as_soft(corpus.inputs, len(corpus.labels))
@@ -110,7 +115,7 @@ def main(argv: list[str]) -> None:
     trainer = DistillationTrainer(
         model,
         arguments,
-        data_collator=collator(tokenizer, data_arguments, SoftCollator),
+        data_collator=collator(tokenizer, data_arguments),
         train_dataset=concatenate_datasets([gold, soft.cast(gold.features)]),
         processing_class=tokenizer,
         **scoring(corpora),

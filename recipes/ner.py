@@ -6,30 +6,24 @@ with the same scores, with --model_name_or_path. Without arguments it trains on 
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
 from seqeval.scheme import IOB2, Entities
-from transformers import (
-    AutoTokenizer,
-    DataCollatorForTokenClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilstm_crf_hf.alignment import Span, render
+from bilstm_crf_hf.collation import TaggingCollator
 from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
 from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
 from bilstm_crf_hf.model_card import CardArguments
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenClassification
 from bilstm_crf_hf.reporting import print_scores, save_run
 from bilstm_crf_hf.sources import SourceArguments, load_splits
-from bilstm_crf_hf.tagging import PIECES, EncodedCorpus, PieceCollator, best_labels
+from bilstm_crf_hf.tagging import PIECES, EncodedCorpus, best_labels
 from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments
 
 HERE = Path(__file__).parent
@@ -57,14 +51,14 @@ class DataArguments(SourceArguments):
 def encode(
     datasets: DatasetDict,
     tokenizer: PreTrainedTokenizerBase,
-    labels: list[str],
+    config: PreTrainedConfig,
     arguments: DataArguments,
-    pieces: PreTrainedTokenizerBase | None = None,
+    pieces: PreTrainedTokenizerBase | None,
 ) -> dict[str, EncodedCorpus]:
-    corpora = {}
+    labels, morphemes = [config.id2label[i] for i in range(config.num_labels)], getattr(config, "morphemes", None)
+    limits, corpora = (arguments.max_seq_length, arguments.stride), {}
     for split, dataset in datasets.items():
-        corpus = EncodedCorpus(dataset, tokenizer, labels, arguments.max_seq_length, arguments.stride, pieces)
-        corpora[split] = corpus
+        corpora[split] = corpus = EncodedCorpus(dataset, tokenizer, labels, *limits, pieces, morphemes)
         logger.info("%s: %d sentences, %d split for their length", split, len(dataset), corpus.split_sentences)
     return corpora
 
@@ -83,13 +77,11 @@ def prediction_rows(corpus: EncodedCorpus, predictions: Sequence[Sequence[int]])
         yield {"text": text, "gold": gold, "predicted": predicted}
 
 
-def collator(
-    tokenizer, arguments: DataArguments, collator_class: Callable[..., DataCollatorForTokenClassification]
-) -> DataCollatorForTokenClassification:
+def collator(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> TaggingCollator:
     if not arguments.pad_to_max_length:
-        return collator_class(tokenizer)
+        return TaggingCollator(tokenizer)
     length = arguments.max_seq_length or tokenizer.model_max_length
-    return collator_class(tokenizer, padding="max_length", max_length=length)
+    return TaggingCollator(tokenizer, padding="max_length", max_length=length)
 
 
 def piece_tokenizer(
@@ -109,18 +101,16 @@ def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int
 
 def build(
     model_arguments: ModelArguments, data_arguments: DataArguments
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus], PreTrainedTokenizerBase | None]:
-    """Tokenizer, model, encoded splits and, of a tagger of characters with an encoder, the encoder's tokenizer."""
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus]]:
     datasets = load_splits(load_ner_datasets, data_arguments, SAMPLE)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
-    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     subfolder = "" if model_arguments.head else PIECES
     trust = model_arguments.trust_remote_code
     pieces = piece_tokenizer(model, model_arguments.model_name_or_path, subfolder, trust_remote_code=trust)
-    corpora = encode(datasets, tokenizer, labels, data_arguments, pieces)
+    corpora = encode(datasets, tokenizer, model.config, data_arguments, pieces)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
-    return tokenizer, model, corpora, pieces
+    return tokenizer, model, corpora
 
 
 def scoring(corpora: dict[str, EncodedCorpus]) -> dict[str, Any]:
@@ -143,8 +133,8 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
         results["train_soft_sentences"] = soft
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
-        if isinstance(trainer.data_collator, PieceCollator):
-            trainer.data_collator.pieces.save_pretrained(Path(arguments.output_dir, PIECES))
+        if validation.pieces is not None:
+            validation.pieces.save_pretrained(Path(arguments.output_dir, PIECES))
         save_run(trainer, settings, results, prediction_rows(validation, final.predictions), COLUMNS)
         print_scores(results, COLUMNS, "f1", arguments.output_dir)
         data_arguments = next(part for part in settings if isinstance(part, DataArguments))
@@ -161,12 +151,11 @@ def main(argv: list[str]) -> None:
     model_arguments, data_arguments, _ = settings
     configure_logging(arguments)
     set_seed(arguments.seed)
-    tokenizer, model, corpora, pieces = build(model_arguments, data_arguments)
-    kind = DataCollatorForTokenClassification if pieces is None else partial(PieceCollator, pieces=pieces)
+    tokenizer, model, corpora = build(model_arguments, data_arguments)
     trainer = TaggerTrainer(
         model,
         arguments,
-        data_collator=collator(tokenizer, data_arguments, kind),
+        data_collator=collator(tokenizer, data_arguments),
         train_dataset=corpora["train"].inputs,
         processing_class=tokenizer,
         **scoring(corpora),

@@ -97,6 +97,8 @@ def main(argv: list[str]) -> None:
     )
     if model_arguments.model_name_or_path or model_arguments.embeddings_from or model_arguments.embeddings_file:
         raise ValueError("pretraining starts from nothing: name a tokenizer by tokenizer_name, and no model or vectors")
+    if model_arguments.read_morphemes:
+        raise ValueError("morphemes are inputs of taggers; to learn to tell them, it is --morphemes true")
     configure_logging(arguments)
     set_seed(arguments.seed)
 

@@ -99,10 +99,11 @@ class WeightedLoss:
     def __call__(
         self, outputs: SequenceClassifierOutput, labels: torch.Tensor, num_items_in_batch: int | None = None
     ) -> torch.Tensor:
-        """`num_items_in_batch`: of all that one update sees."""
+        """`num_items_in_batch`: elements of the labels that one update sees, K of a text if they are probabilities."""
         logits = outputs["logits"].float()
         total = torch.nn.functional.cross_entropy(logits, labels, self.weights.to(logits.device), reduction="sum")
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+        return total * (labels.numel() / len(labels)) / items
 
 
 class ClassifierTrainer(TaggerTrainer):

@@ -4,15 +4,15 @@ import pytest
 import torch
 from clean_process import run_without_package
 from conftest import LABELS, SENTENCES, new_tagger
-from datasets import Dataset
 from torch.testing import assert_close
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
+from bilstm_crf_hf.collation import TaggingCollator, piece_columns
 from bilstm_crf_hf.corpora import read_inline
 from bilstm_crf_hf.distillation import Teacher
 from bilstm_crf_hf.loading import ModelArguments, label_names, load_model
-from bilstm_crf_hf.tagging import EncodedCorpus, PieceCollator, piece_columns
+from bilstm_crf_hf.tagging import EncodedCorpus
 
 WORDPIECES = [
     "[PAD]",
@@ -87,7 +87,7 @@ def test_both_bodies_are_those_that_were_pretrained(model, parts):
 
 def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, wordpiece, corpus):
     """Batched, with pieces and characters padded, and alone: loss and posterior."""
-    collate = PieceCollator(tokenizer, pieces=wordpiece)
+    collate = TaggingCollator(tokenizer)
     rows = [corpus.inputs[i] for i in range(len(corpus.inputs))]
     together = model(**collate(rows))
     alone = [model(**collate([row])) for row in rows]
@@ -106,7 +106,7 @@ def test_a_character_sees_the_states_of_its_piece(model, tokenizer, wordpiece):
     columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
     seen = []
     hook = model.layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
-    model(**PieceCollator(tokenizer, pieces=wordpiece)([row | {name: values[0] for name, values in columns.items()}]))
+    model(**TaggingCollator(tokenizer)([row | {name: values[0] for name, values in columns.items()}]))
     hook.remove()
     characters = model.bilstm(torch.tensor([encoded.input_ids])).last_hidden_state[0, 1:-1]
     states = model.norm(model.encoder(**wordpiece(text, return_tensors="pt")).last_hidden_state[0])
@@ -127,7 +127,7 @@ def test_it_is_saved_with_its_code_and_teaches(model, tokenizer, wordpiece, tmp_
     encoded = tokenizer(text, return_offsets_mapping=True)
     row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
     columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
-    batch = PieceCollator(tokenizer, pieces=wordpiece)([row | {name: values[0] for name, values in columns.items()}])
+    batch = TaggingCollator(tokenizer)([row | {name: values[0] for name, values in columns.items()}])
     logits = model(**batch).logits
     torch.save(dict(batch), tmp_path / "batch.pt")
     script = f"""
@@ -147,14 +147,18 @@ def test_label_names_of_the_task(model):
     assert isinstance(model, CharacterEncoderForTokenClassification)
 
 
-def test_collator_pads_pieces_with_their_own_padding(tokenizer, wordpiece):
-    rows = Dataset.from_list(
-        [
-            {"input_ids": [2, 7, 3], "attention_mask": [1] * 3, "piece_ids": [2, 8, 9, 3], "piece_index": [0, 1, 0]},
-            {"input_ids": [2, 3], "attention_mask": [1] * 2, "piece_ids": [2, 3], "piece_index": [0, 0]},
-        ]
-    )
-    batch = PieceCollator(tokenizer, pieces=wordpiece)(list(rows))
-    assert batch["piece_ids"].tolist() == [[2, 8, 9, 3], [2, 3, 0, 0]]
-    assert batch["piece_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch["piece_index"].tolist() == [[0, 1, 0], [0, 0, 0]]
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_collator_pads_characters_and_pieces_apart(tokenizer, wordpiece, corpus, side):
+    rows = [corpus.inputs[i] for i in (0, 5)]
+    tokenizer.padding_side = side
+    batch = TaggingCollator(tokenizer, padding="max_length", max_length=40)(rows)
+    tokenizer.padding_side = "right"
+    for i, row in enumerate(rows):
+        inside = batch["attention_mask"][i].bool()
+        assert batch["piece_index"][i][inside].tolist() == row["piece_index"]
+        pieces = len(row["piece_ids"])
+        assert batch["piece_ids"][i, :pieces].tolist() == row["piece_ids"]
+        assert batch["piece_mask"][i].sum() == batch["piece_mask"][i, :pieces].sum() == pieces
+    assert batch["piece_index"].shape == (2, 40)
+    assert not batch["piece_index"][~batch["attention_mask"].bool()].any()
+    assert batch["piece_ids"].shape[1] == max(len(row["piece_ids"]) for row in rows)

@@ -9,12 +9,17 @@ import torch
 import yaml
 from transformers import BertConfig, BertModel, pipeline
 
-from bilstm_crf_hf import BiLSTMCRFModel
+from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
 from bilstm_crf_hf.corpora import load_ner_datasets
+from bilstm_crf_hf.loading import ModelArguments, checked_fields
+from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.sources import SourceArguments
 from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.training import TaggerTrainingArguments, parse_arguments
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
+SWEEP = CONFIGS.pop("klue_ner_sweep")
 CHAIN = ["pretrain", "klue_ner_teacher", "klue_ner_distilled"]
 TAGGERS = sorted(name for name in CONFIGS.keys() - set(CHAIN) if "ner" in name or name == "sample")
 CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS) - set(CHAIN))
@@ -57,6 +62,8 @@ def train(encoder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", TAGGERS)
 def test_a_configuration_trains_and_leaves_a_model_that_tags(name, train, encoder, tmp_path):
+    if "read_morphemes" in CONFIGS[name]:
+        pytest.importorskip("kiwipiepy")
     train("ner", name, sample("ner", "txt"))
     tagger = pipeline("token-classification", str(tmp_path / "out"), trust_remote_code=True)
     assert isinstance(tagger("손흥민은 춘천에서 태어났다."), list)
@@ -75,6 +82,15 @@ def test_a_configuration_trains_and_leaves_a_model_that_classifies(name, train, 
     answers = classifier("면접에 합격해서 정말 기뻐", top_k=None)
     assert {answer["label"] for answer in answers} == classes
     assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SWEEP["runs"])
+def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(CONFIGS[Path(SWEEP["config"]).stem] | SWEEP["runs"][name]), encoding="utf-8")
+    parts = (ModelArguments, SourceArguments, CardArguments, TaggerTrainingArguments)
+    model_arguments, *_ = parse_arguments(parts, [str(path), "--use_cpu", "true"])
+    BiLSTMCRFConfig(**checked_fields(model_arguments, BiLSTMCRFConfig))
 
 
 def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monkeypatch):

@@ -22,8 +22,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bilstm_crf_hf.collation import TaggingCollator
 from bilstm_crf_hf.corpora import read_inline
-from bilstm_crf_hf.distillation import DistillationTrainer, SoftCollator, SoftLabels, Teacher, as_soft, student_of
+from bilstm_crf_hf.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
 from bilstm_crf_hf.loading import label_names
 from bilstm_crf_hf.model_card import render_card
 from bilstm_crf_hf.tagging import EncodedCorpus
@@ -216,14 +217,14 @@ def gold(tokenizer, tmp_path_factory) -> Dataset:
 def test_soft_labels_stand_where_the_labels_do(gold, tokenizer, side, options):
     tokenizer.padding_side = side
     rows = [as_soft(gold, len(LABELS))[i] for i in (0, 3, 7)]
-    batch = SoftCollator(tokenizer, **options)(rows)
+    batch = TaggingCollator(tokenizer, **options)(rows)
     tokenizer.padding_side = "right"
     assert batch["soft_labels"].shape == (*batch["labels"].shape, len(LABELS))
     assert options == {} or batch["labels"].shape[1] == 48
     assert batch["soft_labels"].sum(-1).equal((batch["labels"] >= 0).float())
     assert batch["soft_labels"].argmax(-1).equal(batch["labels"].clamp(min=0))
     plain = DataCollatorForTokenClassification(tokenizer)(list(gold.select([0, 3, 7])))
-    assert SoftCollator(tokenizer)(list(gold.select([0, 3, 7]))).keys() == plain.keys()
+    assert TaggingCollator(tokenizer)(list(gold.select([0, 3, 7]))).keys() == plain.keys()
 
 
 def loss_of(model, tokenizer, rows, folder, soft=None):
@@ -231,7 +232,7 @@ def loss_of(model, tokenizer, rows, folder, soft=None):
     arguments = TaggerTrainingArguments(
         str(folder), use_cpu=True, eval_strategy="no", load_best_model_at_end=False, remove_unused_columns=False
     )
-    trainer = DistillationTrainer(model.train(), arguments, data_collator=SoftCollator(tokenizer), columns={})
+    trainer = DistillationTrainer(model.train(), arguments, data_collator=TaggingCollator(tokenizer), columns={})
     batch = trainer.data_collator(rows)
     if soft is not None:
         batch["soft_labels"] = soft

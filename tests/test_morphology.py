@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 
 from bilstm_crf_hf import morphology
@@ -22,13 +20,6 @@ def _fewer_nouns(monkeypatch):
     morphology.noun_clusters.cache_clear()
     yield
     morphology.noun_clusters.cache_clear()
-
-
-def test_missing_kiwi_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "kiwipiepy", None)
-    morphology._analyzer.cache_clear()
-    with pytest.raises(ImportError, match=r"pip install bilstm-crf-hf\[morphology\]"):
-        list(morphemes(TEXTS))
 
 
 def test_a_syllable_goes_to_the_first_of_its_morphemes():
@@ -65,7 +56,7 @@ def test_tags_of_characters_say_the_morphemes():
 def test_nouns_of_like_meaning_have_the_same_tag():
     """Towns, and numbers of things, are nearer to each other than to one another, by the clusters."""
     pytest.importorskip("kiwipiepy")
-    kiwi, clusters = morphology._analyzer(), morphology.noun_clusters()
+    kiwi, clusters = morphology.analyzer(), morphology.noun_clusters()
     assert len(set(clusters.values())) > morphology.CLUSTERS // 2
 
     def of(*words: str) -> set[int]:

@@ -10,6 +10,7 @@ import yaml
 from conftest import LABELS, SENTENCES, new_tagger
 from safetensors.torch import load_file
 from transformers import (
+    AutoModel,
     BertConfig,
     BertForTokenClassification,
     DataCollatorForTokenClassification,
@@ -289,6 +290,15 @@ def test_trained_model_keeps_its_labels(tagger, tokenizer, tmp_path):
     assert [model.config.id2label[i] for i in range(7)] == LABELS
     with pytest.raises(ValueError, match="has no label B-OG, I-OG"):
         load_model(arguments, tokenizer, ["B-OG", "I-OG", "O"])
+
+
+def test_a_body_gets_a_head_for_the_labels_of_the_task(tagger, tokenizer, tmp_path):
+    """One that a trained tagger has given up its head for."""
+    tagger.save_pretrained(tmp_path / "tagger")
+    AutoModel.from_pretrained(tmp_path / "tagger").save_pretrained(tmp_path / "body")
+    model = load_model(ModelArguments(model_name_or_path=str(tmp_path / "body")), tokenizer, ["B-OG", "I-OG", "O"])
+    assert model.config.id2label == {0: "B-OG", 1: "I-OG", 2: "O"}
+    assert_same_weights(weights_of(model.bilstm), weights_of(tagger.bilstm), atol=0, rtol=0)
 
 
 def test_trained_model_goes_on_with_other_dropouts(tagger, tokenizer, tmp_path):

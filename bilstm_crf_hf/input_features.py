@@ -121,7 +121,7 @@ class InputFeatures(nn.Module):
 
     def set_morphemes(self, table: Tensor) -> None:
         """Describe Kiwi's morphemes by the `table` of `morphology.morpheme_table`."""
-        init.copy_(self.morpheme_table, table)
+        self.morpheme_table.copy_(table)
 
     def embed_morphemes(self, morpheme_ids: Tensor) -> Tensor:
         """The embeddings (T, B, width) of the tags of morphemes; in training those of some sentences are forgotten."""

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,7 +30,7 @@ from .modeling_encoder import (
     EncoderForSequenceClassification,
     EncoderPreTrainedModel,
 )
-from .morphemes import analyzer, check_version, installed_version
+from .morphemes import analyzer, installed_version
 from .morphology import morpheme_table
 from .tokenization import build_character_tokenizer
 
@@ -59,7 +61,7 @@ class ModelArguments:
         default=None, metadata={"help": "File of word2vec, GloVe or fastText vectors that it starts with instead."}
     )
     read_morphemes: bool = field(
-        default=False, metadata={"help": "Whether a new BiLSTM-CRF also reads morphemes by Kiwi (pip: kiwipiepy)."}
+        default=False, metadata={"help": "Whether a BiLSTM-CRF also reads morphemes, by Kiwi (pip: kiwipiepy)."}
     )
     freeze_embeddings: bool = field(default=False, metadata={"help": "Whether these embeddings stay as they are."})
     head: str | None = field(
@@ -81,8 +83,6 @@ class ModelArguments:
             raise ValueError("embeddings are copied into a new BiLSTM-CRF: leave them out with model_name_or_path")
         if self.freeze_embeddings and not (self.embeddings_from or self.embeddings_file):
             raise ValueError("freeze_embeddings goes with embeddings_from or embeddings_file: random ones must learn")
-        if self.read_morphemes and self.model_name_or_path:
-            raise ValueError("morphemes are inputs of a new BiLSTM-CRF: leave them out with model_name_or_path")
         if self.head and not self.model_name_or_path:
             raise ValueError("head wants an encoder: name it as model_name_or_path; a new BiLSTM has its own")
         if isinstance(self.config_overrides, str):
@@ -137,21 +137,23 @@ def load_model(
     A model that has been trained on all of the labels keeps its own list of them; a pretrained one gets these.
 
     Raises:
+        ImportError: it is to read morphemes, and Kiwi is missing.
         ValueError: the model has labels of its own, and not all of these; `config_overrides` names no field of the
-            configuration; the task has no such `head`.
+            configuration; the task has no such `head`; the model is none that reads morphemes.
     """
     names = label_names(labels)
     if arguments.model_name_or_path is None:
-        return _new_bilstm(arguments, tokenizer, names, task.bilstm)
+        return _new_bilstm(arguments, tokenizer, names, task)
     options = {"trust_remote_code": arguments.trust_remote_code}
     if arguments.head is not None:
         if arguments.head not in task.heads:
             raise ValueError(f"head is {' or '.join(task.heads)}, not {arguments.head}")
         head = task.heads[arguments.head]
-        fields = checked_fields(arguments, head.config_class)
+        fields = checked_fields(arguments, head.config_class) | _morphemes(arguments, head.config_class(), task)
         return head.from_encoder(arguments.model_name_or_path, tokenizer, **options, **names, **fields)
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, **options)
-    options |= checked_fields(arguments, type(config))
+    morphemes = _morphemes(arguments, config, task)
+    options |= checked_fields(arguments, type(config)) | morphemes
     own = config.id2label
     # Labels go with a head: those of pretraining, or of a tagger whose head has been taken off, mean nothing here.
     is_trained = any(name.endswith("Classification") for name in config.architectures or [])
@@ -162,21 +164,30 @@ def load_model(
             f"{arguments.model_name_or_path} has no label {', '.join(missing)} (it has {', '.join(own.values())}): "
             "train on data with its labels, or start from a model without a head"
         )
-    return task.auto_class.from_pretrained(arguments.model_name_or_path, **options)
+    model = task.auto_class.from_pretrained(arguments.model_name_or_path, **options)
+    if morphemes:
+        torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)  # so that it says what it said
+        model.bilstm.features.set_morphemes(morpheme_table())
+    return model
+
+
+def _morphemes(arguments: ModelArguments, config: PreTrainedConfig, task: Task) -> dict[str, str]:
+    """The field of the configuration by which a model is to read morphemes, unless it does."""
+    if not arguments.read_morphemes:
+        return {}
+    if config.model_type != BiLSTMCRFConfig.model_type or task is not TAGGING:
+        raise ValueError(
+            f"read_morphemes is for BiLSTM-CRF taggers, not for {config.model_type} or classifiers of texts"
+        )
+    analyzer()  # which says how to install it
+    return {"morphemes": installed_version()} if config.morphemes is None else {}
 
 
 def _new_bilstm(
-    arguments: ModelArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    names: dict[str, dict],
-    new_class: type[BiLSTMCRFPreTrainedModel],
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, names: dict[str, dict], task: Task
 ) -> BiLSTMCRFPreTrainedModel:
-    fields = checked_fields(arguments, BiLSTMCRFConfig)
-    if arguments.read_morphemes:
-        if new_class is not BiLSTMCRFForTokenClassification:
-            raise ValueError("morphemes are inputs of taggers: leave them out")
-        analyzer()  # which says how to install it
-        fields["morphemes"] = installed_version()
+    morphemes = _morphemes(arguments, BiLSTMCRFConfig(), task)
+    fields = checked_fields(arguments, BiLSTMCRFConfig) | morphemes
     vectors = None
     if arguments.embeddings_from:
         vectors = encoder_vectors(arguments.embeddings_from, arguments.trust_remote_code)
@@ -184,9 +195,8 @@ def _new_bilstm(
         vectors = file_vectors(arguments.embeddings_file)
     if vectors is not None:
         fields.setdefault("embedding_size", vectors.width)
-    model = new_class.from_tokenizer(tokenizer, **names, **fields)
-    if model.config.morphemes:
-        check_version(model.config.morphemes)
+    model = task.bilstm.from_tokenizer(tokenizer, **names, **fields)
+    if morphemes:
         model.bilstm.features.set_morphemes(morpheme_table())
     if vectors is None:
         return model

@@ -11,13 +11,13 @@ from clean_process import run_without_package
 from conftest import LABELS, SENTENCES, new_tagger
 from datasets import Dataset
 from torch.testing import assert_close
-from transformers import pipeline
+from transformers import BertConfig, BertModel, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphology
 from bilstm_crf_hf.collation import TaggingCollator
 from bilstm_crf_hf.corpora import read_inline
 from bilstm_crf_hf.distillation import Teacher
-from bilstm_crf_hf.loading import ModelArguments
+from bilstm_crf_hf.loading import ModelArguments, load_model
 from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version, morpheme_ids
 from bilstm_crf_hf.onnx_export import export_onnx
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
@@ -206,10 +206,32 @@ def test_a_teacher_reads_them(model, tokenizer):
     assert_close(torch.from_numpy(answer)[visible], logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
-def test_what_goes_together(recipe, model, tmp_path):
-    with pytest.raises(ValueError, match="morphemes are inputs of a new BiLSTM-CRF"):
-        ModelArguments(model_name_or_path="klue/bert-base", read_morphemes=True)
-    with pytest.raises(ValueError, match="morphemes are inputs of taggers"):
+def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, table, texts, tmp_path):
+    """At first it says what it said. One that reads them keeps its table."""
+    for name, trained in (("without", tagger), ("with", model)):
+        trained.save_pretrained(tmp_path / name)
+    found = {
+        name: load_model(ModelArguments(str(tmp_path / name), read_morphemes=True), tokenizer, LABELS).eval()
+        for name in ("without", "with")
+    }
+    batch = encode(tokenizer, texts)
+    ids = batch.pop("morpheme_ids")
+    assert_close(found["without"](**batch, morpheme_ids=ids).logits, tagger(**batch).logits)
+    for loaded in found.values():
+        assert loaded.bilstm.features.morpheme_table.equal(table)
+        assert loaded.config.morphemes == installed_version()
+    weight = found["with"].bilstm.features.morpheme_embeddings.weight
+    assert_close(weight, model.bilstm.features.morpheme_embeddings.weight)
+
+
+def test_what_goes_together(recipe, model, tokenizer, tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "bert")
+    for head in (None, "crf"):
+        arguments = ModelArguments(str(tmp_path / "bert"), head=head, read_morphemes=True)
+        with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers, not for"):
+            load_model(arguments, tokenizer, LABELS)
+    with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers"):
         recipe("sequence_classification").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")])
     with pytest.raises(ValueError, match="which an ONNX graph has no input for"):
         export_onnx(model, tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""Sentences with other names in them, for teachers to label."""
+"""Variants of training texts, for teachers to label."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -34,3 +34,24 @@ def with_other_names(
             pieces += [text[at:start], mention]
             at = end
         yield "".join([*pieces, text[at:]])
+
+
+def with_other_words(texts: Sequence[str], seed: int) -> Iterator[str]:
+    """A variant of each text: a run of its words, every other time with one of another text behind it.
+
+    Runs have a third of the words or more. Tang et al. (2019) sample n-grams of words for the same purpose.
+
+    Args:
+        seed: of the draws.
+    """
+    random = Random(seed)
+    words = [text.split() for text in texts]
+
+    def run(of_text: list[str]) -> list[str]:
+        length = random.randint(-(-len(of_text) // 3), len(of_text))
+        start = random.randint(0, len(of_text) - length)
+        return of_text[start : start + length]
+
+    for of_text in words:
+        other = run(random.choice(words)) if random.random() < 0.5 else []
+        yield " ".join(run(of_text) + other)

@@ -28,17 +28,16 @@ class TeacherArguments:
     )
     max_unlabeled_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
     max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
+    variants: int = field(
+        default=0, metadata={"help": "How often each training text is labelled with other names, or words, in it."}
+    )
     soft_labels_file: list[str] | None = field(
         default=None, metadata={"help": "What teachers said in earlier runs, in place of asking them."}
     )
 
     def __post_init__(self) -> None:
-        if self.soft_labels_file is None and not (self.teachers and self.has_texts):
-            raise ValueError("give teachers and texts that they label (unlabeled_file), or soft_labels_file")
-
-    @property
-    def has_texts(self) -> bool:
-        return bool(self.unlabeled_file)
+        if self.soft_labels_file is None and not (self.teachers and (self.unlabeled_file or self.variants > 0)):
+            raise ValueError("give teachers and texts that they label (unlabeled_file, variants), or soft_labels_file")
 
     def texts(self, seed: int) -> list[str]:
         """The raw texts, or a sample of them."""

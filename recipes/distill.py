@@ -28,19 +28,12 @@ logger = logging.getLogger("distill")
 
 @dataclass
 class DistillationArguments(TeacherArguments):
-    """`TeacherArguments`, and whether the training sentences are labelled anew."""
+    """`TeacherArguments`, and which names variants of the training sentences have."""
 
-    variants: int = field(
-        default=0, metadata={"help": "How often each training sentence is labelled with other names."}
-    )
     dictionary: bool = field(
         default=False,
-        metadata={"help": "Whether half of these names come from Kiwi: names of their cluster or class."},
+        metadata={"help": "Whether half of the names in variants come from Kiwi: of their cluster or class."},
     )
-
-    @property
-    def has_texts(self) -> bool:
-        return super().has_texts or self.variants > 0
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:

@@ -1,8 +1,8 @@
-"""Train a text classifier on gold labels and on what teachers say of raw text: python recipes/distill_classifier.py
+"""Train a text classifier on gold labels and on what teachers say of other texts: python recipes/distill_classifier.py
 
-Takes the arguments of recipes/sequence_classification.py beside --teachers and --unlabeled_file. The teachers' answers
-stay in the output folder, for further students over the same tokens: --soft_labels_file outputs/.../soft_labels.parquet
-in place of the two. With --num_train_epochs 0 nothing else is done.
+Takes the arguments of recipes/sequence_classification.py beside --teachers, --unlabeled_file and --variants. The
+teachers' answers stay in the output folder, for further students over the same tokens: --soft_labels_file
+outputs/.../soft_labels.parquet in place of the three. With --num_train_epochs 0 nothing else is done.
 """
 
 import logging
@@ -15,6 +15,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from sequence_classification import ClassifierTrainingArguments, DataArguments, Task, build, fit
 from transformers import Pipeline, pipeline, set_seed
 
+from bilstm_crf_hf.augmentation import with_other_words
 from bilstm_crf_hf.distillation import student_of
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
@@ -84,8 +85,11 @@ def label(
     arguments: ClassifierTrainingArguments,
     trust_remote_code: bool,
 ) -> Dataset:
-    """Rows of `input_ids`, `attention_mask` and `labels`, probabilities, for the raw texts."""
-    texts = sorted(teacher_arguments.texts(arguments.seed), key=len)
+    """Rows of `input_ids`, `attention_mask` and `labels`, probabilities, for raw texts and variants."""
+    texts, training = teacher_arguments.texts(arguments.seed), task.texts["train"]["text"][:]
+    for variant in range(teacher_arguments.variants):
+        texts += with_other_words(training, arguments.seed + variant)
+    texts.sort(key=len)
     options = {"device": arguments.device, "trust_remote_code": trust_remote_code}
     teachers = [load_teacher(name, task.labels, **options) for name in teacher_arguments.teachers]
     found = probabilities(teachers, texts, task.labels, arguments.per_device_eval_batch_size, arguments.bf16)

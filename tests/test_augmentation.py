@@ -3,7 +3,7 @@ import re
 from conftest import SENTENCES
 
 from bilstm_crf_hf.alignment import render
-from bilstm_crf_hf.augmentation import with_other_names
+from bilstm_crf_hf.augmentation import with_other_names, with_other_words
 from bilstm_crf_hf.corpora import parse_inline
 
 NAMES = ["더글러스 애덤스", "고양 국민은행 축구단"]
@@ -50,3 +50,21 @@ def test_half_of_the_names_are_made_of_those_given():
 def test_draws_depend_on_the_seed_alone():
     names = {text[start:end]: PARTS for text, spans in PARSED for start, end, _ in spans}
     assert variants(names, [7]) == variants(names, [7]) != variants(names, [8])
+
+
+def runs(text: str) -> set[str]:
+    """All runs of a third of its words or more."""
+    words = text.split()
+    pairs = ((i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1))
+    return {" ".join(words[i:j]) for i, j in pairs if 3 * (j - i) >= len(words)}
+
+
+def test_half_of_the_variants_go_on_with_words_of_another_text():
+    """Each is a run of the text, or that and another one's; all runs come up."""
+    drawn = [list(with_other_words(TEXTS, seed)) for seed in range(400)]
+    joined = {f"{first} {second}" for first in runs(TEXTS[1]) for text in TEXTS for second in runs(text)}
+    of_one = [rows[1] for rows in drawn]
+    assert runs(TEXTS[1]) <= set(of_one) <= runs(TEXTS[1]) | joined
+    assert 0.4 < sum(text in runs(TEXTS[1]) for text in of_one) / len(of_one) < 0.6
+    assert list(with_other_words(TEXTS, 7)) == drawn[7] != drawn[8]
+    assert [len(row.split()) > 0 for row in with_other_words(["", "비가 온다"], 0)][1]

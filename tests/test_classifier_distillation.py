@@ -93,11 +93,11 @@ def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):
     """Labels alone, then two students of them, who learn the same."""
     raw, labels = tmp_path / "raw.txt", tmp_path / "labels"
     raw.write_text("\n".join([*texts, "가" * 300]), encoding="utf-8")
-    asked = ["--teachers", *teachers, "--unlabeled_file", str(raw), "--output_dir", str(labels)]
+    asked = ["--teachers", *teachers, "--unlabeled_file", str(raw), "--variants", "2", "--output_dir", str(labels)]
     recipe.main([*FILES, *SMALL, *asked, "--num_train_epochs", "0"])
     assert [path.name for path in labels.iterdir()] == ["soft_labels.parquet"]
     answers = Dataset.from_parquet(str(labels / "soft_labels.parquet"))
-    assert len(answers) == len(texts)  # not the long one
+    assert len(answers) == len(texts) + 2 * 90  # not the long one
     np.testing.assert_allclose(np.sum(answers["labels"][:], 1), 1, atol=1e-5)
     losses, untrained = [], math.log(6)
     for folder in (tmp_path / "first", tmp_path / "second"):
@@ -106,7 +106,7 @@ def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):
         state = json.loads((folder / "trainer_state.json").read_text())
         losses += [entry["loss"] for entry in state["log_history"] if "loss" in entry]
         results = json.loads((folder / "all_results.json").read_text())
-        assert (results["train_sentences"], results["train_soft_sentences"]) == (90, len(texts))
-        assert state["global_step"] == -(-(90 + len(texts)) // 32)
+        assert (results["train_sentences"], results["train_soft_sentences"]) == (90, len(answers))
+        assert state["global_step"] == -(-(90 + len(answers)) // 32)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] == pytest.approx(untrained, rel=0.3)  # a mean over texts

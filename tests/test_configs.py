@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import BertConfig, BertModel, pipeline
+from datasets import Dataset
+from transformers import AutoTokenizer, BertConfig, BertModel, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
 from bilstm_crf_hf.corpora import load_ner_datasets
@@ -21,8 +22,9 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
 SWEEP = CONFIGS.pop("klue_ner_sweep")
 CHAIN = ["pretrain", "klue_ner_teacher", "klue_ner_distilled"]
+STUDENTS = ["emotion_distilled", "nsmc_distilled"]
 TAGGERS = sorted(name for name in CONFIGS.keys() - set(CHAIN) if "ner" in name or name == "sample")
-CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS) - set(CHAIN))
+CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS) - set(CHAIN) - set(STUDENTS))
 NAMES = ("model_name_or_path", "tokenizer_name", "embeddings_from")
 
 
@@ -46,14 +48,14 @@ def train(encoder, tmp_path, monkeypatch):
     """Runs a recipe with a configuration."""
     monkeypatch.syspath_prepend(str(RECIPES))
 
-    def run(recipe: str, name: str, files: dict[str, Path]) -> None:
+    def run(recipe: str, name: str, files: dict[str, Path], **changes) -> None:
         options = {f"{split}_file": path for split, path in files.items()}
         options |= dict.fromkeys(CONFIGS[name].keys() & set(NAMES), encoder)
         options |= {"num_train_epochs": 1, "max_train_samples": 32, "max_eval_samples": 8, "report_to": "none"}
-        options |= {"output_dir": tmp_path / "out", "use_cpu": True}
+        options |= {"output_dir": tmp_path / "out", "use_cpu": True} | changes
         arguments = [str(part) for key, value in options.items() for part in (f"--{key}", value)]
         importlib.import_module(recipe).main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
-        results = json.loads((tmp_path / "out" / "all_results.json").read_text("utf-8"))
+        results = json.loads((Path(options["output_dir"]) / "all_results.json").read_text("utf-8"))
         assert results["seed"] == CONFIGS[name].get("seed", 42)
         assert results["validation_sentences"] == 8
 
@@ -82,6 +84,26 @@ def test_a_configuration_trains_and_leaves_a_model_that_classifies(name, train, 
     answers = classifier("면접에 합격해서 정말 기뻐", top_k=None)
     assert {answer["label"] for answer in answers} == classes
     assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train, encoder, tmp_path, monkeypatch):
+    """Its teachers are what other configurations leave; it begins with a pretrained body."""
+    monkeypatch.chdir(tmp_path)
+    files = sample("emotion" if "emotion" in name else "sentiment", "tsv")
+    origin = {CONFIGS[classifier]["output_dir"]: classifier for classifier in CLASSIFIERS}
+    for teacher in CONFIGS[name]["teachers"]:
+        train("sequence_classification", origin[teacher], files, output_dir=teacher)
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    pretrained = CONFIGS["pretrain"]["output_dir"]
+    for part in (BiLSTMCRFModel.from_tokenizer(tokenizer, ngram_buckets=256), tokenizer):
+        part.save_pretrained(pretrained)
+    Dataset.from_dict({"text": ["정말 재미있는 영화였다", "지루했다"]}).to_parquet("reviews.parquet")
+    train("distill_classifier", name, files, model_name_or_path=pretrained)
+    classifier = pipeline("text-classification", str(tmp_path / "out"), trust_remote_code=True)
+    teacher = pipeline("text-classification", CONFIGS[name]["teachers"][0], trust_remote_code=True)
+    assert classifier.model.config.label2id.keys() == teacher.model.config.label2id.keys()
+    assert classifier.model.config.ngram_buckets == 256
 
 
 @pytest.mark.parametrize("name", SWEEP["runs"])

@@ -201,6 +201,7 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
         variable=model.task.variable,
         sentence=_sentences(model)[0],
         remote_code=bool(model.config.get("auto_map")),
+        morphemes=model.config.get("morphemes"),
         summary=_summary(model),
         label=model.task.label,
         splits=[_split(model, prefix) for prefix in SPLITS if f"{prefix}_loss" in model.results],
@@ -330,7 +331,7 @@ def _training(model: TrainedModel) -> str:
 
 def _model_settings(model: TrainedModel) -> dict[str, Any]:
     """Of the recipe's arguments, those that shape the model."""
-    names = ["head", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
+    names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
     if not any(model.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
         names.append("min_frequency")  # of the characters of a new tokenizer
     chosen = {name: model.arguments.get(name) for name in names}

@@ -214,6 +214,13 @@ def test_data_that_are_not_on_the_hub_are_custom(tmp_path):
     assert "\nFiles of the author.\n" in card.text
 
 
+def test_what_a_model_that_reads_morphemes_needs(tmp_path):
+    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, morphemes="0.24.0"), "a/b", "v1").text
+    assert "`pip install kiwipiepy kiwipiepy_model==0.24.0`" in text
+    assert "| read_morphemes | True |" in text
+    assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text
+
+
 def test_a_comparison_becomes_a_table(tmp_path):
     row = {"mean F1": 0.8, "parameters": 9600000, "training, s": 223.4, "sentences a second": 905.7, "file, MB": 38.4}
     with (tmp_path / "systems.csv").open("w", encoding="utf-8-sig", newline="") as file:

@@ -71,7 +71,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
         """The results of texts, whose windows are padded to the longest."""
-        encoded, details = self._encode(texts, **preprocess)
+        encoded, details = self.encode(texts, **preprocess)
         windows: list[list[dict]] = [[] for _ in texts]
         for start in range(0, len(details), batch_size):
             outputs = self.forward(
@@ -83,7 +83,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                 windows[text].append({name: rows[i : i + 1] for name, rows in outputs.items()} | detail)
         return [self.postprocess(of_text, **postprocess) for of_text in windows]
 
-    def _encode(
+    def encode(
         self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None, offset_mapping=None
     ) -> tuple[dict[str, torch.Tensor], list[tuple[int, dict]]]:
         """Tensors over the windows of all texts; of each window the number of its text, and what else there is."""

@@ -26,6 +26,7 @@ from transformers import BertConfig, BertForTokenClassification, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import spans_from_tags
+from bilstm_crf_hf.morphemes import KNOWN, installed_version
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 APP = RECIPES / "space" / "app.py"
@@ -335,7 +336,12 @@ def test_readings_are_the_most_probable_ones(tagger, tokenizer):
         assert [(e["start"], e["end"], e["label"]) for e in reading["entities"]] == spans
 
 
-def test_readings_of_a_line_do_not_depend_on_other_lines(tagger, tokenizer, texts):
+@pytest.mark.parametrize("reads_morphemes", [False, True])
+def test_readings_of_a_line_do_not_depend_on_other_lines(reads_morphemes, tagger, tokenizer, texts):
+    if reads_morphemes:
+        pytest.importorskip("kiwipiepy")
+        tagger = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
+        tagger.bilstm.features.set_morphemes(torch.randint(317, (KNOWN,)))
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
     lines = [texts[0], "", "[SEP]", "서", " ".join(texts), texts[1]]
     together = app.read(pipe, lines, 3)

@@ -155,18 +155,14 @@ def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
 
 @torch.inference_mode()
 def _read_batch(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
-    options = {"return_offsets_mapping": True, "return_special_tokens_mask": True, "verbose": False}
-    encoded = tagger.tokenizer(lines, padding=True, return_tensors="pt", **options)
-    windows = [
-        {"sentence": line, "offset_mapping": [offsets], "special_tokens_mask": special[None]}
-        for line, offsets, special in zip(
-            lines, encoded.pop("offset_mapping").tolist(), encoded.pop("special_tokens_mask"), strict=True
-        )
-    ]
+    encoded, details = tagger.encode(lines)
+    masks = encoded["special_tokens_mask"].split(1)
+    windows = [detail | {"special_tokens_mask": mask} for (_, detail), mask in zip(details, masks, strict=True)]
     outputs: list[torch.Tensor] = []
     with tagger.model.classifier.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
-        inside = tagger.model(**encoded.to(tagger.model.device)).predictions != -100  # (B, S)
+        predictions = tagger.forward(encoded)["predictions"]  # (B, S)
     (emissions,) = outputs  # (T, B, K)
+    inside = predictions.to(emissions.device) != -100
     mask = torch.arange(len(emissions), device=inside.device)[:, None] < inside.sum(1).clamp(min=1)  # (T, B)
     paths, scores = tagger.model.crf.nbest(emissions, mask, k)  # (k, T, B), (k, B)
     found: list[list[Reading]] = [[] for _ in lines]

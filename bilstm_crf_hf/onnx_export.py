@@ -1,4 +1,4 @@
-"""Taggers as ONNX graphs: `input_ids` and `attention_mask` of any batch and length to the label ids of the best paths.
+"""Taggers as ONNX graphs, of any batch and length, whose output is the label ids of the best paths.
 
 torch's exporter translates the model, but for what loops over timesteps: the BiLSTM layers become ONNX's own LSTM and
 Viterbi's recursion two Scans, through operators that are defined here.
@@ -23,25 +23,22 @@ INT32 = 6
 def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike) -> None:
     """Write `model` as an ONNX graph of opset 18.
 
-    Its inputs are `input_ids` and `attention_mask`, (B, S) int64, its output is `predictions`, (B, S) int64: the best
-    path as in the model's output, computed in float64 over the float32 emissions, -100 outside of the sequences.
-
-    Raises:
-        ValueError: the model reads morphemes, which the graph does not.
+    Its inputs are `input_ids`, `attention_mask` and, if the model reads morphemes, `morpheme_ids`, (B, S) int64, its
+    output is `predictions`, (B, S) int64: the best path as in the model's output, computed in float64 over the float32
+    emissions, -100 outside of the sequences.
     """
-    if model.config.morphemes:
-        raise ValueError("the model reads morphemes, which an ONNX graph has no input for: train one without")
+    names = ["input_ids", "attention_mask", *(["morpheme_ids"] if model.config.morphemes else [])]
     input_ids = torch.full((2, 8), model.config.vocab_size - 1)
     shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
         _Tagger(model).eval(),
-        (input_ids, torch.ones_like(input_ids)),
+        tuple(input_ids if name == "input_ids" else torch.ones_like(input_ids) for name in names),
         dynamo=True,
         verbose=False,
         opset_version=18,
-        input_names=["input_ids", "attention_mask"],
+        input_names=names,
         output_names=["predictions"],
-        dynamic_shapes=(shape, shape),
+        dynamic_shapes=(shape,) * len(names),
         custom_translation_table={
             torch.ops.bilstm_crf.bilstm.default: _onnx_bilstm,
             torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
@@ -62,9 +59,9 @@ class _Tagger(nn.Module):
         layers = [_Layer(layer, i == 0 and ahead != behind) for i, layer in enumerate(model.bilstm.layers)]
         self.model.bilstm.layers = nn.ModuleList(layers)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, morpheme_ids: Tensor | None = None) -> Tensor:
         sequences = self.model.bilstm.sequences(input_ids, attention_mask)
-        emissions = self.model.classifier(self.model.bilstm.encode(input_ids, sequences)).double()
+        emissions = self.model.classifier(self.model.bilstm.encode(input_ids, sequences, morpheme_ids)).double()
         steps = self.model.crf.potentials(emissions.dtype)
         start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
         path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)

@@ -1,8 +1,9 @@
 """Export a tagger to ONNX: python recipes/export_onnx.py MODEL_DIR [--output_dir DIR] [--int8] [--file SENTENCES]
 
-Writes model.onnx, tokenizer.json and config.json, all that recipes/onnx_inference.py needs. The best paths of the graph
-are compared with those of PyTorch on real sentences first; nothing is written if any differs. With --int8 there is also
-model_int8.onnx, whose weights are quantised; how many paths that changes is said, and what becomes of F1.
+Writes model.onnx, tokenizer.json and config.json, all that recipes/onnx_inference.py needs; beside a tagger that reads
+morphemes, also the code that has Kiwi find them. The best paths of the graph are compared with those of PyTorch on real
+sentences first; nothing is written if any differs. With --int8 there is also model_int8.onnx, whose weights are
+quantised; how many paths that changes is said, and what becomes of F1.
 """
 
 import argparse
@@ -18,23 +19,27 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoTokenizer, EvalPrediction
 
+import bilstm_crf_hf
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
 from bilstm_crf_hf.alignment import IGNORED
+from bilstm_crf_hf.collation import TaggingCollator
 from bilstm_crf_hf.corpora import load_ner_datasets
 from bilstm_crf_hf.onnx_export import export_onnx
 from bilstm_crf_hf.tagging import EncodedCorpus
 
 SAMPLE = Path(__file__).parent / "data" / "ner" / "validation.txt"
 BATCH_SIZE = 32
+CODE = ("morphemes.py", "alignment.py")
+"""Files of the package that find morphemes, and need nothing else of it."""
 
 
 def best_paths(run: Callable[[dict[str, np.ndarray]], np.ndarray], corpus: EncodedCorpus, tokenizer) -> np.ndarray:
     """What `run` finds for each row of `corpus`, in batches, -100 behind the end of a row."""
-    rows = corpus.inputs.select_columns(["input_ids", "attention_mask"])
-    found = np.full((len(rows), max(map(len, rows["input_ids"]))), IGNORED)
+    rows, collate = list(corpus.inputs.remove_columns("labels")), TaggingCollator(tokenizer)
+    found = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
     for start in range(0, len(rows), BATCH_SIZE):
-        batch = tokenizer.pad(rows[start : start + BATCH_SIZE], return_tensors="np")
-        paths = run(dict(batch))
+        batch = collate(rows[start : start + BATCH_SIZE])
+        paths = run({name: values.numpy() for name, values in batch.items()})
         found[start : start + BATCH_SIZE, : paths.shape[1]] = paths
     return found
 
@@ -71,7 +76,8 @@ def main() -> None:
     model = BiLSTMCRFForTokenClassification.from_pretrained(arguments.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
     data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
-    corpus = EncodedCorpus(data, tokenizer, [model.config.id2label[i] for i in range(model.config.num_labels)])
+    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    corpus = EncodedCorpus(data, tokenizer, labels, morphemes=model.config.morphemes)
     expected = best_paths(of_pytorch(model), corpus, tokenizer)
     output_dir = arguments.output_dir or Path(arguments.model, "onnx")
     with tempfile.TemporaryDirectory() as folder:
@@ -89,8 +95,10 @@ def main() -> None:
             print(f"model_int8.onnx: {share:.2%} of the best paths are PyTorch's, F1 {f1(corpus, close):.4f}")
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        for name in CODE if model.config.morphemes else ():
+            shutil.copy(Path(bilstm_crf_hf.__file__).with_name(name), folder)
         output_dir.mkdir(parents=True, exist_ok=True)
-        for name in (plain.name, int8.name, "tokenizer.json", "config.json"):
+        for name in (plain.name, int8.name, "tokenizer.json", "config.json", *CODE):
             if Path(folder, name).exists():
                 shutil.copy(Path(folder, name), output_dir / name)
                 print(f"{output_dir / name}: {(output_dir / name).stat().st_size / 1e6:.1f} MB")

@@ -19,7 +19,6 @@ from bilstm_crf_hf.corpora import read_inline
 from bilstm_crf_hf.distillation import Teacher
 from bilstm_crf_hf.loading import ModelArguments, load_model
 from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version, morpheme_ids
-from bilstm_crf_hf.onnx_export import export_onnx
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
 from bilstm_crf_hf.tagging import EncodedCorpus
 
@@ -233,8 +232,6 @@ def test_what_goes_together(recipe, model, tokenizer, tmp_path):
             load_model(arguments, tokenizer, LABELS)
     with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers"):
         recipe("sequence_classification").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")])
-    with pytest.raises(ValueError, match="which an ONNX graph has no input for"):
-        export_onnx(model, tmp_path / "model.onnx")
 
 
 def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):

@@ -10,6 +10,8 @@ import pytest
 import torch
 from conftest import SENTENCES, new_tagger
 
+from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
+from bilstm_crf_hf.morphemes import KNOWN, installed_version
 from bilstm_crf_hf.onnx_export import export_onnx
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -66,7 +68,12 @@ def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(tagger, tmp_path):
     assert str(Path(torch.__file__).parent).encode() not in content
 
 
-def test_the_recipe_exports_a_folder_that_works_without_torch(tagger, tokenizer, tmp_path):
+@pytest.mark.parametrize("reads_morphemes", [False, True])
+def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, tagger, tokenizer, tmp_path):
+    if reads_morphemes:
+        pytest.importorskip("kiwipiepy")
+        tagger = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
+        tagger.bilstm.features.set_morphemes(torch.randint(317, (KNOWN,)))
     model, folder = tmp_path / "model", tmp_path / "onnx"
     tagger.save_pretrained(model)
     tokenizer.save_pretrained(model)
@@ -76,18 +83,18 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(tagger, tokenizer,
     report = run(command, tmp_path)
     assert "all of 8 best paths" in report
     assert report.count("F1 ") == 2
-    assert {path.name for path in folder.iterdir()} == {
-        "model.onnx", "model_int8.onnx", "tokenizer.json", "config.json"
-    }  # fmt: skip
+    files = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json"}
+    code = {"morphemes.py", "alignment.py"} if reads_morphemes else set()
+    assert {path.name for path in folder.iterdir()} == files | code
 
     text = "손흥민은 어제 서울에서 김연아를 만났다."
     script = (RECIPES / "onnx_inference.py").read_text(encoding="utf-8")
     without_torch = f"import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n{script}"
     output = run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
-    with torch.no_grad():
-        batch = tokenizer(text, return_tensors="pt")
-        tags = [tagger.config.id2label[i] for i in tagger(**batch).predictions[0, 1:-1].tolist()]
-    assert output.count("', '") == sum(tag.startswith("B-") for tag in tags) > 0
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
+    found = [(entity["word"], entity["entity_group"]) for entity in pipe(text)]
+    assert output.strip() == f"{text} {found}"
+    assert len(found) > 1
 
 
 def run(command, folder) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from .morphemes import morpheme_ids
+from .morphemes import check_version, morpheme_ids
 
 TOKENIZER_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 PIECE_COLUMNS = ("piece_ids", "piece_mask")
@@ -19,9 +19,14 @@ def more_columns(
     pieces: PreTrainedTokenizerBase | None,
     morphemes: str | None,
 ) -> dict[str, list[list[int]]]:
-    """What a tagger reads beside `input_ids`: [`piece_columns`] and `morpheme_ids`, if it does."""
+    """What a tagger reads beside `input_ids`: [`piece_columns`] and `morpheme_ids`, if it does.
+
+    Raises:
+        ImportError: there are `morphemes`, and Kiwi is missing or another one.
+    """
     columns = {} if pieces is None else piece_columns(texts, offsets, pieces)
     if morphemes is not None:
+        check_version(morphemes)
         columns["morpheme_ids"] = morpheme_ids(texts, offsets)
     return columns
 

@@ -57,6 +57,7 @@ class Predictor:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return {
             "model": digest.hexdigest()[:16],
+            "reads_morphemes": getattr(self.pipe, "reads_morphemes", False),
             "batch_size": self.batch_size,
             "column_prefix": self.prefix,
             "torch": torch.__version__,

@@ -27,7 +27,6 @@ from .alignment import (
 from .collation import more_columns
 from .corpora import labels_of
 from .metrics import TaggingMetric
-from .morphemes import check_version
 
 PIECES = "pieces"
 """Folder, in that of a tagger of characters with an encoder, of the encoder's tokenizer."""
@@ -75,8 +74,6 @@ class EncodedCorpus:
     ) -> None:
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
-        if morphemes is not None:
-            check_version(morphemes)
         self.labels = list(labels)
         self.stride, self.pieces, self.morphemes = stride, pieces, morphemes
         self.texts: list[str] = list(dataset["text"])

@@ -33,7 +33,15 @@ def results_of(name: str) -> dict:
 
 
 def test_all_systems_of_the_reference_runs_have_a_card():
-    tagging = {"klue-ner", "klue-ner-blog", "klue-ner-transplanted", "klue-ner-frozen", "klue-ner-e5"}
+    tagging = {
+        "klue-ner-morphemes",
+        "klue-ner-distilled",
+        "klue-ner",
+        "klue-ner-blog",
+        "klue-ner-transplanted",
+        "klue-ner-frozen",
+        "klue-ner-e5",
+    }
     assert set(CARDS) == tagging | {"nsmc", "nsmc-e5", "emotion", "emotion-e5", "emotion-merged"}
     index = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {f"{name}/README.md" for name in CARDS} <= set(re.findall(r"\]\(([^)]+)\)", index))

@@ -65,11 +65,13 @@ class TaggingCollator(DataCollatorForTokenClassification):
         batch = super().torch_call([{name: row[name] for name in row if name not in more} for row in features])
         inside = batch["attention_mask"].bool()
         for name in more:
-            rows = [torch.as_tensor(row[name]) for row in features]
+            rows = [torch.as_tensor(row[name], dtype=None if len(row[name]) else torch.long) for row in features]
             if name in PIECE_COLUMNS:
                 batch[name] = pad_sequence(rows, batch_first=True)
             else:
-                tokens = torch.cat(rows).view(int(inside.sum()), -1).squeeze(-1)
+                tokens = torch.cat(rows)
+                if len(tokens) > inside.sum():
+                    tokens = tokens.view(int(inside.sum()), -1)
                 batch[name] = tokens.new_zeros(*inside.shape, *tokens.shape[1:])
                 batch[name][inside] = tokens
         return batch

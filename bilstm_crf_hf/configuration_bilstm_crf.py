@@ -32,7 +32,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             to do without those that it has never seen.
         word_dropout: probability that a token's whole input is zeroed in training.
         morphemes: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
-            `morphemes.morpheme_ids`; None leaves them out.
+            `morphemes.morpheme_ids`; None leaves them out. What they mean, `InputFeatures.set_morphemes` has to say.
         morpheme_dropout: probability that the morphemes of a sentence are unknown in training, so that the tagger
             learns to do without.
         constrained: whether what the BIO or BIOES scheme of the labels rules out is impossible; false for weights that

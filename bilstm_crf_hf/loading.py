@@ -156,8 +156,9 @@ def load_model(
     options |= checked_fields(arguments, type(config)) | morphemes
     own = config.id2label
     # Labels go with a head: those of pretraining, or of a tagger whose head has been taken off, mean nothing here.
-    is_trained = any(name.endswith("Classification") for name in config.architectures or [])
-    if not is_trained or all(label.startswith("LABEL_") for label in own.values()):
+    bodies = ("Model", "ForPreTraining")
+    is_body = bool(config.architectures) and all(name.endswith(bodies) for name in config.architectures)
+    if is_body or all(label.startswith("LABEL_") for label in own.values()):
         options |= names
     elif missing := sorted(set(labels) - set(own.values())):
         raise ValueError(
@@ -177,7 +178,8 @@ def _morphemes(arguments: ModelArguments, config: PreTrainedConfig, task: Task) 
         return {}
     if config.model_type != BiLSTMCRFConfig.model_type or task is not TAGGING:
         raise ValueError(
-            f"read_morphemes is for BiLSTM-CRF taggers, not for {config.model_type} or classifiers of texts"
+            f"read_morphemes is for BiLSTM-CRF taggers, not for {config.model_type} or classifiers of texts: say "
+            "--read_morphemes false"
         )
     analyzer()  # which says how to install it
     return {"morphemes": installed_version()} if config.morphemes is None else {}
@@ -210,6 +212,8 @@ def _new_bilstm(
 def checked_fields(arguments: ModelArguments, config_class: type) -> dict[str, Any]:
     """`config_overrides`, if they are all fields of `config_class`."""
     overrides = dict(arguments.config_overrides or {})
+    if "morphemes" in overrides:
+        raise ValueError("config_overrides: morphemes come with what they mean, by read_morphemes")
     if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):
         raise ValueError(f"config_overrides: {config_class.__name__} has no field {', '.join(unknown)}")
     return overrides

@@ -153,6 +153,11 @@ class TrainedModel:
             names = {name.partition("-")[2] for name in names if name != "O"}
         return sorted(names)
 
+    def split(self, prefix: str) -> str:
+        """The split of the data set that scores with a prefix are of."""
+        percentage = self.arguments.get("validation_split_percentage")
+        return f"train ({percentage} % held out)" if prefix == "eval" and percentage else SPLITS[prefix]
+
     def scores(self) -> Iterator[tuple[str, Metric, float]]:
         """Prefix of the split in `all_results.json`, metric, and value."""
         for prefix in SPLITS:
@@ -201,7 +206,7 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
         variable=model.task.variable,
         sentence=_sentences(model)[0],
         remote_code=bool(model.config.get("auto_map")),
-        morphemes=model.config.get("morphemes"),
+        morphemes=model.config.get("morphemes") if model.pipeline_tag == "token-classification" else None,
         summary=_summary(model),
         label=model.task.label,
         splits=[_split(model, prefix) for prefix in SPLITS if f"{prefix}_loss" in model.results],
@@ -221,7 +226,7 @@ def card_metadata(model: TrainedModel, name: str) -> ModelCardData:
             dataset_type=model.dataset or "custom",
             dataset_name=model.dataset or "custom",
             dataset_config=model.arguments["dataset_config_name"],
-            dataset_split=SPLITS[prefix],
+            dataset_split=model.split(prefix),
             metric_type=metric.hub,
             metric_name=f"{metric.name} ({metric.definition})",
             metric_value=value,
@@ -253,7 +258,7 @@ def eval_results_yaml(folder: Path) -> str | None:
             dataset_id=model.dataset,
             task_id=model.arguments["dataset_config_name"] or "default",
             value=value,
-            notes=f"{metric.name}, {SPLITS[prefix]} split: {metric.definition}",
+            notes=f"{metric.name}, {model.split(prefix)} split: {metric.definition}",
         )
         for prefix, metric, value in model.scores()
     ]
@@ -304,7 +309,7 @@ def _split(model: TrainedModel, prefix: str) -> dict[str, Any]:
     split = SPLITS[prefix]
     columns = ("precision", "recall", "f1", "number")
     return {
-        "description": f"the {split} split ({model.results[f'{split}_sentences']:,} texts)",
+        "description": f"the {model.split(prefix)} split ({model.results[f'{split}_sentences']:,} texts)",
         "scores": [
             {"name": metric.name, "value": value, "definition": metric.definition}
             for at, metric, value in model.scores()

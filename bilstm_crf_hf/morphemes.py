@@ -1,9 +1,12 @@
 """The morphemes of Korean text by Kiwi, as inputs of taggers. This file is copied into exported model repositories."""
 
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import groupby, islice
 from typing import Any
 
 from .alignment import character_ranges
@@ -18,23 +21,29 @@ PARTS_OF_SPEECH = 61
 """The first ids are morphemes without a form: one for each part of speech, or mark of one."""
 
 
-@lru_cache(maxsize=1)
 def analyzer():
     """Kiwi itself, a `kiwipiepy.Kiwi`.
 
     Raises:
         ImportError: kiwipiepy is missing.
     """
+    return _kiwi(os.getpid())
+
+
+@cache
+def _kiwi(process: int):
+    """That of a process: its threads do not live on in a fork."""
     try:
         from kiwipiepy import Kiwi
     except ImportError as error:
-        raise ImportError("morphemes need Kiwi: pip install bilstm-crf-hf[morphology]") from error
+        raise ImportError("morphemes need Kiwi: pip install kiwipiepy") from error
     return Kiwi()
 
 
 def installed_version() -> str | None:
     """Of Kiwi's dictionary and language model, by which the ids of morphemes have their meaning."""
-    return None if find_spec("kiwipiepy") is None else version("kiwipiepy_model")
+    found = find_spec("kiwipiepy") and find_spec("kiwipiepy_model")
+    return version("kiwipiepy_model") if found else None
 
 
 def missing(wanted: str) -> str | None:
@@ -97,11 +106,29 @@ def morpheme_ids(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int
     Raises:
         ImportError: kiwipiepy is missing.
     """
-    rows = []
-    for text, pairs, morphemes in zip(texts, offsets, analyze(texts), strict=True):
-        at = [0] * len(text)
-        for start, end, token in morphemes:
+    rows, remaining = [], iter(offsets)
+    same = [(text, len(list(windows))) for text, windows in groupby(texts)]  # windows of a text stand side by side
+    composed = [_composed(text) for text, _ in same]
+    for (text, windows), (_, places), found in zip(same, composed, analyze(c for c, _ in composed), strict=True):
+        at = [0] * (1 + max(places, default=0))
+        for start, end, token in found:
             known = token.id if token.id < KNOWN else parts_of_speech()[part_of_speech(token)]
             at[start:end] = [1 + 2 * known] + [2 + 2 * known] * (end - start - 1)
-        rows.append([at[start] if start < end else 0 for start, end in character_ranges(text, pairs)])
+        for pairs in islice(remaining, windows):
+            rows.append([at[places[start]] if start < end else 0 for start, end in character_ranges(text, pairs)])
     return rows
+
+
+def _composed(text: str) -> tuple[str, Sequence[int]]:
+    """`text` in NFC, as Kiwi wants it, and of each of its characters the place there."""
+    if unicodedata.is_normalized("NFC", text):
+        return text, range(len(text))
+    characters, places = [""], []
+    for character in text:
+        joined = unicodedata.normalize("NFC", characters[-1] + character)
+        if len(joined) == 1:
+            characters[-1] = joined
+        else:
+            characters.append(character)
+        places.append(len(characters) - 1)
+    return "".join(characters), places

@@ -71,7 +71,7 @@ def noun_clusters() -> dict[int, int]:
 def _cluster() -> dict[str, list[int]]:
     """By k-means over a noun's similarities to the anchors, less their means, at unit length."""
     kiwi = analyzer()
-    nouns = [i for i in range(KNOWN) if kiwi.morpheme(i).tag.split("-")[0] in NOUNS]
+    nouns = [i for i in range(KNOWN) if part_of_speech(kiwi.morpheme(i)) in NOUNS]
     nouns = [i for i in nouns if kiwi.morpheme_similarity(i, i) > 0.5]
     anchors = nouns[:: max(1, min(len(nouns), 20_000) // ANCHORS)][:ANCHORS]
     profiles = np.array([[kiwi.morpheme_similarity(i, j) for j in anchors] for i in nouns], np.float32)

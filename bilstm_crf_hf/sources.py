@@ -40,7 +40,9 @@ class SourceArguments(SplitArguments):
     test_file: str | None = field(default=None, metadata={"help": "As train_file; evaluated once, at the end."})
     validation_split_percentage: int | None = field(
         default=None,
-        metadata={"help": "Percentage of the train split, taken out at random, that stands in for a validation split."},
+        metadata={
+            "help": "Percentage of the train split that is taken out, at random, in place of a validation split."
+        },
     )
     max_seq_length: int | None = field(
         default=None,
@@ -48,6 +50,11 @@ class SourceArguments(SplitArguments):
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many rows."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Likewise, of the validation split."})
+
+    def __post_init__(self) -> None:
+        percentage = self.validation_split_percentage
+        if percentage is not None and not 0 < percentage < 100:
+            raise ValueError(f"validation_split_percentage must be between 0 and 100, got {percentage}")
 
 
 def read_splits(

@@ -74,5 +74,5 @@ def answers(
 def _read(path: str, student: str) -> Dataset:
     dataset = Dataset.from_parquet(path)
     if "student" not in dataset.column_names or dataset.unique("student") != [student]:
-        raise ValueError(f"{path}: made for another tokenizer or other labels: ask anew")
+        raise ValueError(f"{path}: made for another tokenizer, other labels or morphemes: ask anew")
     return dataset.remove_columns("student")

@@ -29,10 +29,12 @@ logger = logging.getLogger("distill_classifier")
 
 
 def load_teacher(name: str, labels: Sequence[str], **options) -> Pipeline:
-    """Raises:
-    ValueError: its labels are not these.
+    """The pipeline of a teacher, which gives probabilities of all labels.
+
+    Raises:
+        ValueError: its labels are not these.
     """
-    teacher = pipeline("text-classification", model=name, top_k=None, **options)
+    teacher = pipeline("text-classification", model=name, top_k=None, function_to_apply="softmax", **options)
     own = teacher.model.config.label2id
     if set(own) != set(labels):
         raise ValueError(f"the teacher {name} has the labels {', '.join(own)}, not {', '.join(labels)}")
@@ -88,7 +90,7 @@ def label(
     """Rows of `input_ids`, `attention_mask` and `labels`, probabilities, for raw texts and variants."""
     texts, training = teacher_arguments.texts(arguments.seed), task.texts["train"]["text"][:]
     for variant in range(teacher_arguments.variants):
-        texts += with_other_words(training, arguments.seed + variant)
+        texts += filter(None, with_other_words(training, arguments.seed + variant))
     texts.sort(key=len)
     options = {"device": arguments.device, "trust_remote_code": trust_remote_code}
     teachers = [load_teacher(name, task.labels, **options) for name in teacher_arguments.teachers]

@@ -9,17 +9,19 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 model, *texts = sys.argv[1:]
-labels = json.loads(Path(model).with_name("config.json").read_text(encoding="utf-8"))["id2label"]
+config = json.loads(Path(model).with_name("config.json").read_text(encoding="utf-8"))
+labels = config["id2label"]
 tokenizer = Tokenizer.from_file(str(Path(model).with_name("tokenizer.json")))
 tokenizer.enable_padding()
 encodings = tokenizer.encode_batch(texts)
 inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attention_mask for e in encodings]}
 session = onnxruntime.InferenceSession(model)
-if "morpheme_ids" in [node.name for node in session.get_inputs()]:  # by Kiwi, with the code that lies beside the graph
+if config["morphemes"]:  # by Kiwi, with the code that lies beside the graph
     package = sys.modules["exported"] = ModuleType("exported")
     package.__path__ = [str(Path(model).parent)]
-    from exported.morphemes import morpheme_ids
+    from exported.morphemes import check_version, morpheme_ids
 
+    check_version(config["morphemes"])
     inputs["morpheme_ids"] = morpheme_ids(texts, [encoding.offsets for encoding in encodings])
 (predictions,) = session.run(None, inputs)
 for text, encoding, row in zip(texts, encodings, predictions.tolist()):

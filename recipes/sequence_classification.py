@@ -21,6 +21,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainingArguments,
     pipeline,
     set_seed,
 )
@@ -92,16 +93,22 @@ class WeightedLoss:
     Labels are ids (B,), or probabilities (B, K).
     """
 
-    def __init__(self, weights: torch.Tensor) -> None:
-        """`weights`: (K,). Balanced ones are 1 on average over the training set, so the loss is a mean over texts."""
-        self.weights = weights
+    def __init__(self, weights: torch.Tensor | None, smoothing: float = 0.0) -> None:
+        """
+        Args:
+            weights: (K,), on the model's device. Balanced ones are 1 on average over the labelled texts, and the loss is
+                a mean over texts.
+            smoothing: `label_smoothing_factor` of the training.
+        """
+        self.weights, self.smoothing = weights, smoothing
 
     def __call__(
         self, outputs: SequenceClassifierOutput, labels: torch.Tensor, num_items_in_batch: int | None = None
     ) -> torch.Tensor:
         """`num_items_in_batch`: elements of the labels that one update sees, K of a text if they are probabilities."""
         logits = outputs["logits"].float()
-        total = torch.nn.functional.cross_entropy(logits, labels, self.weights.to(logits.device), reduction="sum")
+        options = {"weight": self.weights, "label_smoothing": self.smoothing, "reduction": "sum"}
+        total = torch.nn.functional.cross_entropy(logits, labels, **options)
         items = labels.numel() if num_items_in_batch is None else num_items_in_batch
         return total * (labels.numel() / len(labels)) / items
 
@@ -161,12 +168,13 @@ def scorer(labels: Sequence[str]):
     return compute
 
 
-def class_loss(kind: str, inputs: Dataset, num_labels: int) -> WeightedLoss:
+def class_loss(kind: str, inputs: Dataset, num_labels: int, arguments: TrainingArguments) -> WeightedLoss:
     """The loss for `class_weights`; balanced ones are in inverse proportion to the number of rows of a class."""
-    weights = np.ones(num_labels)
+    weights = None
     if kind == "balanced":
-        weights = compute_class_weight("balanced", classes=np.arange(num_labels), y=inputs["labels"][:])
-    return WeightedLoss(torch.tensor(weights, dtype=torch.float))
+        balanced = compute_class_weight("balanced", classes=np.arange(num_labels), y=inputs["labels"][:])
+        weights = torch.tensor(balanced, dtype=torch.float, device=arguments.device)
+    return WeightedLoss(weights, arguments.label_smoothing_factor)
 
 
 def print_class_scores(results: dict[str, float], labels: Sequence[str]) -> None:
@@ -219,7 +227,7 @@ def fit(task: Task, rows: Dataset, settings: Sequence[Any], arguments: Classifie
         train_dataset=rows,
         eval_dataset=inputs["validation"],
         processing_class=task.tokenizer,
-        compute_loss_func=class_loss(data_arguments.class_weights, inputs["train"], len(labels)),
+        compute_loss_func=class_loss(data_arguments.class_weights, inputs["train"], len(labels), arguments),
         compute_metrics=score,
         preprocess_logits_for_metrics=best_labels,
         columns=COLUMNS,

@@ -30,9 +30,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and those of the recipe behind `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42])
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"))
+    parser.add_argument("sweep", type=Path, help="file of the variants")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="of each variant; default: 42")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")
     return parser.parse_args(argv[:cut]), argv[cut + 1 :]
 
 
@@ -44,13 +44,22 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
         ValueError: the file lacks `config` or `runs`, or a run has no mapping of arguments.
     """
     sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(sweep, dict) or set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"], dict):
+    if not isinstance(sweep, dict) or set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"] or None, dict):
         raise ValueError(f"{path}: expected `config`, a file, and `runs`, names with arguments, and nothing else")
-    base = yaml.safe_load((path.parent / sweep["config"]).read_text(encoding="utf-8"))
+    base = yaml.safe_load((path.parent / sweep["config"]).read_text(encoding="utf-8")) or {}
     for name, arguments in sweep["runs"].items():
         if not isinstance(arguments, dict):
             raise ValueError(f"{path}: runs: {name}: expected arguments and their values, not {arguments!r}")
-    return {name: base | arguments for name, arguments in sweep["runs"].items()}
+        if "/" in name:
+            raise ValueError(f"{path}: runs: {name}: a name is that of a folder, without a slash")
+    return {name: _merged(base, arguments) for name, arguments in sweep["runs"].items()}
+
+
+def _merged(base: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """`arguments` go over those of `base`, and the fields of `config_overrides` over its fields."""
+    both = [part["config_overrides"] for part in (base, arguments) if "config_overrides" in part]
+    fields = {"config_overrides": both[0] | both[-1]} if both else {}
+    return base | arguments | fields
 
 
 def rows_of(systems: list[System]) -> Rows:

@@ -400,5 +400,5 @@ def test_answers_for_another_student_are_refused(recipe, tmp_path, student):
     path = str(tmp_path / "soft_labels.parquet")
     rows = {"input_ids": [[1]], "soft_labels": [[1.0]]} | ({} if student is None else {"student": [student]})
     Dataset.from_dict(rows).to_parquet(path)
-    with pytest.raises(ValueError, match="made for another tokenizer or other labels"):
+    with pytest.raises(ValueError, match="made for another tokenizer, other labels or morphemes"):
         recipe.main(["--soft_labels_file", path, *SMALL, "--output_dir", str(tmp_path / "out")])

@@ -221,6 +221,14 @@ def test_what_a_model_that_reads_morphemes_needs(tmp_path):
     assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text
 
 
+def test_a_part_of_the_training_set_is_not_called_the_validation_split(tmp_path):
+    folder = finished_run(tmp_path, {"validation_split_percentage": 10})
+    card = written(render_card(folder, "a/b", "v1"), tmp_path)
+    assert "On the train (10 % held out) split (4,500 texts):" in card.text
+    assert {result.dataset_split for result in card.data.eval_results} == {"train (10 % held out)"}
+    assert "train (10 % held out) split" in eval_results_yaml(folder)
+
+
 def test_a_comparison_becomes_a_table(tmp_path):
     row = {"mean F1": 0.8, "parameters": 9600000, "training, s": 223.4, "sentences a second": 905.7, "file, MB": 38.4}
     with (tmp_path / "systems.csv").open("w", encoding="utf-8-sig", newline="") as file:

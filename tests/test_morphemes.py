@@ -1,8 +1,10 @@
 """Morphemes as inputs of a tagger, against loops over Kiwi's own tokens and over the tables."""
 
 import importlib
+import multiprocessing
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from datasets import Dataset
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel, pipeline
 
-from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphology
+from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphemes, morphology
 from bilstm_crf_hf.collation import TaggingCollator
 from bilstm_crf_hf.corpora import read_inline
 from bilstm_crf_hf.distillation import Teacher
@@ -88,6 +90,38 @@ def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
                 unknown.add(token.form)
                 assert (kiwi.morpheme(known).form, kiwi.morpheme(known).tag) == ("", token.tag)
     assert "토트넘 홋스퍼" in unknown
+
+
+def test_decomposed_text_has_the_same_morphemes(tokenizer, texts):
+    """As macOS writes it."""
+    composed, decomposed = (
+        encode(tokenizer, [unicodedata.normalize(form, t) for t in texts]) for form in ("NFC", "NFD")
+    )
+    assert composed["input_ids"].equal(decomposed["input_ids"])
+    assert composed["morpheme_ids"].equal(decomposed["morpheme_ids"])
+
+
+def test_windows_of_a_text_have_its_morphemes(tokenizer, texts, monkeypatch):
+    """Which Kiwi finds once."""
+    text = " ".join(texts)
+    whole = encode(tokenizer, [text])["morpheme_ids"][0, 1:-1].tolist()
+    options = {"truncation": True, "max_length": 34, "stride": 16, "return_overflowing_tokens": True}
+    windows = tokenizer(text, return_offsets_mapping=True, **options)["offset_mapping"]
+    asked = []
+    analyze = morphemes.analyze
+    monkeypatch.setattr(morphemes, "analyze", lambda found: analyze(asked.extend(found) or asked))
+    rows = morpheme_ids([text] * len(windows), windows)
+    assert asked == [text]
+    for number, row in enumerate(rows):
+        assert row[1:-1] == whole[16 * number : 16 * number + 32]
+
+
+def test_a_forked_process_has_a_kiwi_of_its_own(texts):
+    """The threads of the parent's do not live on in it."""
+    characters = [[(i, i + 1) for i in range(len(text))] for text in texts]
+    expected = morpheme_ids(texts, characters)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(morpheme_ids, (texts, characters)).get(timeout=60) == expected
 
 
 def test_tokens_of_several_characters_go_by_the_first():
@@ -193,7 +227,7 @@ def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_pat
     rows = Dataset.from_parquet(str(folder / "soft_labels.parquet"))
     assert all(len(row["morpheme_ids"]) == len(row["input_ids"]) and any(row["morpheme_ids"]) for row in rows)
     answers = ["--soft_labels_file", str(folder / "soft_labels.parquet")]
-    with pytest.raises(ValueError, match="made for another tokenizer or other labels"):
+    with pytest.raises(ValueError, match="made for another tokenizer, other labels or morphemes"):
         recipe("distill").main([*files, *answers, *SMALL, "--output_dir", str(tmp_path / "other")])
 
 
@@ -223,7 +257,9 @@ def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, 
     assert_close(weight, model.bilstm.features.morpheme_embeddings.weight)
 
 
-def test_what_goes_together(recipe, model, tokenizer, tmp_path):
+def test_what_goes_together(recipe, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="config_overrides: morphemes come with what they mean, by read_morphemes"):
+        load_model(ModelArguments(config_overrides={"morphemes": "0.24.0"}), tokenizer, LABELS)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "bert")
     for head in (None, "crf"):
@@ -248,8 +284,8 @@ def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):
 
 def test_missing_kiwi_names_the_extra(monkeypatch, recipe):
     monkeypatch.setitem(sys.modules, "kiwipiepy", None)
-    importlib.import_module("bilstm_crf_hf.morphemes").analyzer.cache_clear()
-    with pytest.raises(ImportError, match=r"pip install bilstm-crf-hf\[morphology\]"):
+    importlib.import_module("bilstm_crf_hf.morphemes")._kiwi.cache_clear()
+    with pytest.raises(ImportError, match="pip install kiwipiepy"):
         recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true"])
 
 

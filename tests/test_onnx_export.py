@@ -1,5 +1,6 @@
 """Exported graphs against the models that they come from."""
 
+import json
 import os
 import subprocess
 import sys
@@ -91,6 +92,11 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     script = (RECIPES / "onnx_inference.py").read_text(encoding="utf-8")
     without_torch = f"import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n{script}"
     output = run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
+    if reads_morphemes:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (folder / "config.json").write_text(json.dumps(config | {"morphemes": "0.1.0"}), encoding="utf-8")
+        with pytest.raises(AssertionError, match=r"pip install kiwipiepy kiwipiepy_model==0\.1\.0"):
+            run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
     found = [(entity["word"], entity["entity_group"]) for entity in pipe(text)]
     assert output.strip() == f"{text} {found}"

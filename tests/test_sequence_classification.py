@@ -179,11 +179,20 @@ def new_trainer(emotion, folder, weights="none", model=None, **options):
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=inputs,
         eval_dataset=inputs,
-        compute_loss_func=recipe.class_loss(weights, inputs, len(labels)),
+        compute_loss_func=recipe.class_loss(weights, inputs, len(labels), arguments),
         compute_metrics=recipe.scorer(labels),
         preprocess_logits_for_metrics=recipe.best_labels,
         columns=recipe.COLUMNS,
     )
+
+
+def test_labels_are_smoothed(emotion, tmp_path):
+    """As torch smooths them."""
+    trainer = new_trainer(emotion, tmp_path, "none", label_smoothing_factor=0.5)
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
+    logits = trainer.model.eval()(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
+    expected = torch.nn.CrossEntropyLoss(label_smoothing=0.5)(logits, batch["labels"])
+    assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_balanced_loss_weighs_as_scikit_learn(emotion, tmp_path):

@@ -9,6 +9,9 @@ from statistics import mean, stdev
 import pytest
 import yaml
 
+from bilstm_crf_hf.corpora import load_ner_datasets
+from bilstm_crf_hf.sources import SourceArguments, load_splits
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 16, "ngram_buckets": 256, "ngram_embedding_size": 8}
 BASE = {"num_train_epochs": 1, "learning_rate": 0.01, "use_cpu": True, "config_overrides": SMALL}
@@ -24,7 +27,7 @@ def write(folder: Path, sweep) -> Path:
 
 
 def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, monkeypatch):
-    runs = {"default": {}, "no-ngrams": {"config_overrides": SMALL | {"ngrams": []}}}
+    runs = {"default": {}, "no-ngrams": {"config_overrides": {"ngrams": []}}}
     path = write(tmp_path, {"config": "base.yaml", "runs": runs})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE])
@@ -54,10 +57,29 @@ def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, mon
     [
         ({"config": "base.yaml"}, ValueError, "expected `config`, a file, and `runs`"),
         ({"config": "base.yaml", "runs": ["default"]}, ValueError, "expected `config`, a file, and `runs`"),
+        ({"config": "base.yaml", "runs": {}}, ValueError, "expected `config`, a file, and `runs`"),
+        ({"config": "base.yaml", "runs": {"a/b": {}}}, ValueError, "runs: a/b: a name is that of a folder"),
         ({"config": "base.yaml", "runs": {"wide": None}}, ValueError, "runs: wide: expected arguments"),
-        ({"config": "nowhere.yaml", "runs": {}}, FileNotFoundError, "nowhere.yaml"),
+        ({"config": "nowhere.yaml", "runs": {"default": {}}}, FileNotFoundError, "nowhere.yaml"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, sweep, error, message):
     with pytest.raises(error, match=message):
         recipe.read_sweep(write(tmp_path, sweep))
+
+
+def test_a_part_of_the_training_set_takes_the_place_of_the_validation_split(tmp_path):
+    """The same part for every seed of a training, and nothing of it is trained on."""
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(f'{{"tokens": ["{chr(0xAC00 + i)}"], "ner_tags": ["B-LC"]}}\n' for i in range(50)))
+    arguments = SourceArguments(train_file=str(path), validation_split_percentage=20)
+    splits = load_splits(load_ner_datasets, arguments, {})
+    train, validation = (set(splits[split]["text"]) for split in ("train", "validation"))
+    assert (len(train), len(validation), len(train | validation)) == (40, 10, 50)
+    assert set(load_splits(load_ner_datasets, arguments, {})["validation"]["text"]) == validation
+
+
+@pytest.mark.parametrize("percentage", [0, 100, -5])
+def test_a_percentage_is_one(percentage):
+    with pytest.raises(ValueError, match=f"validation_split_percentage must be between 0 and 100, got {percentage}"):
+        SourceArguments(validation_split_percentage=percentage)

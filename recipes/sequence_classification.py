@@ -96,8 +96,8 @@ class WeightedLoss:
     def __init__(self, weights: torch.Tensor | None, smoothing: float = 0.0) -> None:
         """
         Args:
-            weights: (K,), on the model's device. Balanced ones are 1 on average over the labelled texts, and the loss is
-                a mean over texts.
+            weights: (K,), on the model's device. Balanced ones are 1 on average over the labelled texts, and the loss
+                is a mean over texts.
             smoothing: `label_smoothing_factor` of the training.
         """
         self.weights, self.smoothing = weights, smoothing

@@ -64,14 +64,15 @@ class TaggingCollator(DataCollatorForTokenClassification):
         more = [name for name in features[0] if name not in TOKENIZER_COLUMNS]
         batch = super().torch_call([{name: row[name] for name in row if name not in more} for row in features])
         inside = batch["attention_mask"].bool()
+        count = int(inside.sum())
         for name in more:
             rows = [torch.as_tensor(row[name], dtype=None if len(row[name]) else torch.long) for row in features]
             if name in PIECE_COLUMNS:
                 batch[name] = pad_sequence(rows, batch_first=True)
             else:
                 tokens = torch.cat(rows)
-                if len(tokens) > inside.sum():
-                    tokens = tokens.view(int(inside.sum()), -1)
+                if len(tokens) > count:
+                    tokens = tokens.view(count, -1)
                 batch[name] = tokens.new_zeros(*inside.shape, *tokens.shape[1:])
                 batch[name][inside] = tokens
         return batch

@@ -41,7 +41,7 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: one of the two files is not there.
-        ValueError: the file lacks `config` or `runs`, or a run has no mapping of arguments.
+        ValueError: the file lacks `config` or `runs`, or a run has no mapping of arguments, or a slash in its name.
     """
     sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(sweep, dict) or set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"] or None, dict):
@@ -57,9 +57,10 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
 
 def _merged(base: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
     """`arguments` go over those of `base`, and the fields of `config_overrides` over its fields."""
-    both = [part["config_overrides"] for part in (base, arguments) if "config_overrides" in part]
-    fields = {"config_overrides": both[0] | both[-1]} if both else {}
-    return base | arguments | fields
+    merged = base | arguments
+    if "config_overrides" in merged:
+        merged["config_overrides"] = base.get("config_overrides", {}) | merged["config_overrides"]
+    return merged
 
 
 def rows_of(systems: list[System]) -> Rows:

@@ -14,6 +14,7 @@ from bilstm_crf_hf import BiLSTMCRFForTokenClassification
 from bilstm_crf_hf.corpora import parse_inline, read_inline
 from bilstm_crf_hf.loading import ModelArguments
 from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version
 from bilstm_crf_hf.reporting import save_run
 from bilstm_crf_hf.sources import SourceArguments
 from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
@@ -64,6 +65,14 @@ def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassific
         model.classifier.weight.mul_(10)
         for parameter in model.crf.parameters():
             parameter.uniform_(-1, 1)
+    return model
+
+
+def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
+    """One that reads morphemes: of random tags, since `morphology.morpheme_table` takes long to make."""
+    pytest.importorskip("kiwipiepy")
+    model = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
+    model.bilstm.features.set_morphemes(torch.randint(CLUSTERS + PARTS_OF_SPEECH, (KNOWN,)))
     return model
 
 

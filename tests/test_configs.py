@@ -107,9 +107,11 @@ def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train
 
 
 @pytest.mark.parametrize("name", SWEEP["runs"])
-def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path):
+def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(RECIPES))
+    runs = importlib.import_module("sweep").read_sweep(RECIPES / "configs" / "klue_ner_sweep.yaml")
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(CONFIGS[Path(SWEEP["config"]).stem] | SWEEP["runs"][name]), encoding="utf-8")
+    path.write_text(yaml.safe_dump(runs[name]), encoding="utf-8")
     parts = (ModelArguments, SourceArguments, CardArguments, TaggerTrainingArguments)
     model_arguments, *_ = parse_arguments(parts, [str(path), "--use_cpu", "true"])
     BiLSTMCRFConfig(**checked_fields(model_arguments, BiLSTMCRFConfig))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LABELS, new_tagger
+from conftest import LABELS, new_reader, new_tagger
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from selenium import webdriver
@@ -26,7 +26,6 @@ from transformers import BertConfig, BertForTokenClassification, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import spans_from_tags
-from bilstm_crf_hf.morphemes import KNOWN, installed_version
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 APP = RECIPES / "space" / "app.py"
@@ -339,9 +338,7 @@ def test_readings_are_the_most_probable_ones(tagger, tokenizer):
 @pytest.mark.parametrize("reads_morphemes", [False, True])
 def test_readings_of_a_line_do_not_depend_on_other_lines(reads_morphemes, tagger, tokenizer, texts):
     if reads_morphemes:
-        pytest.importorskip("kiwipiepy")
-        tagger = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
-        tagger.bilstm.features.set_morphemes(torch.randint(317, (KNOWN,)))
+        tagger = new_reader(tokenizer)
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
     lines = [texts[0], "", "[SEP]", "서", " ".join(texts), texts[1]]
     together = app.read(pipe, lines, 3)

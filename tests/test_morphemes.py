@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from clean_process import run_without_package
-from conftest import LABELS, SENTENCES, new_tagger
+from conftest import LABELS, SENTENCES, new_reader, new_tagger
 from datasets import Dataset
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel, pipeline
@@ -40,16 +40,14 @@ MORE_TEXTS = ["토트넘홋스퍼의 쀍뚫이는  갔다 ㅋㅋ", "로스앤젤
 
 
 @pytest.fixture(scope="module")
-def table():
-    """Of random tags, in place of `morphology.morpheme_table`, which takes long to make."""
-    return torch.randint(CLUSTERS + PARTS_OF_SPEECH, (KNOWN,), generator=torch.Generator().manual_seed(0))
+def model(tokenizer) -> BiLSTMCRFForTokenClassification:
+    return new_reader(tokenizer)
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer, table) -> BiLSTMCRFForTokenClassification:
-    model = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
-    model.bilstm.features.set_morphemes(table)
-    return model
+def table(model):
+    """Of random tags."""
+    return model.bilstm.features.morpheme_table.clone()
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import torch
-from conftest import SENTENCES, new_tagger
+from conftest import SENTENCES, new_reader, new_tagger
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
-from bilstm_crf_hf.morphemes import KNOWN, installed_version
 from bilstm_crf_hf.onnx_export import export_onnx
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -72,9 +71,7 @@ def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(tagger, tmp_path):
 @pytest.mark.parametrize("reads_morphemes", [False, True])
 def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, tagger, tokenizer, tmp_path):
     if reads_morphemes:
-        pytest.importorskip("kiwipiepy")
-        tagger = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
-        tagger.bilstm.features.set_morphemes(torch.randint(317, (KNOWN,)))
+        tagger = new_reader(tokenizer)
     model, folder = tmp_path / "model", tmp_path / "onnx"
     tagger.save_pretrained(model)
     tokenizer.save_pretrained(model)

@@ -11,15 +11,15 @@ import torch
 from transformers import DataCollatorForTokenClassification
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
-from bilstm_crf_hf.corpora import parse_inline, read_inline
-from bilstm_crf_hf.loading import ModelArguments
-from bilstm_crf_hf.model_card import CardArguments
+from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
+from bilstm_crf_hf.data.ner import parse_inline, read_inline
+from bilstm_crf_hf.data.splits import SourceArguments
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.evaluation.runs import save_run
+from bilstm_crf_hf.hub.model_card import CardArguments
 from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version
-from bilstm_crf_hf.reporting import save_run
-from bilstm_crf_hf.sources import SourceArguments
-from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
-from bilstm_crf_hf.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments
+from bilstm_crf_hf.training.loading import ModelArguments
+from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
 

@@ -22,8 +22,8 @@ from bilstm_crf_hf.alignment import (
     tags_from_spans,
     token_tags,
 )
-from bilstm_crf_hf.corpora import parse_inline
-from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.data.ner import parse_inline
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 
 SENTENCES = [
     "<손흥민:PS>은 <강원도 춘천:LC>에서 <1992년 7월 8일:DT> 태어났다.",

@@ -8,11 +8,11 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
-from bilstm_crf_hf.collation import TaggingCollator, piece_columns
-from bilstm_crf_hf.corpora import read_inline
-from bilstm_crf_hf.distillation import Teacher
-from bilstm_crf_hf.loading import ModelArguments, label_names, load_model
-from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.data.collation import TaggingCollator, piece_columns
+from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.training.distillation import Teacher
+from bilstm_crf_hf.training.loading import ModelArguments, label_names, load_model
 
 WORDPIECES = [
     "[PAD]",

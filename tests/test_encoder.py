@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from bilstm_crf_hf import EncoderCRFForTokenClassification, EncoderForSequenceClassification
-from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, label_names, load_model, load_tokenizer
+from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model, load_tokenizer
 
 PIECES = [
     "[PAD]",

@@ -8,6 +8,7 @@ from conftest import new_tagger
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 from bilstm_crf_hf.input_features import (
     CHARACTER,
     FINAL,
@@ -18,7 +19,6 @@ from bilstm_crf_hf.input_features import (
     hash_ngrams,
     token_table,
 )
-from bilstm_crf_hf.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 
 
 def described(tokenizer):

@@ -15,14 +15,15 @@ from datasets import Dataset
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel, pipeline
 
-from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphemes, morphology
-from bilstm_crf_hf.collation import TaggingCollator
-from bilstm_crf_hf.corpora import read_inline
-from bilstm_crf_hf.distillation import Teacher
-from bilstm_crf_hf.loading import ModelArguments, load_model
+from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphemes
+from bilstm_crf_hf.data import morphology
+from bilstm_crf_hf.data.collation import TaggingCollator
+from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.ner import read_inline
 from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version, morpheme_ids
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
-from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.training.distillation import Teacher
+from bilstm_crf_hf.training.loading import ModelArguments, load_model
 
 kiwipiepy = pytest.importorskip("kiwipiepy")
 
@@ -52,9 +53,8 @@ def table(model):
 
 @pytest.fixture
 def recipe(monkeypatch, table):
-    monkeypatch.syspath_prepend(str(RECIPES))
-    monkeypatch.setattr("bilstm_crf_hf.loading.morpheme_table", lambda: table)
-    return importlib.import_module
+    monkeypatch.setattr("bilstm_crf_hf.training.loading.morpheme_table", lambda: table)
+    return lambda name: importlib.import_module(f"bilstm_crf_hf.commands.{name}")
 
 
 def encode(tokenizer, texts) -> dict[str, torch.Tensor]:
@@ -265,7 +265,7 @@ def test_what_goes_together(recipe, tokenizer, tmp_path):
         with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers, not for"):
             load_model(arguments, tokenizer, LABELS)
     with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers"):
-        recipe("sequence_classification").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")])
+        recipe("classify").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")])
 
 
 def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):

@@ -10,17 +10,16 @@ Tags labelled sentences, of a file or of a data set on the Hub, and writes to --
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bilstm_crf_hf.analysis import Analysis, entity_texts, tag_sentences
-from bilstm_crf_hf.analysis_page import write_analysis
-from bilstm_crf_hf.corpora import load_ner_datasets
-from bilstm_crf_hf.pipeline_bilstm_crf import BATCH_SIZE
-from bilstm_crf_hf.predictors import EntityPredictor, load_predictor
-from bilstm_crf_hf.sources import SplitArguments, read_splits
-from bilstm_crf_hf.training import parse_arguments
+from ..data.ner import load_ner_datasets
+from ..data.splits import SplitArguments, read_splits
+from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
+from ..evaluation.analysis_page import write_analysis
+from ..inference.predictors import EntityPredictor, load_predictor
+from ..pipeline_bilstm_crf import BATCH_SIZE
+from ..training.trainer import parse_arguments
 
 
 @dataclass
@@ -48,7 +47,8 @@ class AnalysisArguments:
             raise ValueError(f"gold_error_score is {self.gold_error_score}: it has to be between 0 and 1")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -70,7 +70,3 @@ def main(argv: list[str]) -> None:
         f"{trust['Brier score']:.4f}, {len(numbers['probable gold errors'])} labels to look at"
     )
     print(f"saved in {arguments.output_dir}: analysis.md, analysis.json, and with matplotlib reliability.png")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -7,7 +7,6 @@ Writes benchmark.md, benchmark.json and scaling.png to --output_dir.
 import copy
 import gc
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,35 +16,45 @@ from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
-import benchmark_peers as peers
 import numpy as np
 import psutil
 import torch
-import yaml
 from datasets import Dataset
 from torch import Tensor, nn
 from torchcrf import CRF
 from transformers import AutoTokenizer, DataCollatorForTokenClassification, TokenClassificationPipeline
 
-from bilstm_crf_hf import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
-from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
-from bilstm_crf_hf.loading import label_names
-from bilstm_crf_hf.machine import hardware, versions
-from bilstm_crf_hf.optimization import RowAdamW, clip_gradients, use_sparse_gradients
-from bilstm_crf_hf.tagging import EncodedCorpus
-from bilstm_crf_hf.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+from .. import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
+from ..data.encoding import EncodedCorpus
+from ..data.ner import labels_of, load_ner_datasets
+from ..data.tokenization import build_character_tokenizer
+from ..training.loading import label_names
+from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from ..training.trainer import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+from ..utils.environment import hardware, versions
+from . import benchmark_peers as peers
+from . import sample_files
 
-SAMPLE = Path(__file__).parent / "data" / "ner"
-BLOG = yaml.safe_load((Path(__file__).parent / "configs" / "klue_ner_blog.yaml").read_text("utf-8"))["config_overrides"]
+TUTORIAL = {
+    "embedding_size": 768,
+    "hidden_size": 256,
+    "embedding_norm": 1.0,
+    "ngrams": [],
+    "jamo_embedding_size": 0,
+    "locked_dropout": 0.0,
+    "word_dropout": 0.0,
+}
+"""Configuration of the tutorial's model, as in recipes/configs/klue_ner_blog.yaml."""
 
 
 @dataclass
 class BenchmarkArguments:
     """What is measured, and on which sentences."""
 
-    train_file: str = field(default=str(SAMPLE / "train.txt"), metadata={"help": "Sentences of the training steps."})
-    validation_file: str = field(default=str(SAMPLE / "validation.txt"), metadata={"help": "Sentences to tag."})
+    train_file: str | None = field(
+        default=None, metadata={"help": "Sentences of the training steps. Default: the sample in a clone."}
+    )
+    validation_file: str | None = field(default=None, metadata={"help": "Sentences to tag. Default: likewise."})
     tokenizer_name: str | None = field(
         default=None, metadata={"help": "WordPiece tokenizer of the tutorial's model and BERT's. Default: characters."}
     )
@@ -204,9 +213,9 @@ def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str
             "tutorial's loop": peers.tutorial_steps(
                 peers.TutorialTagger(len(pieces), len(labels)), batches(pieces, pad_to=128)
             ),
-            "tutorial's model": our_steps(new(pieces, **BLOG), batches(pieces)),
+            "tutorial's model": our_steps(new(pieces, **TUTORIAL), batches(pieces)),
             "tutorial's model, Trainer": trainer_steps(
-                new(pieces, **BLOG), corpora[id(pieces)], pieces, sentences, folder
+                new(pieces, **TUTORIAL), corpora[id(pieces)], pieces, sentences, folder
             ),
             "default model": our_steps(default, batches(characters)),
             "default model, Trainer": trainer_steps(
@@ -243,7 +252,7 @@ def onnx_taggers(model, tokenizer, folder: str) -> dict[str, Callable[[list[str]
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from bilstm_crf_hf.onnx_export import export_onnx
+    from ..inference.onnx import export_onnx
 
     plain, quantised = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
     export_onnx(model, plain)
@@ -404,10 +413,13 @@ def _cell(value: float | str | None) -> str:
     return value if isinstance(value, str) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     (arguments,) = parse_arguments((BenchmarkArguments,), argv)
     torch.manual_seed(0)
-    data = load_ner_datasets(data_files={"train": arguments.train_file, "validation": arguments.validation_file})
+    files = {"train": arguments.train_file, "validation": arguments.validation_file}
+    files = sample_files("ner", "txt", recipes) | {split: path for split, path in files.items() if path}
+    data = load_ner_datasets(data_files=files)
     labels = labels_of(data["train"])
     sections = {
         "crf": lambda: crf_rows(arguments),
@@ -432,7 +444,3 @@ def main(argv: list[str]) -> None:
     (folder / "benchmark.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
     if "scaling" in report:
         plot_scaling(report["scaling"], folder / "scaling.png")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchcrf import CRF
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
 
-from bilstm_crf_hf.loading import label_names
+from ..training.loading import label_names
 
 Tagger = Callable[[list[list[str]]], object]
 """Tags sentences, each a list of units."""

@@ -17,11 +17,11 @@ from typing import Any
 
 from transformers import Pipeline, pipeline
 
-from bilstm_crf_hf.comparison import NER, Run, Speed, System, group_runs, read_run
-from bilstm_crf_hf.comparison_page import write_report
-from bilstm_crf_hf.machine import hardware, versions
+from ..evaluation.comparison import NER, Run, Speed, System, group_runs, read_run
+from ..evaluation.comparison_page import write_report
+from ..utils.environment import hardware, versions
+from . import launcher
 
-HERE = Path(__file__).parent
 SETTINGS = "comparison_run.json"
 """What a run in OUTPUT_DIR/runs was started with."""
 
@@ -60,7 +60,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 # Training
 
 
-def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]) -> None:
+def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str], recipes: Path | None = None) -> None:
     """Trains a system into `folder`, unless that holds the finished run already.
 
     An interrupted run is started anew: the times of a resumed one would not compare.
@@ -87,7 +87,7 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
     begun.mkdir(parents=True)
     Path(begun, SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
     begun.rename(folder)  # so that the folder has its settings from the start
-    command = [sys.executable, str(HERE / f"{recipe}.py"), str(config), *options]
+    command = [sys.executable, *launcher(recipe, recipes), str(config), *options]
     command += ["--seed", str(seed), "--output_dir", str(folder)]
     print(" ".join(command), flush=True)
     status = subprocess.run(command, check=False).returncode
@@ -95,13 +95,13 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
         raise RuntimeError(f"training {config} with seed {seed} failed (exit status {status}); its messages are above")
 
 
-def runs_of(path: Path, arguments: argparse.Namespace, options: list[str]) -> list[Run]:
+def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recipes: Path | None) -> list[Run]:
     """The runs that an argument names, trained if need be."""
     if path.suffix not in YAML:
         return [read_run(path)]
     folders = {seed: arguments.output_dir / "runs" / f"{path.stem}-seed{seed}" for seed in arguments.seeds}
     for seed, folder in folders.items():
-        train(folder, path, arguments.recipe, seed, options)
+        train(folder, path, arguments.recipe, seed, options, recipes)
     return [read_run(folder) for folder in folders.values()]
 
 
@@ -144,14 +144,15 @@ def conditions_of(sentences: int) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     arguments, options = parse(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     # Folders come first, and all is compared after each: what does not fit shows before the next hours of training.
     paths = sorted(arguments.systems, key=lambda path: path.suffix in YAML)
     runs: list[Run] = []
     for path in paths:
-        runs += runs_of(path, arguments, options)
+        runs += runs_of(path, arguments, options, recipes)
         systems = group_runs(runs)
     count = min(arguments.latency_sentences, len(systems[0].best.texts))
     print(f"measuring speed on {count} sentences ...", flush=True)
@@ -161,7 +162,3 @@ def main(argv: list[str]) -> None:
         speed = speeds[system.name].sentences_per_second
         print(f"{system.name}: {system.best.task.score_name} {system.score:.4f}, {speed:.0f} sentences a second")
     print(f"saved in {arguments.output_dir}: report.html, report.md, tables as CSV, pictures")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

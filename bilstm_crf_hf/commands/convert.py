@@ -8,15 +8,16 @@ of what cannot be converted nothing is written, and a pickle that could run code
 import argparse
 from pathlib import Path
 
-from bilstm_crf_hf.legacy_checkpoint import convert_checkpoint
+from ..hub.legacy_checkpoint import convert_checkpoint
 
 
-def main() -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="folder of the tutorial's model, or its name on the Hub")
     parser.add_argument("output_dir", help="a folder that does not exist yet, or is empty")
     parser.add_argument("--tokenizer", help="its tokenizer, in a folder or on the Hub; default: that in SOURCE, if any")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         convert_checkpoint(arguments.source, arguments.output_dir, arguments.tokenizer)
     except (OSError, ValueError) as error:
@@ -24,7 +25,3 @@ def main() -> None:
     print(f"saved in {arguments.output_dir}")
     if not Path(arguments.output_dir, "tokenizer_config.json").is_file():
         print("there is no tokenizer in it, which `pipeline` needs: convert again with --tokenizer")
-
-
-if __name__ == "__main__":
-    main()

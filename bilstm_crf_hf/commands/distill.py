@@ -6,22 +6,23 @@ the two. With --num_train_epochs 0 nothing else is done.
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from ner import DataArguments, build, collator, fit, piece_tokenizer, scoring
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from bilstm_crf_hf.alignment import IGNORED
-from bilstm_crf_hf.augmentation import with_other_names
-from bilstm_crf_hf.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
-from bilstm_crf_hf.loading import ModelArguments
-from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.morphology import names_like
-from bilstm_crf_hf.tagging import EncodedCorpus
-from bilstm_crf_hf.teachers import TeacherArguments, answers
-from bilstm_crf_hf.training import TaggerTrainingArguments, configure_logging, parse_arguments
+from ..alignment import IGNORED
+from ..data.augmentation import with_other_names
+from ..data.encoding import EncodedCorpus
+from ..data.morphology import names_like
+from ..hub.model_card import CardArguments
+from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
+from ..training.loading import ModelArguments
+from ..training.ner import DataArguments, build, collator, fit, piece_tokenizer, scoring
+from ..training.teachers import TeacherArguments, answers
+from ..training.trainer import TaggerTrainingArguments, configure_logging, parse_arguments
+from . import sample_files
 
 logger = logging.getLogger("distill")
 
@@ -83,14 +84,15 @@ def ask(
     return found.remove_columns("text")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     *settings, arguments = parse_arguments(
         (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments), argv
     )
     model_arguments, data_arguments, distillation_arguments, _ = settings
     configure_logging(arguments)
     set_seed(arguments.seed)
-    tokenizer, model, corpora = build(model_arguments, data_arguments)
+    tokenizer, model, corpora = build(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
     corpus = corpora["train"]
 
     def ask_teachers() -> Dataset:
@@ -114,7 +116,3 @@ def main(argv: list[str]) -> None:
         **scoring(corpora),
     )
     fit(trainer, corpora, settings)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -6,21 +6,22 @@ outputs/.../soft_labels.parquet in place of the three. With --num_train_epochs 0
 """
 
 import logging
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
-from sequence_classification import ClassifierTrainingArguments, DataArguments, Task, build, fit
 from transformers import Pipeline, pipeline, set_seed
 
-from bilstm_crf_hf.augmentation import with_other_words
-from bilstm_crf_hf.distillation import student_of
-from bilstm_crf_hf.loading import ModelArguments
-from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.teachers import TeacherArguments, answers
-from bilstm_crf_hf.training import configure_logging, parse_arguments
+from ..data.augmentation import with_other_words
+from ..hub.model_card import CardArguments
+from ..training.classification import ClassifierTrainingArguments, DataArguments, Task, build, fit
+from ..training.distillation import student_of
+from ..training.loading import ModelArguments
+from ..training.teachers import TeacherArguments, answers
+from ..training.trainer import configure_logging, parse_arguments
+from . import sample_files
 
 SOFT = Features(
     {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("float32"))}
@@ -61,14 +62,15 @@ def as_soft(dataset: Dataset, num_labels: int) -> Dataset:
     return dataset.map(lambda row: {"labels": one_hot[row["labels"]]}, features=SOFT)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     *settings, arguments = parse_arguments(
         (ModelArguments, DataArguments, TeacherArguments, CardArguments, ClassifierTrainingArguments), argv
     )
     model_arguments, data_arguments, teacher_arguments, _ = settings
     configure_logging(arguments)
     set_seed(arguments.seed)
-    task = build(model_arguments, data_arguments)
+    task = build(model_arguments, data_arguments, sample_files("sentiment", "tsv", recipes))
 
     def ask() -> Dataset:
         return label(task, teacher_arguments, data_arguments, arguments, model_arguments.trust_remote_code)
@@ -104,7 +106,3 @@ def label(
     )
     columns = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     return Dataset.from_dict(columns | {"labels": list(found)}, features=SOFT)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

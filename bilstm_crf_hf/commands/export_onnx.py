@@ -20,14 +20,15 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoTokenizer, EvalPrediction
 
 import bilstm_crf_hf
-from bilstm_crf_hf import BiLSTMCRFForTokenClassification
-from bilstm_crf_hf.alignment import IGNORED
-from bilstm_crf_hf.collation import TaggingCollator
-from bilstm_crf_hf.corpora import load_ner_datasets
-from bilstm_crf_hf.onnx_export import export_onnx
-from bilstm_crf_hf.tagging import EncodedCorpus
 
-SAMPLE = Path(__file__).parent / "data" / "ner" / "validation.txt"
+from .. import BiLSTMCRFForTokenClassification
+from ..alignment import IGNORED
+from ..data.collation import TaggingCollator
+from ..data.encoding import EncodedCorpus
+from ..data.ner import load_ner_datasets
+from ..inference.onnx import export_onnx
+from . import sample_files
+
 BATCH_SIZE = 32
 CODE = ("morphemes.py", "alignment.py")
 """Files of the package that find morphemes, and need nothing else of it."""
@@ -64,13 +65,17 @@ def f1(corpus: EncodedCorpus, paths: np.ndarray) -> float:
     return corpus.scorer()(EvalPrediction(paths, gold))["f1"]
 
 
-def main() -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of a trained tagger, or its name on the Hub")
     parser.add_argument("--output_dir", type=Path, help="default: the folder `onnx` in the model's")
     parser.add_argument("--int8", action="store_true", help="also write a graph with quantised weights")
-    parser.add_argument("--file", default=SAMPLE, help="tagged sentences to compare on, in any format of ner.py")
-    arguments = parser.parse_args()
+    sample = sample_files("ner", "txt", recipes).get("validation")
+    parser.add_argument(
+        "--file", default=sample, required=sample is None, help="tagged sentences to compare on, in any format of `ner`"
+    )
+    arguments = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
     model = BiLSTMCRFForTokenClassification.from_pretrained(arguments.model).eval()
@@ -102,7 +107,3 @@ def main() -> None:
             if Path(folder, name).exists():
                 shutil.copy(Path(folder, name), output_dir / name)
                 print(f"{output_dir / name}: {(output_dir / name).stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,6 @@ started again, on any number of processes, and ends with the same bytes; until t
 """
 
 import logging
-import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,9 +22,9 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers.utils.logging import disable_progress_bar
 
-from bilstm_crf_hf.prediction import check_files, predict_file
-from bilstm_crf_hf.predictors import load_predictor
-from bilstm_crf_hf.training import parse_arguments
+from ..inference.files import check_files, predict_file
+from ..inference.predictors import load_predictor
+from ..training.trainer import parse_arguments
 
 
 @dataclass
@@ -53,7 +52,8 @@ class PredictionArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}: it has to be 1 or more")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     (arguments,) = parse_arguments((PredictionArguments,), argv)
     input_file, output_file = Path(arguments.input_file), Path(arguments.output_file)
     check_files(input_file, output_file)
@@ -85,7 +85,3 @@ def main(argv: list[str]) -> None:
     if state.is_main_process:
         print(f"saved in {output_file}")
     state.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

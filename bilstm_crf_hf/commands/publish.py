@@ -7,12 +7,11 @@ After an interruption, start it again: what is on the Hub is whole or not there,
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from huggingface_hub.errors import HTTPError
 
-from bilstm_crf_hf.publishing import describe, prepare, send
+from ..hub.publishing import describe, prepare, send
 
 
 def new_parser() -> argparse.ArgumentParser:
@@ -26,7 +25,8 @@ def new_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     parser = new_parser()
@@ -39,7 +39,3 @@ def main(argv: list[str]) -> None:
             print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
     except (OSError, ValueError, RuntimeError, HTTPError) as error:  # RuntimeError: weights that did not get through
         parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

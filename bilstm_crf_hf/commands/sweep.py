@@ -12,16 +12,15 @@ the validation split stays clean of choices. A sweep that was interrupted goes o
 """
 
 import argparse
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import yaml
-from compare import train
 
-from bilstm_crf_hf.comparison import System, group_runs, read_run
-from bilstm_crf_hf.markdown import Rows, markdown_table
+from ..evaluation.comparison import System, group_runs, read_run
+from ..evaluation.markdown import Rows, markdown_table
+from .compare import train
 
 SCORES = {"f1": "F1", "klue_entity_macro_f1": "macro F1"}
 
@@ -75,7 +74,8 @@ def rows_of(systems: list[System]) -> Rows:
     return rows
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     arguments, options = parse(argv)
     runs = read_sweep(arguments.sweep)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
@@ -85,12 +85,8 @@ def main(argv: list[str]) -> None:
         config.write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False), encoding="utf-8")
         for seed in arguments.seeds:
             folder = arguments.output_dir / f"{name}-seed{seed}"
-            train(folder, config, "ner", seed, options)
+            train(folder, config, "ner", seed, options, recipes)
             finished.append(read_run(folder))
         table = markdown_table(rows_of(group_runs(finished)))
         Path(arguments.output_dir, "sweep.md").write_text(f"{table}\n", encoding="utf-8")
     print(f"{table}\nsaved in {arguments.output_dir / 'sweep.md'}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -5,7 +5,6 @@ The words are the tokens of a tokenizer, so that a model over the same tokenizer
 """
 
 import logging
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from gensim.models import FastText, Word2Vec
 from gensim.models.fasttext import save_facebook_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from bilstm_crf_hf.raw_text import read_texts
-from bilstm_crf_hf.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training import parse_arguments
+from ..data.raw_text import read_texts
+from ..data.tokenization import build_character_tokenizer
+from ..training.trainer import parse_arguments
 
 METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}  # 2**21 by default: files of a gigabyte
 logger = logging.getLogger("train_embeddings")
@@ -76,7 +75,8 @@ def save(model: Word2Vec | FastText, path: Path) -> None:
         unfinished.replace(path)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     (arguments,) = parse_arguments((EmbeddingArguments,), argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("gensim").setLevel(logging.WARNING)
@@ -108,7 +108,3 @@ def main(argv: list[str]) -> None:
     logger.info("%d vectors of %d numbers in %s", len(model.wv), model.vector_size, arguments.output_file)
     for token in model.wv.index_to_key[100:103]:
         logger.info("  %s: %s", token, " ".join(other for other, _ in model.wv.most_similar(token, topn=8)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
-from .alignment import Span
+from ..alignment import Span
 
 
 def with_other_names(

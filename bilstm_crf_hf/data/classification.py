@@ -22,7 +22,7 @@ from zipfile import BadZipFile
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 
-from .corpora import PathLike, find_column, read_json_rows, read_lines, read_parquet
+from .ner import PathLike, find_column, read_json_rows, read_lines, read_parquet
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from .morphemes import check_version, morpheme_ids
+from ..morphemes import check_version, morpheme_ids
 
 TOKENIZER_COLUMNS = ("input_ids", "attention_mask", "token_type_ids", "labels")
 PIECE_COLUMNS = ("piece_ids", "piece_mask")

@@ -14,8 +14,8 @@ from datasets.fingerprint import Hasher
 from seqeval.metrics import f1_score
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
-from . import __version__
-from .alignment import (
+from .. import __version__
+from ..alignment import (
     IGNORED,
     Span,
     character_tags,
@@ -24,9 +24,9 @@ from .alignment import (
     spans_from_token_tags,
     token_tags,
 )
+from ..evaluation.metrics import TaggingMetric
 from .collation import more_columns
-from .corpora import labels_of
-from .metrics import TaggingMetric
+from .ner import labels_of
 
 PIECES = "pieces"
 """Folder, in that of a tagger of characters with an encoder, of the encoder's tokenizer."""

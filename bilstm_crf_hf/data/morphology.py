@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from .alignment import Span, token_tags
-from .morphemes import (
+from ..alignment import Span, token_tags
+from ..morphemes import (
     CLUSTERS,
     KNOWN,
     PARTS_OF_SPEECH,
@@ -24,7 +24,7 @@ from .morphemes import (
     part_of_speech,
     parts_of_speech,
 )
-from .tagging import cached_rows
+from .encoding import cached_rows
 
 ANCHORS = 256
 """Nouns, from the most frequent ones, by whose similarity to it a noun is described."""

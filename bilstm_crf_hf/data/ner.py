@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List, Value, load_dataset
 
-from .alignment import Span, scheme_of, spans_from_tags, split_tag, tags_from_spans
+from ..alignment import Span, scheme_of, spans_from_tags, split_tag, tags_from_spans
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import DatasetDict
 
-from .corpora import PathLike
+from .ner import PathLike
 
 SAMPLE_SEED = 42
 """Of max_train_samples and max_eval_samples: the same rows whatever the seed of the training is."""

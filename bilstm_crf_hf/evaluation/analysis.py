@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from .alignment import Span, render, split_tag
+from ..alignment import Span, render, split_tag
+from ..data.encoding import gold_spans
+from ..data.ner import labels_of
+from ..inference.predictors import EntityPredictor
 from .calibration import brier_score, calibration_bins, expected_calibration_error, precision_from
 from .comparison import ERROR_CLASSES, match_entities
-from .corpora import labels_of
 from .markdown import Rows
-from .predictors import EntityPredictor
-from .tagging import gold_spans
 
 THRESHOLDS = (0.5, 0.9, 0.99)
 LENGTHS = (1, 2, 3, 4, 6, 9)

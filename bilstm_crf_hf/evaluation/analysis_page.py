@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..utils.files import write_atomically
 from .analysis import Analysis
 from .calibration import Bin
 from .comparison import ERROR_CLASSES
-from .files import whole
 from .markdown import escape_markdown, markdown_table
-from .reporting import plot_reliability
+from .runs import plot_reliability
 
 PICTURE = "reliability.png"
 CONFUSIONS = 10
@@ -36,9 +36,9 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     numbers = {"model": model} | analysis.numbers(sentences)
     folder.joinpath(PICTURE).unlink(missing_ok=True)  # of an earlier report, if pictures cannot be drawn any more
     plot_reliability([Bin(**part) for part in numbers["calibration"]["bins"]], folder / PICTURE)
-    with whole(folder / "analysis.json") as file:
+    with write_atomically(folder / "analysis.json") as file:
         file.write(json.dumps(numbers, ensure_ascii=False, indent=2).encode())
-    with whole(folder / "analysis.md") as file:
+    with write_atomically(folder / "analysis.md") as file:
         file.write(to_markdown(numbers, sentences, picture=folder.joinpath(PICTURE).exists()).encode())
     return numbers
 

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .alignment import Span, render, tags_from_spans
+from ..alignment import Span, render, tags_from_spans
 from .markdown import Rows
 from .metrics import ClassificationMetric, TaggingMetric
-from .reporting import PREDICTIONS, training_summary
+from .runs import PREDICTIONS, training_summary
 
 RESAMPLES = 2000
 ERROR_CLASSES = {

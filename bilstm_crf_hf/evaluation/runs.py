@@ -14,9 +14,9 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
+from ..utils.environment import hardware, versions
+from ..utils.files import write_atomically
 from .calibration import Bin
-from .files import whole
-from .machine import hardware, versions
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -56,7 +56,7 @@ def save_run(
         "hardware": hardware(trainer.args.device),
         "versions": versions(),
     }
-    with whole(folder / RUN) as file:
+    with write_atomically(folder / RUN) as file:
         file.write(json.dumps(facts, ensure_ascii=False, indent=2).encode())
     save_predictions(folder / PREDICTIONS, rows)
     plot_training(trainer.state.log_history, folder / "training.png", columns, training_columns)
@@ -70,7 +70,7 @@ def save_predictions(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
         rows: of entities, `{"text": str, "gold": [[start, end, label], ...], "predicted": [[start, end, label], ...]}`;
             of classes, `{"text": str, "gold": label, "predicted": label}`.
     """
-    with whole(Path(path)) as file:
+    with write_atomically(Path(path)) as file:
         file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
@@ -210,7 +210,7 @@ def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
     for axes in (precision, counts):
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-    with whole(path) as file:
+    with write_atomically(path) as file:
         figure.savefig(file, format="png", dpi=120)
 
 

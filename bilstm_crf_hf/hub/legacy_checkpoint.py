@@ -23,9 +23,9 @@ from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .loading import label_names
-from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification, sequence_tokens
+from ..configuration_bilstm_crf import BiLSTMCRFConfig
+from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, sequence_tokens
+from ..training.loading import label_names
 
 MODEL_TYPE = "BiLSTM_CRF"
 """`model_type` in the tutorial's configuration."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from .reporting import RUN
+from ..evaluation.runs import RUN
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
 REPOSITORY = "bilstm_crf_hf"

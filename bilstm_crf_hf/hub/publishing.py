@@ -18,10 +18,10 @@ from huggingface_hub import HfApi, ModelCard, get_token
 from huggingface_hub.utils import validate_repo_id
 from transformers import Pipeline, pipeline
 
-from .files import whole
+from ..evaluation.runs import PREDICTIONS, RUN
+from ..pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
+from ..utils.files import write_atomically
 from .model_card import TASKS, TrainedModel, check_card, eval_results_yaml, render_card
-from .pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
-from .reporting import PREDICTIONS, RUN
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def prepare(
     card_path = folder / CARD
     if not card_path.exists():
         card = render_card(folder, repo_id, revision, comparison)
-        with whole(card_path) as file:
+        with write_atomically(card_path) as file:
             file.write(f"{card}\n".encode())
         logger.info("wrote %s: look at it, and change what you like", card_path)
     card = ModelCard.load(card_path)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm import tqdm
 
-from .files import whole
+from ..utils.files import write_atomically
 from .predictors import Predictor, Row
 
 logger = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ class Parts:
             raise FileExistsError(f"{self.folder} is in the way, and of no run that was killed: move it")
         content = {"settings": settings} | survey()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with whole(self.manifest) as file:
+        with write_atomically(self.manifest) as file:
             file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
 
     def shard(self, i: int) -> Path:
@@ -261,7 +261,7 @@ class Parts:
     def finish(self, join: Callable[[IO[bytes]], None]) -> None:
         """Moves the output, which `join` writes, into place, and removes the folder."""
         if self.manifest.exists():
-            with whole(self._joined) as file:
+            with write_atomically(self._joined) as file:
                 join(file)
             self.manifest.replace(self.finished)
         if self._joined.exists():
@@ -373,7 +373,7 @@ def _predict_shards(
         for i, rows in enumerate(islice(shards, max(mine, default=-1) + 1)):
             if i in mine:
                 predictions = writer.predictor([row[writer.text_column] for row in rows])
-                with whole(parts.shard(i)) as file:
+                with write_atomically(parts.shard(i)) as file:
                     writer.write(file, rows, predictions, i * sizes[0])
                 bar.update(sum(sizes[i] for i in parts.done()) - bar.n)
         state.wait_for_everyone()

@@ -13,8 +13,8 @@ from onnxscript import DOUBLE, INT64, graph, script
 from onnxscript import opset18 as op
 from torch import Tensor, library, nn
 
-from .crf import UNKNOWN
-from .modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
+from ..crf import UNKNOWN
+from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
 
 INT32 = 6
 """ONNX's number of the type of LSTM's `sequence_lens`."""

@@ -9,8 +9,8 @@ import torch
 import transformers
 from transformers import AutoConfig, Pipeline, pipeline
 
-from . import __version__
-from .pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, render_entities
+from .. import __version__
+from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, render_entities
 
 Row = dict[str, Any]
 

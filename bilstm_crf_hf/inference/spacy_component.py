@@ -19,7 +19,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from .pipeline_bilstm_crf import BATCH_SIZE
+from ..pipeline_bilstm_crf import BATCH_SIZE
 from .predictors import EntityPredictor, load_predictor
 
 if not Doc.has_extension("entities"):

@@ -1,13 +1,7 @@
-"""Train a text classifier: accelerate launch recipes/sequence_classification.py [config.yaml] [--argument value ...]
-
-Sentiment, emotions, topics: one label a text. A new BiLSTM over characters by default; over any tokenizer with
---tokenizer_name; any encoder, on the same data and with the same scores, with --model_name_or_path. Without arguments
-it trains on the sentences in recipes/data/sentiment.
-"""
+"""Training of a text classifier: data, model and trainer from the arguments, and what a finished run leaves."""
 
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,26 +17,22 @@ from transformers import (
     PreTrainedTokenizerBase,
     TrainingArguments,
     pipeline,
-    set_seed,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from bilstm_crf_hf.classification_corpora import (
+from ..data.classification import (
     check_classes,
     class_names,
     load_classification_datasets,
     merge_labels,
 )
-from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
-from bilstm_crf_hf.metrics import ClassificationMetric
-from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.reporting import plot_confusion, print_scores, save_run
-from bilstm_crf_hf.sources import SourceArguments, load_splits
-from bilstm_crf_hf.tagging import UNLIMITED, best_labels
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments
+from ..data.encoding import UNLIMITED, best_labels
+from ..data.splits import SourceArguments, load_splits
+from ..evaluation.metrics import ClassificationMetric
+from ..evaluation.runs import plot_confusion, print_scores, save_run
+from .loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
+from .trainer import TaggerTrainer, TaggerTrainingArguments
 
-HERE = Path(__file__).parent
-SAMPLE = {split: HERE / "data" / "sentiment" / f"{split}.tsv" for split in ("train", "validation")}
 COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 EXAMPLES = (
     "두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.",
@@ -137,9 +127,9 @@ class ClassifierTrainer(TaggerTrainer):
         super().log(logs, *args, **kwargs)
 
 
-def load_data(arguments: DataArguments) -> DatasetDict:
+def load_data(arguments: DataArguments, sample: Mapping[str, Path]) -> DatasetDict:
     """The splits, with labels named and merged."""
-    datasets = load_splits(load_classification_datasets, arguments, SAMPLE, label_names=arguments.label_names)
+    datasets = load_splits(load_classification_datasets, arguments, sample, label_names=arguments.label_names)
     datasets = merge_labels(datasets, arguments.merge_labels or [])
     check_classes(datasets["train"])
     return datasets
@@ -200,8 +190,8 @@ class Task(NamedTuple):
     inputs: dict[str, Dataset]
 
 
-def build(model_arguments: ModelArguments, data_arguments: DataArguments) -> Task:
-    datasets = load_data(data_arguments)
+def build(model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]) -> Task:
+    datasets = load_data(data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
@@ -247,18 +237,3 @@ def fit(task: Task, rows: Dataset, settings: Sequence[Any], arguments: Classifie
         print_examples(arguments.output_dir, data_arguments.examples)
         if arguments.push_to_hub:
             print("published:", trainer.push_to_hub())
-
-
-def main(argv: list[str]) -> None:
-    *settings, arguments = parse_arguments(
-        (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
-        argv or [str(HERE / "configs" / "sentiment_sample.yaml")],
-    )
-    configure_logging(arguments)
-    set_seed(arguments.seed)
-    task = build(*settings[:2])
-    fit(task, task.inputs["train"], settings, arguments)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -16,10 +16,10 @@ from torch.nn.functional import one_hot, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .alignment import IGNORED, character_ranges
-from .collation import TaggingCollator, more_columns
-from .crf import LinearChainCRF
-from .training import TaggerTrainer
+from ..alignment import IGNORED, character_ranges
+from ..crf import LinearChainCRF
+from ..data.collation import TaggingCollator, more_columns
+from .trainer import TaggerTrainer
 
 
 class Teacher:

@@ -17,22 +17,22 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .embeddings import copy_vectors, encoder_vectors, file_vectors
-from .modeling_bilstm_crf import (
+from ..configuration_bilstm_crf import BiLSTMCRFConfig
+from ..data.morphology import morpheme_table
+from ..data.tokenization import build_character_tokenizer
+from ..modeling_bilstm_crf import (
     BiLSTMCRFForTokenClassification,
     BiLSTMCRFPreTrainedModel,
     BiLSTMForSequenceClassification,
 )
-from .modeling_character_encoder import CharacterEncoderForTokenClassification
-from .modeling_encoder import (
+from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from ..modeling_encoder import (
     EncoderCRFForTokenClassification,
     EncoderForSequenceClassification,
     EncoderPreTrainedModel,
 )
-from .morphemes import analyzer, installed_version
-from .morphology import morpheme_table
-from .tokenization import build_character_tokenizer
+from ..morphemes import analyzer, installed_version
+from .embeddings import copy_vectors, encoder_vectors, file_vectors
 
 logger = logging.getLogger(__name__)
 

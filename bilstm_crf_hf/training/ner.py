@@ -1,33 +1,25 @@
-"""Train a tagger: accelerate launch recipes/ner.py [config.yaml] [--argument value ...]
-
-A new BiLSTM-CRF over characters by default; over any tokenizer with --tokenizer_name; any encoder, on the same data and
-with the same scores, with --model_name_or_path. Without arguments it trains on the sentences in recipes/data/ner.
-"""
+"""Training of a tagger: data, model and trainer from the arguments, and what a finished run leaves."""
 
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
 from seqeval.scheme import IOB2, Entities
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bilstm_crf_hf.alignment import Span, render
-from bilstm_crf_hf.collation import TaggingCollator
-from bilstm_crf_hf.corpora import labels_of, load_ner_datasets
-from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
-from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderForTokenClassification
-from bilstm_crf_hf.reporting import print_scores, save_run
-from bilstm_crf_hf.sources import SourceArguments, load_splits
-from bilstm_crf_hf.tagging import PIECES, EncodedCorpus, best_labels
-from bilstm_crf_hf.training import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments
+from ..alignment import Span, render
+from ..data.collation import TaggingCollator
+from ..data.encoding import PIECES, EncodedCorpus, best_labels
+from ..data.ner import labels_of, load_ner_datasets
+from ..data.splits import SourceArguments, load_splits
+from ..evaluation.runs import print_scores, save_run
+from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from .loading import ModelArguments, load_model, load_tokenizer
+from .trainer import TaggerTrainer
 
-HERE = Path(__file__).parent
-SAMPLE = {split: HERE / "data" / "ner" / f"{split}.txt" for split in ("train", "validation")}
 COLUMNS = {
     "f1": "F1",
     "klue_entity_macro_f1": "KLUE entity F1",
@@ -100,9 +92,9 @@ def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int
 
 
 def build(
-    model_arguments: ModelArguments, data_arguments: DataArguments
+    model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]
 ) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus]]:
-    datasets = load_splits(load_ner_datasets, data_arguments, SAMPLE)
+    datasets = load_splits(load_ner_datasets, data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
     subfolder = "" if model_arguments.head else PIECES
@@ -141,27 +133,3 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
         print_examples(validation, validation.decode(final.predictions), data_arguments.num_examples)
         if arguments.push_to_hub:
             print("published:", trainer.push_to_hub())
-
-
-def main(argv: list[str]) -> None:
-    *settings, arguments = parse_arguments(
-        (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
-        argv or [str(HERE / "configs" / "sample.yaml")],
-    )
-    model_arguments, data_arguments, _ = settings
-    configure_logging(arguments)
-    set_seed(arguments.seed)
-    tokenizer, model, corpora = build(model_arguments, data_arguments)
-    trainer = TaggerTrainer(
-        model,
-        arguments,
-        data_collator=collator(tokenizer, data_arguments),
-        train_dataset=corpora["train"].inputs,
-        processing_class=tokenizer,
-        **scoring(corpora),
-    )
-    fit(trainer, corpora, settings)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

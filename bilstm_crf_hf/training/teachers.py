@@ -8,8 +8,8 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 from transformers import TrainingArguments
 
-from .files import whole
-from .raw_text import read_all
+from ..data.raw_text import read_all
+from ..utils.files import write_atomically
 
 ANSWERS = "soft_labels.parquet"
 """File of the answers, in the output folder."""
@@ -66,7 +66,7 @@ def answers(
         if training.process_index == 0:
             dataset = ask()
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path) as file:
+            with write_atomically(path) as file:
                 dataset.add_column("student", [student] * len(dataset)).to_parquet(file)
         return _read(str(path), student)
 

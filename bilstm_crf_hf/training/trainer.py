@@ -23,10 +23,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
+from ..evaluation.runs import training_summary
+from ..hub.publishing import prepare, send
 from .averaging import WeightAverage
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
-from .publishing import prepare, send
-from .reporting import training_summary
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import IO
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which gets its name once it is complete."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # apart from that of a process which outlived a kill
     try:

@@ -11,14 +11,14 @@ from datasets import Dataset
 from transformers import AutoTokenizer, BertConfig, BertModel, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
-from bilstm_crf_hf.corpora import load_ner_datasets
-from bilstm_crf_hf.loading import ModelArguments, checked_fields
-from bilstm_crf_hf.model_card import CardArguments
-from bilstm_crf_hf.sources import SourceArguments
-from bilstm_crf_hf.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training import TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.data.ner import load_ner_datasets
+from bilstm_crf_hf.data.splits import SourceArguments
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.hub.model_card import CardArguments
+from bilstm_crf_hf.training.loading import ModelArguments, checked_fields
+from bilstm_crf_hf.training.trainer import TaggerTrainingArguments, parse_arguments
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
 SWEEP = CONFIGS.pop("klue_ner_sweep")
 CHAIN = ["pretrain", "klue_ner_teacher", "klue_ner_distilled"]
@@ -26,6 +26,12 @@ STUDENTS = ["emotion_distilled", "nsmc_distilled"]
 TAGGERS = sorted(name for name in CONFIGS.keys() - set(CHAIN) if "ner" in name or name == "sample")
 CLASSIFIERS = sorted(CONFIGS.keys() - set(TAGGERS) - set(CHAIN) - set(STUDENTS))
 NAMES = ("model_name_or_path", "tokenizer_name", "embeddings_from")
+
+
+def import_command(recipe: str):
+    """The module behind a recipe's launcher."""
+    name = {"sequence_classification": "classify"}.get(recipe, recipe)
+    return importlib.import_module(f"bilstm_crf_hf.commands.{name}")
 
 
 def sample(folder: str, suffix: str) -> dict[str, Path]:
@@ -46,7 +52,6 @@ def encoder(tmp_path_factory) -> Path:
 @pytest.fixture
 def train(encoder, tmp_path, monkeypatch):
     """Runs a recipe with a configuration."""
-    monkeypatch.syspath_prepend(str(RECIPES))
 
     def run(recipe: str, name: str, files: dict[str, Path], **changes) -> None:
         options = {f"{split}_file": path for split, path in files.items()}
@@ -54,7 +59,7 @@ def train(encoder, tmp_path, monkeypatch):
         options |= {"num_train_epochs": 1, "max_train_samples": 32, "max_eval_samples": 8, "report_to": "none"}
         options |= {"output_dir": tmp_path / "out", "use_cpu": True} | changes
         arguments = [str(part) for key, value in options.items() for part in (f"--{key}", value)]
-        importlib.import_module(recipe).main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
+        import_command(recipe).main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
         results = json.loads((Path(options["output_dir"]) / "all_results.json").read_text("utf-8"))
         assert results["seed"] == CONFIGS[name].get("seed", 42)
         assert results["validation_sentences"] == 8
@@ -108,8 +113,7 @@ def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train
 
 @pytest.mark.parametrize("name", SWEEP["runs"])
 def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(RECIPES))
-    runs = importlib.import_module("sweep").read_sweep(RECIPES / "configs" / "klue_ner_sweep.yaml")
+    runs = import_command("sweep").read_sweep(RECIPES / "configs" / "klue_ner_sweep.yaml")
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(runs[name]), encoding="utf-8")
     parts = (ModelArguments, SourceArguments, CardArguments, TaggerTrainingArguments)
@@ -120,7 +124,6 @@ def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeyp
 def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monkeypatch):
     """Pretraining, teacher, student: each starts from what the one before has left."""
     pytest.importorskip("kiwipiepy")
-    monkeypatch.syspath_prepend(str(RECIPES))
     monkeypatch.chdir(tmp_path)
     texts = load_ner_datasets(data_files=sample("ner", "txt"))["train"]["text"][:64]
     Path("raw.txt").write_text("\n".join(texts), encoding="utf-8")
@@ -134,7 +137,7 @@ def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monk
     }
     for name in CHAIN:
         recipe, options = runs[name]
-        module = importlib.import_module(recipe)
+        module = import_command(recipe)
         if hasattr(module, "dictionary_names"):
             monkeypatch.setattr(module, "dictionary_names", lambda: ["더글러스 애덤스", "춘천"])
         if hasattr(module, "names_like"):

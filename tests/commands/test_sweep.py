@@ -1,23 +1,20 @@
 """Variants of a configuration, trained one after the other."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 import yaml
 
-from bilstm_crf_hf.corpora import load_ner_datasets
-from bilstm_crf_hf.sources import SourceArguments, load_splits
+from bilstm_crf_hf.commands import sweep as recipe
+from bilstm_crf_hf.data.ner import load_ner_datasets
+from bilstm_crf_hf.data.splits import SourceArguments, load_splits
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 16, "ngram_buckets": 256, "ngram_embedding_size": 8}
 BASE = {"num_train_epochs": 1, "learning_rate": 0.01, "use_cpu": True, "config_overrides": SMALL}
 SAMPLE = ("--", "--max_train_samples", "64", "--validation_split_percentage", "2")
-sys.path.insert(0, str(RECIPES))
-recipe = importlib.import_module("sweep")
 
 
 def write(folder: Path, sweep) -> Path:

@@ -6,7 +6,7 @@ import sys
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from bilstm_crf_hf.classification_corpora import (
+from bilstm_crf_hf.data.classification import (
     check_classes,
     class_names,
     load_classification_datasets,

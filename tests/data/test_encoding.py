@@ -15,9 +15,9 @@ from tokenizers.processors import BertProcessing
 from transformers import DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerFast
 
 from bilstm_crf_hf.alignment import Span
-from bilstm_crf_hf.corpora import parse_inline
-from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
-from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
+from bilstm_crf_hf.data.ner import parse_inline
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 
 TYPES = ["DT", "LC", "OG", "PS"]
 BIO = [*(f"{prefix}-{label}" for label in TYPES for prefix in "BI"), "O"]

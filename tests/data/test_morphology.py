@@ -1,9 +1,9 @@
 import pytest
 
-from bilstm_crf_hf import morphology
 from bilstm_crf_hf.alignment import spans_from_tags
-from bilstm_crf_hf.morphology import morpheme_tags, morphemes
-from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.data import morphology
+from bilstm_crf_hf.data.morphology import morpheme_tags, morphemes
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 
 TEXTS = [
     "그는 서울에 도착한 뒤 갔다.",

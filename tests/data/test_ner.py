@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from bilstm_crf_hf import corpora
 from bilstm_crf_hf.alignment import Span, render, spans_from_tags
-from bilstm_crf_hf.corpora import (
+from bilstm_crf_hf.data import ner as corpora
+from bilstm_crf_hf.data.ner import (
     from_columns,
     labels_of,
     load_ner_datasets,
@@ -375,7 +375,7 @@ def test_a_missing_file_is_named(tmp_path, read):
 
 def test_sentences_without_text_are_dropped_and_counted(write, caplog):
     path = write("inline.txt", "<김구:PS> 선생\n\n \u3000 \n서울\n")
-    with caplog.at_level(logging.WARNING, logger="bilstm_crf_hf.corpora"):
+    with caplog.at_level(logging.WARNING, logger="bilstm_crf_hf.data.ner"):
         assert read_inline(path)["text"][:] == ["김구 선생", "서울"]
     assert caplog.messages == [f"{path}: dropped 2 sentences without text"]
     caplog.clear()

@@ -3,7 +3,7 @@ import json
 import pytest
 from datasets import Dataset
 
-from bilstm_crf_hf.raw_text import read_all, read_texts
+from bilstm_crf_hf.data.raw_text import read_all, read_texts
 
 TEXTS = ["손흥민은 춘천에서 태어났다.", "  ", '김연아는, "지난해" 서울로 돌아왔다.']
 

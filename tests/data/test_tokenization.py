@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 from clean_process import run_without_package
 
-from bilstm_crf_hf.tokenization import SPECIAL_TOKENS, build_character_tokenizer
+from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 
 TEXTS = [
     "손흥민은 1992년 7월 8일 강원도 춘천에서 태어났다.",

@@ -18,15 +18,14 @@ from transformers import DataCollatorForTokenClassification, pipeline
 
 from bilstm_crf_hf import BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import tags_from_spans
-from bilstm_crf_hf.analysis import Analysis, Sentence
-from bilstm_crf_hf.comparison import ERROR_CLASSES
-from bilstm_crf_hf.corpora import parse_inline, read_inline
-from bilstm_crf_hf.metrics import TaggingMetric
-from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.commands import analyze
+from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.ner import parse_inline, read_inline
+from bilstm_crf_hf.evaluation.analysis import Analysis, Sentence
+from bilstm_crf_hf.evaluation.comparison import ERROR_CLASSES
+from bilstm_crf_hf.evaluation.metrics import TaggingMetric
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-sys.path.insert(0, str(RECIPES))
-import analyze  # noqa: E402
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 UNSEEN = ["<손흥민:PS>은 <부산:LC>에서 <어제:DT> 돌아왔다.", "<박지성:PS>은 <3월 2일:DT> <런던:LC>에 갔다."]
 TAGGED = [  # gold, what a tagger says, and its scores

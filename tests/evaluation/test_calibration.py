@@ -6,8 +6,13 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from bilstm_crf_hf import reporting
-from bilstm_crf_hf.calibration import brier_score, calibration_bins, expected_calibration_error, precision_from
+from bilstm_crf_hf.evaluation import runs as reporting
+from bilstm_crf_hf.evaluation.calibration import (
+    brier_score,
+    calibration_bins,
+    expected_calibration_error,
+    precision_from,
+)
 
 
 def overconfident(seed: int, size: int) -> tuple[list[float], list[bool]]:

@@ -1,5 +1,4 @@
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -25,7 +24,10 @@ from sklearn.metrics import f1_score as sklearn_f1
 from transformers import EvalPrediction
 
 from bilstm_crf_hf.alignment import Span, tags_from_spans
-from bilstm_crf_hf.comparison import (
+from bilstm_crf_hf.commands import compare
+from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.ner import parse_inline, read_inline
+from bilstm_crf_hf.evaluation.comparison import (
     ERROR_CLASSES,
     Speed,
     System,
@@ -39,22 +41,13 @@ from bilstm_crf_hf.comparison import (
     read_run,
     tables_of,
 )
-from bilstm_crf_hf.comparison_page import to_markdown, write_report
-from bilstm_crf_hf.corpora import parse_inline, read_inline
-from bilstm_crf_hf.reporting import PREDICTIONS, save_predictions
-from bilstm_crf_hf.tagging import EncodedCorpus
+from bilstm_crf_hf.evaluation.comparison_page import to_markdown, write_report
+from bilstm_crf_hf.evaluation.runs import PREDICTIONS, save_predictions
+from bilstm_crf_hf.training.ner import prediction_rows
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 CLASSES = ["긍정", "부정", "중립"]
 GOLD = [parse_inline(sentence) for sentence in SENTENCES]
-
-
-def recipe(name: str):
-    spec = importlib.util.spec_from_file_location(f"recipe_{name}", RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def blurred(rng: random.Random, text: str, spans: list[Span]) -> list[Span]:
@@ -131,7 +124,7 @@ def test_saved_entities_are_those_that_the_strict_score_counts(tokenizer, tmp_pa
     predictions = np.where((noise.random(labels.shape) < 0.2) & (labels != -100), 0, labels)
     predictions = np.where((noise.random(labels.shape) < 0.2) & (labels != -100), 5, predictions)
     expected = corpus.scorer()(EvalPrediction(predictions, labels))
-    rows = list(recipe("ner").prediction_rows(corpus, predictions))
+    rows = list(prediction_rows(corpus, predictions))
     run = read_run(write_run(tmp_path / "run", rows))
     assert run.score == pytest.approx(expected["f1"])
     assert 0 < expected["f1"] != expected["default_f1"]
@@ -429,7 +422,7 @@ SMALL = {
 OPTIONS = ["--", "--max_train_samples", "64", "--max_eval_samples", "16"]
 
 
-def compare(folder: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
     """In a process group of its own, so that it can be killed together with what it trains."""
     command = [sys.executable, str(RECIPES / "compare.py"), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -442,7 +435,7 @@ def test_killed_comparison_goes_on_where_it_was(tmp_path):
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))
     arguments = ["small.yaml", "--seeds", "1", "2", "--output_dir", "out", "--latency_sentences", "4", *OPTIONS]
     runs = tmp_path / "out" / "runs"
-    process = compare(tmp_path, *arguments)
+    process = start(tmp_path, *arguments)
     while not (runs / "small-seed2").is_dir():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
@@ -452,7 +445,7 @@ def test_killed_comparison_goes_on_where_it_was(tmp_path):
     (runs / "small-seed2" / "checkpoint-99").mkdir()  # what a run may leave that is killed later
     first = (runs / "small-seed1" / "all_results.json").stat().st_mtime_ns
 
-    process = compare(tmp_path, *arguments)
+    process = start(tmp_path, *arguments)
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert (runs / "small-seed1" / "all_results.json").stat().st_mtime_ns == first
@@ -465,7 +458,7 @@ def test_killed_comparison_goes_on_where_it_was(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")) == []
 
     with pytest.raises(ValueError, match="small-seed1 was trained with other settings"):
-        recipe("compare").train(runs / "small-seed1", tmp_path / "small.yaml", "ner", 1, ["--num_train_epochs", "1"])
+        compare.train(runs / "small-seed1", tmp_path / "small.yaml", "ner", 1, ["--num_train_epochs", "1"])
 
 
 def test_folders_are_not_trained_over(tmp_path):
@@ -474,7 +467,7 @@ def test_folders_are_not_trained_over(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="run is no finished run, and not begun by this recipe"):
-        recipe("compare").train(tmp_path / "run", config, "ner", 1, [])
+        compare.train(tmp_path / "run", config, "ner", 1, [])
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
@@ -483,7 +476,7 @@ def test_failed_training_is_said(tmp_path, monkeypatch):
     config.write_text("num_train_epochs: 1")
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(RuntimeError, match=r"training .*a.yaml with seed 1 failed \(exit status 1\)"):
-        recipe("compare").train(tmp_path / "run", config, "ner", 1, [])
+        compare.train(tmp_path / "run", config, "ner", 1, [])
 
 
 @pytest.mark.parametrize(
@@ -498,5 +491,5 @@ def test_wrong_arguments(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("")
     with pytest.raises(SystemExit):
-        recipe("compare").parse(arguments)
+        compare.parse(arguments)
     assert message in capsys.readouterr().err

@@ -7,7 +7,7 @@ from seqeval.metrics import accuracy_score, classification_report, f1_score, pre
 from seqeval.scheme import IOB2
 from sklearn.metrics import f1_score as sklearn_f1_score
 
-from bilstm_crf_hf.metrics import TaggingMetric
+from bilstm_crf_hf.evaluation.metrics import TaggingMetric
 
 KLUE_LABELS = [f"{prefix}-{label}" for label in ("PS", "LC", "OG", "DT", "TI", "QT") for prefix in "BI"] + ["O"]
 

@@ -1,6 +1,5 @@
 """Publishing to a Hub and loading from it, by huggingface_hub's own client; test_publishing.py has what is refused."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -19,10 +18,11 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
-from bilstm_crf_hf.publishing import Publication, prepare, send
+from bilstm_crf_hf.commands import publish
+from bilstm_crf_hf.hub.publishing import Publication, prepare, send
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning:httpx2")  # the client's, with LFS
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 REPO_ID, SMALL_ID = f"{USER}/ner", f"{USER}/small"
 
 REQUIREMENTS = """
@@ -79,10 +79,8 @@ def published(hub, tagger, tokenizer, tmp_path_factory):
     """A model at v1, all of it in the commit, and one of another size at v2, whose weights went by LFS."""
     folder = tmp_path_factory.mktemp("published")
     other = new_tagger(tokenizer, seed=1, hidden_size=32)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(RECIPES))
-        hub.lfs = False
-        importlib.import_module("publish").main([str(finish_run(tagger, tokenizer, folder / "v1")), REPO_ID])
+    hub.lfs = False
+    publish.main([str(finish_run(tagger, tokenizer, folder / "v1")), REPO_ID])
     hub.lfs = True
     with prepare(finish_run(other, tokenizer, folder / "v2"), REPO_ID, "v2") as publication:
         send(publication)
@@ -295,15 +293,13 @@ def test_nothing_is_written_without_a_token_for_writing(hub, small, monkeypatch,
 
 
 def test_the_recipe_says_what_went_wrong_and_may_be_repeated(hub, small, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(RECIPES))
-    recipe = importlib.import_module("publish")
-    monkeypatch.setattr(recipe, "prepare", lambda *_: nullcontext(small))
+    monkeypatch.setattr(publish, "prepare", lambda *_: nullcontext(small))
     hub.lfs = True
     hub.break_after(100_000, "PUT", "^/lfs/", times=6)
     with pytest.raises(SystemExit):
-        recipe.main([str(small.folder), SMALL_ID])
+        publish.main([str(small.folder), SMALL_ID])
     assert capsys.readouterr().err.splitlines()[-1].endswith("Error while uploading 'model.safetensors' to the Hub.")
-    recipe.main([str(small.folder), SMALL_ID])
+    publish.main([str(small.folder), SMALL_ID])
     sha = hub.repositories[SMALL_ID].at("v1").sha
     assert capsys.readouterr().out.splitlines()[-1] == f"sent: {hub.endpoint}/{SMALL_ID}/commit/{sha}"
 

@@ -14,12 +14,13 @@ from torch import nn
 from torchcrf import CRF
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerFast
 
-from bilstm_crf_hf import BiLSTMCRFForTokenClassification, legacy_checkpoint
-from bilstm_crf_hf.corpora import parse_inline
-from bilstm_crf_hf.legacy_checkpoint import convert_checkpoint
-from bilstm_crf_hf.tokenization import SPECIAL_TOKENS
+from bilstm_crf_hf import BiLSTMCRFForTokenClassification
+from bilstm_crf_hf.data.ner import parse_inline
+from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS
+from bilstm_crf_hf.hub import legacy_checkpoint
+from bilstm_crf_hf.hub.legacy_checkpoint import convert_checkpoint
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 TAGS = ["O", "B-PS", "I-PS", "B-LC", "I-LC", "B-DT", "I-DT"]
 
 

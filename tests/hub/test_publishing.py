@@ -1,10 +1,8 @@
 """What is sent to the Hub, and what is refused; test_hub.py is about sending it."""
 
-import importlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,21 @@ from conftest import finish_run
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from bilstm_crf_hf import publishing
-from bilstm_crf_hf.model_card import TrainedModel, render_card
-from bilstm_crf_hf.publishing import ABSOLUTE_PATH, EVAL_RESULTS, TOKEN, check_export, check_files, describe, prepare
-from bilstm_crf_hf.training import TaggerTrainingArguments
+from bilstm_crf_hf.commands import publish
+from bilstm_crf_hf.hub import publishing
+from bilstm_crf_hf.hub.model_card import TrainedModel, render_card
+from bilstm_crf_hf.hub.publishing import (
+    ABSOLUTE_PATH,
+    EVAL_RESULTS,
+    TOKEN,
+    check_export,
+    check_files,
+    describe,
+    prepare,
+)
+from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 REPO_ID = "tester/ner"
 SECRET = "hf_" + "aB3" * 12
 LOCAL = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json", "training_args.bin", ".hidden"} | {
@@ -42,13 +49,6 @@ def card(run) -> Path:
     path = run / "README.md"
     path.write_text(str(render_card(run, REPO_ID, "v1")), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def publish(monkeypatch) -> Callable[[list[str]], None]:
-    """The recipe's `main`."""
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module("publish").main
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -116,12 +116,12 @@ def test_scores_of_a_data_set_on_the_hub_are_sent_in_both_of_its_forms(prepared)
     assert {tuple(entry["dataset"].values()) for entry in entries} == {("klue", "ner")}
 
 
-def test_dry_run_checks_all_and_sends_nothing(run, publish, capsys, monkeypatch):
+def test_dry_run_checks_all_and_sends_nothing(run, capsys, monkeypatch):
     """Nothing could be sent: there is no client. test_hub.py publishes by the recipe."""
     checked = []
     monkeypatch.setattr(publishing, "HfApi", None)
     monkeypatch.setattr(publishing, "check_export", lambda folder, *_: checked.append(folder))
-    publish([str(run), REPO_ID, "--revision", "v7", "--private", "--dry_run"])
+    publish.main([str(run), REPO_ID, "--revision", "v7", "--private", "--dry_run"])
     first, *files, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{REPO_ID} (private, if it is new), tag v7: {len(files)} files, ")
     assert {"README.md", "model.safetensors"} < {line.split()[1] for line in files}
@@ -334,10 +334,10 @@ def test_a_folder_that_is_not_of_a_finished_run_is_refused(run, card, name):
         pass
 
 
-def test_the_recipe_says_what_is_wrong_in_a_line(run, publish, capsys):
+def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
     (run / "all_results.json").unlink()
     with pytest.raises(SystemExit):
-        publish([str(run), REPO_ID])
+        publish.main([str(run), REPO_ID])
     assert capsys.readouterr().err.splitlines()[-1].endswith("finished run of this version's recipes")
 
 

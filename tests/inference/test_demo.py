@@ -1,7 +1,6 @@
 """The page to try a tagger: by a real process where the package cannot be imported, in a real browser."""
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import math
@@ -26,12 +25,10 @@ from transformers import BertConfig, BertForTokenClassification, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import spans_from_tags
+from bilstm_crf_hf.inference.space import app
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-APP = RECIPES / "space" / "app.py"
-spec = importlib.util.spec_from_file_location("space_app", APP)
-app = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(app)
+RECIPES = Path(__file__).parents[2] / "recipes"
+APP = Path(app.__file__)
 
 SECONDS = 120  # that an answer may take: it takes one, but other processes may want the machine
 BROWSER_OPTIONS = [

@@ -28,12 +28,11 @@ from transformers import (
 )
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, render_entities
-from bilstm_crf_hf.prediction import Parts, predict_file
-from bilstm_crf_hf.predictors import EntityPredictor, load_predictor
+from bilstm_crf_hf.commands import predict
+from bilstm_crf_hf.inference.files import Parts, predict_file
+from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-sys.path.insert(0, str(RECIPES))
-import predict  # noqa: E402
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 SMALL_BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 LIMIT = 32  # positions of the encoders
@@ -95,11 +94,9 @@ def run(model: Path, source: Path, output: Path, *options: str) -> Path:
 # ---------------------------------------------------------------- runs that are killed
 
 # The recipe, with a note of the texts that the model is shown, and slow enough to be killed half-way.
-NOTING = f"""
+NOTING = """
 import json, os, sys, time
-sys.path.insert(0, {str(RECIPES)!r})
-import predict
-from bilstm_crf_hf.predictors import EntityPredictor
+from bilstm_crf_hf.inference.predictors import EntityPredictor
 
 class Noting(EntityPredictor):
     def __call__(self, texts):

@@ -12,9 +12,10 @@ import torch
 from conftest import SENTENCES, new_reader, new_tagger
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
-from bilstm_crf_hf.onnx_export import export_onnx
+from bilstm_crf_hf.inference import onnx
+from bilstm_crf_hf.inference.onnx import export_onnx
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one layer", "two layers"])
@@ -64,7 +65,7 @@ def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(tagger, tmp_path):
     export_onnx(tagger, tmp_path / "model.onnx")
     content = (tmp_path / "model.onnx").read_bytes()
     assert b"predictions" in content
-    assert str(Path(__file__).parents[1]).encode() not in content
+    assert str(Path(__file__).parents[2]).encode() not in content
     assert str(Path(torch.__file__).parent).encode() not in content
 
 
@@ -86,7 +87,7 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     assert {path.name for path in folder.iterdir()} == files | code
 
     text = "손흥민은 어제 서울에서 김연아를 만났다."
-    script = (RECIPES / "onnx_inference.py").read_text(encoding="utf-8")
+    script = Path(onnx.__file__).with_name("onnx_inference.py").read_text(encoding="utf-8")
     without_torch = f"import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n{script}"
     output = run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
     if reads_morphemes:
@@ -110,12 +111,10 @@ def run(command, folder) -> str:
 def test_a_graph_that_disagrees_with_the_model_is_not_written(tagger, tokenizer, tmp_path, monkeypatch):
     tagger.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    monkeypatch.syspath_prepend(RECIPES)
-    import export_onnx as recipe
+    from bilstm_crf_hf.commands import export_onnx as recipe
 
     monkeypatch.setattr(recipe, "export_onnx", lambda model, path: export_onnx(new_tagger(tokenizer, seed=1), path))
     (tmp_path / "tagged.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["export_onnx.py", str(tmp_path), "--file", str(tmp_path / "tagged.txt")])
     with pytest.raises(RuntimeError, match="nothing is written"):
-        recipe.main()
+        recipe.main([str(tmp_path), "--file", str(tmp_path / "tagged.txt")])
     assert not (tmp_path / "onnx").exists()

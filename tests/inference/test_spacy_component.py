@@ -10,8 +10,8 @@ from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenc
 spacy = pytest.importorskip("spacy")
 from spacy.tokens import DocBin  # noqa: E402
 
-from bilstm_crf_hf import spacy_component  # noqa: E402
-from bilstm_crf_hf.spacy_component import BiLSTMCRFComponent  # noqa: E402
+from bilstm_crf_hf.inference import spacy_component  # noqa: E402
+from bilstm_crf_hf.inference.spacy_component import BiLSTMCRFComponent  # noqa: E402
 
 SPACES = {"nlp": {"tokenizer": {"@tokenizers": "spacy.Tokenizer.v1"}}}  # in place of mecab
 

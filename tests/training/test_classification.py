@@ -1,4 +1,3 @@
-import importlib
 import json
 import logging
 import re
@@ -22,21 +21,21 @@ from transformers import (
 )
 
 from bilstm_crf_hf import BiLSTMForSequenceClassification
-from bilstm_crf_hf.classification_corpora import load_classification_datasets
-from bilstm_crf_hf.loading import label_names
-from bilstm_crf_hf.metrics import ClassificationMetric
-from bilstm_crf_hf.reporting import plot_confusion
-from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.commands import classify, sample_files
+from bilstm_crf_hf.data.classification import load_classification_datasets
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.evaluation.metrics import ClassificationMetric
+from bilstm_crf_hf.evaluation.runs import plot_confusion
+from bilstm_crf_hf.training import classification as recipe
+from bilstm_crf_hf.training.loading import label_names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "sequence_classification.py"
 EMOTION = {split: ROOT / "recipes" / "data" / "emotion" / f"{split}.tsv" for split in ("train", "validation")}
 SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 EMOTION_CONFIG = ROOT / "recipes" / "configs" / "bilstm_emotion.yaml"
 FILES = [argument for split, path in EMOTION.items() for argument in (f"--{split}_file", str(path))]
-sys.path.insert(0, str(RECIPE.parent))
-recipe = importlib.import_module(RECIPE.stem)
 
 
 def new_classifier(tokenizer, labels=("부정", "긍정"), seed=0, **config) -> BiLSTMForSequenceClassification:
@@ -314,7 +313,7 @@ def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
 def test_sentiment_sample(tmp_path, capsys):
     """The run without arguments, but small and of one epoch: six examples with scores at the end."""
     config = ROOT / "recipes" / "configs" / "sentiment_sample.yaml"
-    recipe.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    classify.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"])
     assert len(re.findall(r"^  (?:부정|긍정)\t[01]\.\d{4}\t.+$", capsys.readouterr().out, re.MULTILINE)) == 6
 
 
@@ -331,14 +330,14 @@ def test_sentiment_sample(tmp_path, capsys):
 )
 def test_recipe_refuses(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        recipe.main([str(EMOTION_CONFIG), *arguments, "--output_dir", str(tmp_path / "out"), *FILES])
+        classify.main([str(EMOTION_CONFIG), *arguments, "--output_dir", str(tmp_path / "out"), *FILES])
     assert not (tmp_path / "out").exists()
 
 
 def test_samples_are_drawn_at_random_and_the_same_in_every_run():
     arguments = {f"{split}_file": str(path) for split, path in EMOTION.items()}
     arguments = recipe.DataArguments(**arguments, max_train_samples=60, max_eval_samples=10)
-    first, again = (recipe.load_data(arguments) for _ in range(2))
+    first, again = (recipe.load_data(arguments, sample_files("sentiment", "tsv", RECIPE.parent)) for _ in range(2))
     assert (len(first["train"]), len(first["validation"])) == (60, 10)
     assert first["train"]["text"][:] == again["train"]["text"][:]
     whole = load_classification_datasets(data_files=EMOTION)["train"]

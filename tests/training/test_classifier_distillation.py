@@ -1,29 +1,25 @@
 """Text classifiers that learn from what others say of raw text, against each teacher asked by itself."""
 
-import importlib
 import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from test_sequence_classification import EMOTION, FILES, new_classifier
+from test_classification import EMOTION, FILES, new_classifier
 from transformers import DataCollatorWithPadding, TrainingArguments
 
-from bilstm_crf_hf.classification_corpora import load_classification_datasets
-from bilstm_crf_hf.tokenization import build_character_tokenizer
+from bilstm_crf_hf.commands import distill_classifier as recipe
+from bilstm_crf_hf.data.classification import load_classification_datasets
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.training import classification
 
 CLASSES = ["기쁨", "슬픔", "분노", "불안", "상처", "당황"]
 SMALL = [
     *("--num_train_epochs", "1", "--use_cpu", "true", "--learning_rate", "0.01", "--examples", "시험에 붙어서 기뻐"),
     *("--config_overrides", '{"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256}'),
 ]
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
-recipe = importlib.import_module("distill_classifier")
-sequence_classification = importlib.import_module("sequence_classification")
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +76,7 @@ def test_the_loss_is_the_cross_entropy_to_the_probabilities(texts):
     assert output.loss.item() == pytest.approx(sum(terms) / len(texts), rel=1e-5)
     gold = Dataset.from_dict({"labels": [0, 0, 0, 0, 1, 2, 3, 4, 5, 5]})  # balanced: 10 / (6 * count)
     weights = np.array([10 / 24, 10 / 6, 10 / 6, 10 / 6, 10 / 6, 10 / 12])
-    loss = sequence_classification.class_loss("balanced", gold, 6, TrainingArguments(use_cpu=True))(
-        output, batch["labels"]
-    )
+    loss = classification.class_loss("balanced", gold, 6, TrainingArguments(use_cpu=True))(output, batch["labels"])
     assert loss.item() == pytest.approx(weights @ terms / len(texts), rel=1e-5)
 
 

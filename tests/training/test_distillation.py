@@ -1,6 +1,5 @@
 """Teachers, soft labels and what is learnt from them, against loops over characters and over all paths."""
 
-import importlib
 import itertools
 import json
 import os
@@ -22,16 +21,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bilstm_crf_hf.collation import TaggingCollator
-from bilstm_crf_hf.corpora import read_inline
-from bilstm_crf_hf.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
-from bilstm_crf_hf.loading import label_names
-from bilstm_crf_hf.model_card import render_card
-from bilstm_crf_hf.tagging import EncodedCorpus
-from bilstm_crf_hf.tokenization import SPECIAL_TOKENS, build_character_tokenizer
-from bilstm_crf_hf.training import TaggerTrainingArguments
+from bilstm_crf_hf.commands import distill
+from bilstm_crf_hf.data.collation import TaggingCollator
+from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
+from bilstm_crf_hf.hub.model_card import render_card
+from bilstm_crf_hf.training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
+from bilstm_crf_hf.training.loading import label_names
+from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 FEW = ["B-LC", "I-LC", "B-PS", "I-PS", "O"]
 
@@ -364,19 +364,13 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     assert not (tmp_path / "second" / "soft_labels.parquet").exists()
 
 
-@pytest.fixture
-def recipe(monkeypatch):
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module("distill")
-
-
-def test_labels_alone_are_made_without_training(recipe, texts, tmp_path):
+def test_labels_alone_are_made_without_training(texts, tmp_path):
     tokenizer = build_character_tokenizer(texts)
     for part in (new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer):
         part.save_pretrained(tmp_path / "tagger")
     (tmp_path / "raw.txt").write_text("\n".join(texts), encoding="utf-8")
     asked = ["--teachers", str(tmp_path / "tagger"), "--unlabeled_file", str(tmp_path / "raw.txt")]
-    recipe.main([*SMALL, *asked, "--num_train_epochs", "0", "--output_dir", str(tmp_path / "labels")])
+    distill.main([*SMALL, *asked, "--num_train_epochs", "0", "--output_dir", str(tmp_path / "labels")])
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["soft_labels.parquet"]
     assert len(Dataset.from_parquet(str(tmp_path / "labels" / "soft_labels.parquet"))) > 0
 
@@ -390,15 +384,15 @@ def test_labels_alone_are_made_without_training(recipe, texts, tmp_path):
         {"variants": 2},
     ],
 )
-def test_teachers_and_texts_or_answers_are_wanted(recipe, fields):
+def test_teachers_and_texts_or_answers_are_wanted(fields):
     with pytest.raises(ValueError, match="give teachers and texts .*, or soft_labels_file"):
-        recipe.DistillationArguments(**fields)
+        distill.DistillationArguments(**fields)
 
 
 @pytest.mark.parametrize("student", [None, "another"])
-def test_answers_for_another_student_are_refused(recipe, tmp_path, student):
+def test_answers_for_another_student_are_refused(tmp_path, student):
     path = str(tmp_path / "soft_labels.parquet")
     rows = {"input_ids": [[1]], "soft_labels": [[1.0]]} | ({} if student is None else {"student": [student]})
     Dataset.from_dict(rows).to_parquet(path)
     with pytest.raises(ValueError, match="made for another tokenizer, other labels or morphemes"):
-        recipe.main(["--soft_labels_file", path, *SMALL, "--output_dir", str(tmp_path / "out")])
+        distill.main(["--soft_labels_file", path, *SMALL, "--output_dir", str(tmp_path / "out")])

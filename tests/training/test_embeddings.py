@@ -14,10 +14,10 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
-from bilstm_crf_hf.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
-from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
+from bilstm_crf_hf.training.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
+from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bilstm_crf_hf.optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from bilstm_crf_hf.training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 
 
 def lookups(model: nn.Sequential, rows: torch.Tensor) -> None:

@@ -1,6 +1,5 @@
 """The cloze: what is asked has not been read, against loops over single sentences; what later models take from it."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -21,11 +20,12 @@ from bilstm_crf_hf import (
     BiLSTMForPreTraining,
     BiLSTMForSequenceClassification,
 )
-from bilstm_crf_hf.corpora import parse_inline
-from bilstm_crf_hf.loading import CLASSIFICATION, ModelArguments, label_names, load_model
-from bilstm_crf_hf.morphology import morpheme_tags
+from bilstm_crf_hf.commands import pretrain
+from bilstm_crf_hf.data.morphology import morpheme_tags
+from bilstm_crf_hf.data.ner import parse_inline
+from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 TAGS = ["B-NNP", "B-JKO", "I-NNP", "B-VV", "O"]
@@ -300,12 +300,10 @@ def test_the_tagging_recipe_starts_from_what_this_one_leaves(sample_texts, tmp_p
 
 def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeypatch):
     pytest.importorskip("kiwipiepy")
-    monkeypatch.syspath_prepend(str(RECIPES))
-    recipe = importlib.import_module("pretrain")
-    monkeypatch.setattr(recipe, "dictionary_names", lambda: ["서울", "춘천"])
+    monkeypatch.setattr(pretrain, "dictionary_names", lambda: ["서울", "춘천"])
     (tmp_path / "raw.txt").write_text("\n".join(sample_texts), encoding="utf-8")
     files = ["--input_file", str(tmp_path / "raw.txt"), "--output_dir", str(tmp_path / "out")]
-    recipe.main([*files, *OPTIONS, "--morphemes", "true", "--use_cpu", "true", "--max_steps", "2"])
+    pretrain.main([*files, *OPTIONS, "--morphemes", "true", "--use_cpu", "true", "--max_steps", "2"])
     model = BiLSTMForPreTraining.from_pretrained(tmp_path / "out")
     characters = [[(i, i + 1) for i in range(len(text))] for text in [*sample_texts, "서울", "춘천"]]
     tags = {tag for row in morpheme_tags([*sample_texts, "서울", "춘천"], characters) for tag in row} - {None}
@@ -314,6 +312,5 @@ def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeyp
 
 @pytest.mark.parametrize("option", ["model_name_or_path", "embeddings_from", "embeddings_file"])
 def test_the_recipe_takes_no_weights(tmp_path, monkeypatch, option):
-    monkeypatch.syspath_prepend(str(RECIPES))
     with pytest.raises(ValueError, match="pretraining starts from nothing"):
-        importlib.import_module("pretrain").main(["--input_file", "raw.txt", f"--{option}", "somewhere"])
+        pretrain.main(["--input_file", "raw.txt", f"--{option}", "somewhere"])

@@ -18,11 +18,11 @@ from transformers import (
     set_seed,
 )
 
-from bilstm_crf_hf import averaging
-from bilstm_crf_hf.corpora import read_inline
-from bilstm_crf_hf.loading import ModelArguments, load_model, load_tokenizer
-from bilstm_crf_hf.tagging import EncodedCorpus, best_labels
-from bilstm_crf_hf.training import (
+from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
+from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.training import averaging
+from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
+from bilstm_crf_hf.training.trainer import (
     EpochLengthGroupedSampler,
     TaggerTrainer,
     TaggerTrainingArguments,
@@ -30,7 +30,7 @@ from bilstm_crf_hf.training import (
     parse_arguments,
 )
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "ner.py"
+RECIPE = Path(__file__).parents[2] / "recipes" / "ner.py"
 LARGE_TABLE = {"ngram_buckets": 2**15, "ngram_embedding_size": 8}  # large enough to be updated by rows
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 

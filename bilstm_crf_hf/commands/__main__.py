@@ -1,0 +1,47 @@
+"""Run a command by its name: bilstm-crf NAME [--argument value ...]"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+COMMANDS = {
+    "ner": "train a tagger",
+    "classify": "train a text classifier",
+    "pretrain": "pretrain a BiLSTM on raw text",
+    "distill": "train a tagger that learns from other taggers",
+    "distill-classifier": "train a text classifier that learns from other classifiers",
+    "train-embeddings": "train word2vec or fastText vectors on raw text",
+    "sweep": "train variants of a configuration",
+    "compare": "train systems and write a report that compares them",
+    "analyze": "report the errors and the calibration of a tagger",
+    "predict": "tag or classify a file of texts",
+    "export-onnx": "export a tagger to ONNX",
+    "convert": "convert a checkpoint of the tutorial",
+    "publish": "publish a trained model on the Hub",
+    "demo": "try a tagger in the browser",
+    "benchmark": "measure the speed of everything",
+}
+
+
+def main(argv: list[str] | None = None, recipes: Path | None = None) -> None:
+    """Run the command that the first argument names.
+
+    Args:
+        argv: by default the arguments of the process.
+        recipes: folder of the launchers in a clone, with their configurations and sample data.
+    """
+    name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name not in COMMANDS:
+        width = max(map(len, COMMANDS))
+        lines = (f"  {command:{width}}  {summary}" for command, summary in COMMANDS.items())
+        usage = "usage: bilstm-crf COMMAND [--help] [--argument value ...]\n\ncommands:\n" + "\n".join(lines)
+        if name in ("-h", "--help"):
+            print(usage)
+            return
+        raise SystemExit(f"bilstm-crf: there is no command {name!r}\n\n{usage}")
+    sys.argv[0] = f"bilstm-crf {name}"  # which argparse shows
+    import_module(f"{__package__}.{name.replace('-', '_')}").main(arguments, recipes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Corpora, raw text, tokenizers, and their encoding for models."""

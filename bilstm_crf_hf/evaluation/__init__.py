@@ -1,0 +1,1 @@
+"""Scores, runs and reports."""

@@ -1,0 +1,1 @@
+"""Model cards, publishing, the tutorial's checkpoints."""

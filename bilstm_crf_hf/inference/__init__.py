@@ -1,0 +1,1 @@
+"""Pipelines as predictors, files of texts, ONNX, spaCy, the page."""

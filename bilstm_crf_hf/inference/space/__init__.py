@@ -1,0 +1,1 @@
+"""The page to try a model, and a Space as it stands."""

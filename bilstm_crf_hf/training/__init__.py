@@ -1,0 +1,1 @@
+"""Arguments, models and trainers."""

@@ -1,0 +1,1 @@
+"""Files and facts about the machine."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from ..hub.model_card import CardArguments
+from ..training.arguments import CardArguments
 from ..training.classification import ClassifierTrainingArguments, DataArguments, build, fit
 from ..training.loading import ModelArguments
 from ..training.trainer import configure_logging, parse_arguments

@@ -16,7 +16,7 @@ from ..alignment import IGNORED
 from ..data.augmentation import with_other_names
 from ..data.encoding import EncodedCorpus
 from ..data.morphology import names_like
-from ..hub.model_card import CardArguments
+from ..training.arguments import CardArguments
 from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
 from ..training.loading import ModelArguments
 from ..training.ner import DataArguments, build, collator, fit, piece_tokenizer, scoring

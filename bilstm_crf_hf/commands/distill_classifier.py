@@ -15,7 +15,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import Pipeline, pipeline, set_seed
 
 from ..data.augmentation import with_other_words
-from ..hub.model_card import CardArguments
+from ..training.arguments import CardArguments
 from ..training.classification import ClassifierTrainingArguments, DataArguments, Task, build, fit
 from ..training.distillation import student_of
 from ..training.loading import ModelArguments

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from ..hub.model_card import CardArguments
+from ..training.arguments import CardArguments
 from ..training.loading import ModelArguments
 from ..training.ner import DataArguments, build, collator, fit, scoring
 from ..training.trainer import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +17,6 @@ REPOSITORY = "bilstm_crf_hf"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 SPLITS = {"eval": "validation", "test": "test"}
 """Splits of a data set by the prefix of their scores in `all_results.json`."""
-
-
-@dataclass
-class CardArguments:
-    """What a model card says that a run cannot know by itself."""
-
-    language: str = field(default="ko", metadata={"help": "Language of the texts, by its ISO 639 code."})
-    license: str | None = field(
-        default=None, metadata={"help": "Licence of the model, by the Hub's name for it, such as cc-by-sa-4.0."}
-    )
-    dataset_description: str | None = field(
-        default=None, metadata={"help": "What the training data are, and their licence, in Markdown."}
-    )
-    base_model: str | None = field(
-        default=None,
-        metadata={"help": "Encoder on the Hub that the model was made from, if its name is that of a folder."},
-    )
 
 
 class Metric(NamedTuple):

@@ -1,13 +1,17 @@
 """What a pipeline says of texts, as new columns of their rows: entities, or a label."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import torch
 import transformers
 from transformers import AutoConfig, Pipeline, pipeline
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from .. import __version__
 from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, render_entities
@@ -98,6 +102,35 @@ class LabelPredictor(Predictor):
         return f"{values['label'] or ''}\t{text}"
 
 
+PREDICTORS = {predictor.task: predictor for predictor in (EntityPredictor, LabelPredictor)}
+
+_ARCHITECTURES = {
+    "token-classification": ("AutoModelForTokenClassification", MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
+    "text-classification": ("AutoModelForSequenceClassification", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+}
+"""The Auto class of each pipeline, and the class names that transformers knows for it."""
+
+
+def pipeline_tag_of(config: Mapping[str, Any], source: str) -> str:
+    """Return the tag of the pipeline that a saved model serves.
+
+    Args:
+        config: the content of its `config.json`, whose `architectures` name the class. A class of this package, or
+            another one with code of its own, is found in `auto_map`, others in the tables of transformers.
+        source: what errors call the model.
+
+    Raises:
+        ValueError: the model is neither a tagger nor a text classifier.
+    """
+    architecture = (config.get("architectures") or ["a model without a head"])[0]
+    for tag, (auto_class, names) in _ARCHITECTURES.items():
+        reference = (config.get("auto_map") or {}).get(auto_class) or ""
+        known = {name for value in names.values() for name in ([value] if isinstance(value, str) else value)}
+        if architecture in known or architecture == reference.split(".")[-1]:
+            return tag
+    raise ValueError(f"{source}: {architecture} is neither a token classifier nor a text classifier")
+
+
 def load_predictor(
     name: str, batch_size: int, prefix: str = "", trust_remote_code: bool = False, device: torch.device | None = None
 ) -> Predictor:
@@ -110,11 +143,7 @@ def load_predictor(
         ValueError: the model is neither; its tokenizer is not a fast one.
     """
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    classes = ", ".join(config.architectures or ["without a head"])
-    kinds = {"ForTokenClassification": EntityPredictor, "ForSequenceClassification": LabelPredictor}
-    kind = next((kind for ending, kind in kinds.items() if classes.endswith(ending)), None)
-    if kind is None:
-        raise ValueError(f"the model {name} is {classes}: expected a ...{' or a ...'.join(kinds)}")
+    kind = PREDICTORS[pipeline_tag_of(config.to_dict(), name)]
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device}
     own = getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
     if own and kind is EntityPredictor and not trust_remote_code:

@@ -14,7 +14,7 @@ from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
 from bilstm_crf_hf.data.ner import load_ner_datasets
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
-from bilstm_crf_hf.hub.model_card import CardArguments
+from bilstm_crf_hf.training.arguments import CardArguments
 from bilstm_crf_hf.training.loading import ModelArguments, checked_fields
 from bilstm_crf_hf.training.trainer import TaggerTrainingArguments, parse_arguments
 

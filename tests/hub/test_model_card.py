@@ -9,7 +9,8 @@ import yaml
 from huggingface_hub import ModelCard
 
 from bilstm_crf_hf.evaluation.runs import RUN
-from bilstm_crf_hf.hub.model_card import CardArguments, check_card, eval_results_yaml, render_card
+from bilstm_crf_hf.hub.model_card import check_card, eval_results_yaml, render_card
+from bilstm_crf_hf.training.arguments import CardArguments
 
 ARGUMENTS = {
     "model_name_or_path": None,

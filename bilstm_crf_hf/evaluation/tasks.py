@@ -1,0 +1,166 @@
+"""The registry of tasks: all that depends on whether a model tags tokens or classifies texts, one row for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+
+from ..inference.predictors import EntityPredictor, LabelPredictor, Predictor, pipeline_tag_of
+from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMForSequenceClassification
+from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from ..modeling_encoder import EncoderCRFForTokenClassification, EncoderForSequenceClassification
+
+
+class Architecture(NamedTuple):
+    """A class of models, and what a model card calls it."""
+
+    model_class: type[PreTrainedModel]
+    description: str
+
+
+class Metric(NamedTuple):
+    """A score.
+
+    Attributes:
+        key: its name in `all_results.json`, behind `eval_` or `test_`.
+        name: its name in tables.
+        hub: the metric on the Hub that it is.
+        definition: one line for model cards.
+    """
+
+    key: str
+    name: str
+    hub: str
+    definition: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task.
+
+    Attributes:
+        title: the task in words.
+        predictor: class that serves the pipeline of the task; its `task` is the pipeline's tag on the Hub.
+        auto_class: class that loads a saved model.
+        bilstm: the new model that is trained by default.
+        heads: new heads for a pretrained encoder, by the names of `--head`.
+        metrics: all scores, in the order of tables.
+        main_metric: key of the score that ranks systems and chooses the best epoch.
+        label: what a label is.
+        variable: name of the pipeline in the snippets of model cards.
+        examples: sentences for model cards, and for the check of an export.
+    """
+
+    title: str
+    predictor: type[Predictor]
+    auto_class: type
+    bilstm: Architecture
+    heads: Mapping[str, Architecture]
+    metrics: tuple[Metric, ...]
+    main_metric: str
+    label: str
+    variable: str
+    examples: tuple[str, ...]
+
+    @property
+    def pipeline_tag(self) -> str:
+        """Return the tag of the pipeline."""
+        return self.predictor.task
+
+    @property
+    def main_metric_name(self) -> str:
+        """Return the name of the main metric in tables."""
+        return self.columns[self.main_metric]
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Return the names of the metrics by their keys."""
+        return {metric.key: metric.name for metric in self.metrics}
+
+    def describe(self, architecture: str) -> str:
+        """Return the words of a model card for the class name of a model."""
+        for model_class, description in (self.bilstm, *self.heads.values()):
+            if model_class.__name__ == architecture:
+                return description
+        return "fine-tuned from a pretrained encoder"
+
+
+TAGGING = Task(
+    title="named entities",
+    predictor=EntityPredictor,
+    auto_class=AutoModelForTokenClassification,
+    bilstm=Architecture(BiLSTMCRFForTokenClassification, "a bidirectional LSTM with a linear-chain CRF"),
+    heads={
+        "crf": Architecture(EncoderCRFForTokenClassification, "a pretrained encoder with a linear-chain CRF"),
+        "characters": Architecture(
+            CharacterEncoderForTokenClassification, "a pretrained encoder beside a bidirectional LSTM, with a CRF"
+        ),
+    },
+    metrics=(
+        Metric("f1", "F1", "f1", "entities on characters, strict (type and both ends), micro average"),
+        Metric("precision", "precision", "precision", "of these entities"),
+        Metric("recall", "recall", "recall", "of these entities"),
+        Metric("klue_entity_macro_f1", "KLUE entity F1", "f1", "mean of that F1 over the types, as KLUE reports it"),
+        Metric(
+            "klue_char_macro_f1",
+            "KLUE character F1",
+            "f1",
+            "mean over the tags of the F1 of characters, as KLUE's baseline computes it",
+        ),
+        Metric(
+            "token_f1",
+            "token F1",
+            "f1",
+            "seqeval, strict, on tokens: entities that begin or end inside a token count as found",
+        ),
+    ),
+    main_metric="f1",
+    label="entity type",
+    variable="tagger",
+    examples=(
+        "손흥민은 1992년 7월 8일 춘천에서 태어났다.",
+        "어제 저녁 여덟 시에 세종문화회관에서 조성진 독주회를 봤다.",
+        "삼성전자는 올해 직원 3천 명을 새로 뽑는다.",
+    ),
+)
+
+CLASSIFICATION = Task(
+    title="text classification",
+    predictor=LabelPredictor,
+    auto_class=AutoModelForSequenceClassification,
+    bilstm=Architecture(
+        BiLSTMForSequenceClassification, "a bidirectional LSTM, pooled over the text, with a linear layer"
+    ),
+    heads={
+        "mlp": Architecture(EncoderForSequenceClassification, "a pretrained encoder with a head of two linear layers")
+    },
+    metrics=(
+        Metric("accuracy", "accuracy", "accuracy", "share of texts whose class is right"),
+        Metric("macro_f1", "macro F1", "f1", "mean of the F1 of the classes"),
+    ),
+    main_metric="macro_f1",
+    label="class",
+    variable="classifier",
+    examples=("두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.", "기대하고 봤는데 끝까지 보기가 힘들었어요."),
+)
+
+TASKS = {task.pipeline_tag: task for task in (TAGGING, CLASSIFICATION)}
+
+
+def task_of(config: Mapping[str, Any], source: str) -> Task:
+    """Return the task of a saved model.
+
+    Args:
+        config: the content of its `config.json`.
+        source: what errors call the model.
+
+    Raises:
+        ValueError: the model is neither a tagger nor a text classifier.
+    """
+    return TASKS[pipeline_tag_of(config, source)]
+
+
+def label_maps(labels: list[str]) -> dict[str, dict]:
+    """Return the fields `id2label` and `label2id` of a configuration for labels in the order of their ids."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderConfig
-from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput, BiLSTMLayer, LockedDropout
+from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput, BiLSTMLayer, LockedDropout, Sequences
 from .modeling_encoder import EncoderPreTrainedModel
 
 
@@ -93,6 +93,23 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
         return {}  # those of the characters are in `bilstm_config`
 
+    def emissions(
+        self,
+        input_ids: Tensor,
+        piece_ids: Tensor,
+        piece_mask: Tensor,
+        piece_index: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
+        sequences = self.bilstm.sequences(input_ids, attention_mask)
+        characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
+        pieces = self.norm(self.encode(piece_ids, piece_mask, None)[0])  # (B, P, H)
+        covering = sequences.pack(pieces.gather(1, piece_index[..., None].expand(-1, -1, pieces.shape[-1])))
+        x = torch.cat([characters, self.dropout(covering)], -1)
+        hidden = self.dropout(self.layer((x, x), sequences))
+        return self.classifier(hidden), sequences
+
     def forward(
         self,
         input_ids: Tensor,
@@ -111,10 +128,5 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
             piece_index: (B, S), from 0 to P - 1: the piece that covers the character.
             attention_mask, labels: (B, S), as those of [`BiLSTMCRFForTokenClassification`]; so is the output.
         """
-        sequences = self.bilstm.sequences(input_ids, attention_mask)
-        characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
-        pieces = self.norm(self.encode(piece_ids, piece_mask, None)[0])  # (B, P, H)
-        covering = sequences.front(pieces.gather(1, piece_index[..., None].expand(-1, -1, pieces.shape[-1])))
-        x = torch.cat([characters, self.dropout(covering)], -1)
-        hidden = self.dropout(self.layer((x, x), sequences))
-        return self.tag(self.classifier(hidden), sequences, labels, return_dict)
+        emissions, sequences = self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask)
+        return self.crf_output(emissions, sequences, labels, return_dict)

@@ -92,6 +92,18 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
     def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
         return sequence_tokens(tokenizer)
 
+    def emissions(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
+        attention_mask = self.attended(input_ids, attention_mask)
+        sequences = Sequences.of(self.config, input_ids, attention_mask)
+        hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
+        x = self.dropout(sequences.pack(hidden))
+        for layer in self.lstm_layers:
+            x = self.dropout(layer((x, x), sequences))
+        return self.classifier(x), sequences
+
     def forward(
         self,
         input_ids: Tensor,
@@ -101,13 +113,8 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         return_dict: bool | None = None,
     ) -> BiLSTMCRFOutput | tuple:
         """Arguments and output are those of [`BiLSTMCRFForTokenClassification`]."""
-        attention_mask = self.attended(input_ids, attention_mask)
-        sequences = Sequences.of(self.config, input_ids, attention_mask)
-        hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
-        x = self.dropout(sequences.front(hidden))
-        for layer in self.lstm_layers:
-            x = self.dropout(layer((x, x), sequences))
-        return self.tag(self.classifier(x), sequences, labels, return_dict)
+        emissions, sequences = self.emissions(input_ids, attention_mask, token_type_ids)
+        return self.crf_output(emissions, sequences, labels, return_dict)
 
 
 class EncoderForSequenceClassification(EncoderPreTrainedModel):
@@ -158,4 +165,4 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
             pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
         else:
             pooled = output[1]
-        return self.classify(self.classifier(pooled), labels, return_dict)
+        return self.classifier_output(self.classifier(pooled), labels, return_dict)

@@ -86,10 +86,10 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         hidden = self.bilstm.encode(input_ids, sequences)
-        loss = cloze_loss = self.cloze(hidden, sequences.front(input_ids), sequences)
+        loss = cloze_loss = self.cloze(hidden, sequences.pack(input_ids), sequences)
         tag_loss = logits = None
         if labels is not None:
-            logits = sequences.back(self.tag_classifier(hidden))
+            logits = sequences.unpack(self.tag_classifier(hidden))
             tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNKNOWN)
             loss = cloze_loss + tag_loss
         output = BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)

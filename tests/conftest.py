@@ -16,7 +16,8 @@ from bilstm_crf_hf.data.ner import parse_inline, read_inline
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.runs import save_run
-from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version
+from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SPEECH, installed_kiwi_version
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import CardArguments
 from bilstm_crf_hf.training.loading import ModelArguments
 from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
@@ -71,8 +72,8 @@ def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassific
 def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
     """One that reads morphemes: of random tags, since `morphology.morpheme_table` takes long to make."""
     pytest.importorskip("kiwipiepy")
-    model = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
-    model.bilstm.features.set_morphemes(torch.randint(CLUSTERS + PARTS_OF_SPEECH, (KNOWN,)))
+    model = new_tagger(tokenizer, kiwi_version=installed_kiwi_version(), embedding_norm=8.0)
+    model.bilstm.features.set_morpheme_table(torch.randint(NUM_CLUSTERS + NUM_PARTS_OF_SPEECH, (NUM_MORPHEMES,)))
     return model
 
 
@@ -89,7 +90,7 @@ def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, 
     """
     sentences = folder.with_name(f"{folder.name}.txt")
     sentences.write_text("\n".join(SENTENCES), encoding="utf-8")
-    corpus = EncodedCorpus(read_inline(sentences), tokenizer, LABELS)
+    corpus = EncodedCorpus(read_inline(sentences), BiLSTMCRFProcessor(tokenizer), LABELS)
     trainer = TaggerTrainer(
         model,
         TaggerTrainingArguments(str(folder), learning_rate=0.0, num_train_epochs=1, use_cpu=True, disable_tqdm=True),

@@ -8,9 +8,10 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
-from bilstm_crf_hf.data.collation import TaggingCollator, piece_columns
+from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, piece_inputs
 from bilstm_crf_hf.training.distillation import Teacher
 from bilstm_crf_hf.training.loading import ModelArguments, label_names, load_model
 
@@ -63,14 +64,14 @@ def model(parts):
 def corpus(tokenizer, wordpiece, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), tokenizer, LABELS, pieces=wordpiece)
+    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)
 
 
 def test_characters_find_the_pieces_that_cover_them(tokenizer, wordpiece):
     """`손흥`, `##민은`, `춘천`, `##에서`; what the encoder does not know is one [UNK]."""
     texts = ["손흥민은  춘천에서.", "봉준호"]
     offsets = tokenizer(texts, return_offsets_mapping=True).offset_mapping
-    columns = piece_columns(texts, offsets, wordpiece)
+    columns = piece_inputs(texts, offsets, wordpiece)
     assert columns["piece_ids"] == [[2, 5, 6, 8, 9, 12, 3], [2, 1, 3]]
     assert [index[1:-1] for index in columns["piece_index"]] == [[1, 1, 2, 2, 3, 3, 4, 4, 5], [1, 1, 1]]
 
@@ -103,7 +104,7 @@ def test_a_character_sees_the_states_of_its_piece(model, tokenizer, wordpiece):
     text = "손흥민은 춘천에서."
     encoded = tokenizer(text, return_offsets_mapping=True)
     row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
-    columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
+    columns = piece_inputs([text], [encoded.offset_mapping], wordpiece)
     seen = []
     hook = model.layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
     model(**TaggingCollator(tokenizer)([row | {name: values[0] for name, values in columns.items()}]))
@@ -126,7 +127,7 @@ def test_it_is_saved_with_its_code_and_teaches(model, tokenizer, wordpiece, tmp_
     tokenizer.save_pretrained(tmp_path)
     encoded = tokenizer(text, return_offsets_mapping=True)
     row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
-    columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
+    columns = piece_inputs([text], [encoded.offset_mapping], wordpiece)
     batch = TaggingCollator(tokenizer)([row | {name: values[0] for name, values in columns.items()}])
     logits = model(**batch).logits
     torch.save(dict(batch), tmp_path / "batch.pt")
@@ -137,7 +138,7 @@ model = AutoModelForTokenClassification.from_pretrained({str(tmp_path)!r}, trust
 print(model(**torch.load({str(tmp_path / "batch.pt")!r})).logits.sum().item())
 """
     assert run_without_package(script, tmp_path) == pytest.approx(logits.sum().item(), rel=1e-4)
-    (answer,) = Teacher(model, tokenizer, LABELS, pieces=wordpiece)([text])
+    (answer,) = Teacher(model, BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)([text])
     starts = [start for start, end in encoded.offset_mapping if start < end]
     assert_close(torch.from_numpy(answer)[starts], logits[0, 1:-1].softmax(-1), atol=1e-5, rtol=1e-4)
 

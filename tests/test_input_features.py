@@ -10,15 +10,13 @@ from transformers import PreTrainedTokenizerFast
 
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 from bilstm_crf_hf.input_features import (
-    CHARACTER,
-    FINAL,
-    INITIAL,
     JAMO_COUNTS,
-    VOWEL,
-    WORD_START,
+    TOKEN_COLUMNS,
     hash_ngrams,
     token_table,
 )
+
+CHARACTER, WORD_START, INITIAL, VOWEL, FINAL = range(len(TOKEN_COLUMNS))
 
 
 def described(tokenizer):

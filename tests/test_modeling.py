@@ -163,7 +163,7 @@ def test_layers_equal_packed_lstms(tokenizer, texts):
     model = new_tagger(tokenizer, num_hidden_layers=2).bilstm
     batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     sequences = model.sequences(**batch)
-    x, _ = model.features(sequences.front(batch["input_ids"]), sequences.inside)
+    x, _ = model.features(sequences.pack(batch["input_ids"]), sequences.inside)
     for layer in model.layers:
         reference = torch.nn.LSTM(x.shape[-1], 12, bidirectional=True)
         state = {f"{name}": value for name, value in layer.forward_lstm.state_dict().items()}

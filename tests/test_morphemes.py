@@ -20,8 +20,15 @@ from bilstm_crf_hf.data import morphology
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
-from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version, morpheme_ids
+from bilstm_crf_hf.morphemes import (
+    NUM_CLUSTERS,
+    NUM_MORPHEMES,
+    NUM_PARTS_OF_SPEECH,
+    installed_kiwi_version,
+    morpheme_ids,
+)
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.distillation import Teacher
 from bilstm_crf_hf.training.loading import ModelArguments, load_model
 
@@ -82,7 +89,7 @@ def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
             known, inside = divmod(row[i] - 1, 2)
             assert inside == (owner in taken)
             taken[owner] = True
-            if token.id < KNOWN:
+            if token.id < NUM_MORPHEMES:
                 assert known == token.id
             else:
                 unknown.add(token.form)
@@ -133,7 +140,7 @@ def test_a_token_reads_the_tag_of_its_morpheme(model, tokenizer, texts, table):
     features, batch = model.bilstm.features, encode(tokenizer, texts)
     ids, morphemes = batch["input_ids"].T, batch["morpheme_ids"].T
     inside = torch.ones_like(ids, dtype=torch.bool)
-    ahead, _ = features(ids, inside, morphemes)
+    ahead, _ = features(ids, inside, morpheme_ids=morphemes)
     words, rows = features.word_embeddings.weight, features.morpheme_embeddings.weight
     for t, b in [(0, 0), (1, 0), (2, 0), (3, 0), (5, 3), (7, 4), (len(ids) - 1, 0)]:
         known, within = divmod(int(morphemes[t, b]) - 1, 2)
@@ -148,7 +155,7 @@ def test_a_token_reads_the_tag_of_its_morpheme(model, tokenizer, texts, table):
 def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, tmp_path, side):
     path = tmp_path / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    rows = list(EncodedCorpus(read_inline(path), tokenizer, LABELS, morphemes=model.config.morphemes).inputs)
+    rows = list(EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, model.config), LABELS).inputs)
     tokenizer.padding_side = side
     together = TaggingCollator(tokenizer)(rows)
     tokenizer.padding_side = "right"
@@ -165,9 +172,9 @@ def test_in_training_the_morphemes_of_whole_sentences_are_forgotten(model, token
     monkeypatch.setattr(features.config, "ngram_dropout", 0.0)
     features.train()
     torch.manual_seed(0)
-    dropped, _ = features(ids, torch.ones_like(ids), morphemes)
+    dropped, _ = features(ids, torch.ones_like(ids), morpheme_ids=morphemes)
     features.eval()
-    full, none = (features(ids, torch.ones_like(ids), known)[0] for known in (morphemes, None))
+    full, none = (features(ids, torch.ones_like(ids), morpheme_ids=known)[0] for known in (morphemes, None))
     as_full, as_none = ((dropped == other).all(0).all(-1) for other in (full, none))
     assert (as_full | as_none).all()
     assert 0 < as_none.sum() < len(texts) / 2  # one in five, on average
@@ -192,7 +199,7 @@ def test_a_recipe_trains_a_tagger_that_is_served_without_the_package(recipe, tmp
     folder, text = tmp_path / "out", "손흥민은 1992년 7월 8일 춘천에서 태어났다."
     recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true", "--output_dir", str(folder)])
     tagger = pipeline("token-classification", str(folder), trust_remote_code=True)
-    assert tagger.model.config.morphemes == installed_version()
+    assert tagger.model.config.kiwi_version == installed_kiwi_version()
     assert tagger.model.bilstm.features.morpheme_table.unique().numel() > 300
     options = "aggregation_strategy='none', ignore_labels=[]"
     script = f"""
@@ -200,7 +207,8 @@ import json, sys
 {{}}
 from transformers import pipeline
 tagger = pipeline("token-classification", {str(folder)!r}, trust_remote_code=True)
-print(json.dumps([tagger.reads_morphemes, [token["score"] for token in tagger({text!r}, {options})]]))
+reads = "morpheme_ids" in tagger.processor.text_inputs
+print(json.dumps([reads, [token["score"] for token in tagger({text!r}, {options})]]))
 """
     here = [token["score"] for token in tagger(text, aggregation_strategy="none", ignore_labels=[])]
     reads, scores = run_without_package(script.format(""), tmp_path)
@@ -225,13 +233,13 @@ def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_pat
     rows = Dataset.from_parquet(str(folder / "soft_labels.parquet"))
     assert all(len(row["morpheme_ids"]) == len(row["input_ids"]) and any(row["morpheme_ids"]) for row in rows)
     answers = ["--soft_labels_file", str(folder / "soft_labels.parquet")]
-    with pytest.raises(ValueError, match="made for another tokenizer, other labels or morphemes"):
+    with pytest.raises(ValueError, match="made for another tokenizer, other labels or another version of Kiwi"):
         recipe("distill").main([*files, *answers, *SMALL, "--output_dir", str(tmp_path / "other")])
 
 
 def test_a_teacher_reads_them(model, tokenizer):
     text = "손흥민은 춘천에서 태어났다."
-    (answer,) = Teacher(model, tokenizer, LABELS)([text])
+    (answer,) = Teacher(model, BiLSTMCRFProcessor(tokenizer, model.config), LABELS)([text])
     logits = model(**encode(tokenizer, [text])).logits[0, 1:-1]
     visible = [i for i, character in enumerate(text) if not character.isspace()]
     assert_close(torch.from_numpy(answer)[visible], logits.softmax(-1), atol=1e-5, rtol=1e-4)
@@ -250,14 +258,14 @@ def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, 
     assert_close(found["without"](**batch, morpheme_ids=ids).logits, tagger(**batch).logits)
     for loaded in found.values():
         assert loaded.bilstm.features.morpheme_table.equal(table)
-        assert loaded.config.morphemes == installed_version()
+        assert loaded.config.kiwi_version == installed_kiwi_version()
     weight = found["with"].bilstm.features.morpheme_embeddings.weight
     assert_close(weight, model.bilstm.features.morpheme_embeddings.weight)
 
 
 def test_what_goes_together(recipe, tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="config_overrides: morphemes come with what they mean, by read_morphemes"):
-        load_model(ModelArguments(config_overrides={"morphemes": "0.24.0"}), tokenizer, LABELS)
+    with pytest.raises(ValueError, match="kiwi_version cannot be set there: use --read_morphemes"):
+        load_model(ModelArguments(config_overrides={"kiwi_version": "0.24.0"}), tokenizer, LABELS)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "bert")
     for head in (None, "crf"):
@@ -265,7 +273,7 @@ def test_what_goes_together(recipe, tokenizer, tmp_path):
         with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers, not for"):
             load_model(arguments, tokenizer, LABELS)
     with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers"):
-        recipe("classify").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")])
+        recipe("classify").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")], RECIPES)
 
 
 def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):
@@ -274,31 +282,33 @@ def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):
     path = tmp_path / "sentences.txt"
     path.write_text(SENTENCES[0], encoding="utf-8")
     with pytest.raises(ImportError, match=message):
-        EncodedCorpus(read_inline(path), tokenizer, LABELS, morphemes="0.1.0")
-    tagger = BiLSTMCRFTokenClassificationPipeline(model=new_tagger(tokenizer, morphemes="0.1.0"), tokenizer=tokenizer)
+        BiLSTMCRFProcessor(tokenizer, new_tagger(tokenizer, kiwi_version="0.1.0").config)
+    tagger = BiLSTMCRFTokenClassificationPipeline(
+        model=new_tagger(tokenizer, kiwi_version="0.1.0"), tokenizer=tokenizer
+    )
     assert re.search(message, caplog.text)
     assert isinstance(tagger(texts[0]), list)
 
 
 def test_missing_kiwi_names_the_extra(monkeypatch, recipe):
     monkeypatch.setitem(sys.modules, "kiwipiepy", None)
-    importlib.import_module("bilstm_crf_hf.morphemes")._kiwi.cache_clear()
+    importlib.import_module("bilstm_crf_hf.morphemes")._kiwi_of_process.cache_clear()
     with pytest.raises(ImportError, match="pip install kiwipiepy"):
         recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true"])
 
 
 def test_the_table_has_clusters_of_nouns_and_parts_of_speech(monkeypatch):
     """Of the 3,000 most frequent morphemes."""
-    monkeypatch.setattr(morphology, "KNOWN", 3000)
+    monkeypatch.setattr(morphology, "NUM_MORPHEMES", 3000)
     morphology.noun_clusters.cache_clear()
     found, clusters = morphology.morpheme_table(), morphology.noun_clusters()
     morphology.noun_clusters.cache_clear()
     kiwi = kiwipiepy.Kiwi()
     assert len(found) == 3000
     for i, tag in enumerate(found.tolist()):
-        if tag < CLUSTERS:
+        if tag < NUM_CLUSTERS:
             assert clusters[i] == tag
-        elif tag > CLUSTERS:
-            assert kiwi.morpheme(tag - CLUSTERS).tag == kiwi.morpheme(i).tag.split("-")[0]
-    assert (found < CLUSTERS).sum() > 1000
-    assert not (found[:PARTS_OF_SPEECH] < CLUSTERS).any()
+        elif tag > NUM_CLUSTERS:
+            assert kiwi.morpheme(tag - NUM_CLUSTERS).tag == kiwi.morpheme(i).tag.split("-")[0]
+    assert (found < NUM_CLUSTERS).sum() > 1000
+    assert not (found[:NUM_PARTS_OF_SPEECH] < NUM_CLUSTERS).any()

@@ -238,3 +238,20 @@ def test_special_tokens_in_the_chain_have_no_place_in_the_text(tokenizer, texts)
             i for i, character in enumerate(text) if character != " "
         }
         assert [text[t["start"] : t["end"]] for t in tokens] == [c for c in text if c != " "]
+
+
+def test_nbest_paths_of_a_model_are_those_of_its_crf_with_their_probabilities(tagger, tokenizer, texts):
+    """In a padded batch, against the CRF on the emissions of each sentence alone; a sentence without tokens has none."""
+    output = tagger.nbest(**tokenizer([*texts, ""], padding=True, return_tensors="pt"), num_paths=3)
+    for i, text in enumerate(texts):
+        batch = tokenizer(text, return_tensors="pt")
+        emissions, _ = tagger.emissions(**batch)
+        paths, scores = tagger.crf.nbest(emissions, k=3)
+        length = batch["input_ids"].shape[1]
+        assert output.predictions[i, :, 1 : length - 1].equal(paths[:, :, 0])
+        assert (output.predictions[i, :, length - 1 :] == -100).all()
+        log_z = scores[0, 0] - tagger.crf(emissions, paths[0], reduction="none")
+        assert output.probabilities[i].tolist() == pytest.approx((scores[:, 0] - log_z).exp().tolist(), rel=1e-3)
+        assert output.predictions[i, 0].equal(tagger(**batch).predictions[0]) or output.predictions.shape[2] > length
+    assert (output.predictions[-1] == -100).all()
+    assert (output.probabilities[-1] == 0).all()

@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import AutoModelForTokenClassification, AutoTokenizer, set_seed
 
 from ..alignment import IGNORED
 from ..data.augmentation import with_other_names
 from ..data.encoding import EncodedCorpus
-from ..data.morphology import names_like
+from ..data.morphology import similar_names
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments
-from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
+from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, student_fingerprint, with_soft_labels
 from ..training.loading import ModelArguments
 from ..training.ner import DataArguments, build, collator, fit, piece_tokenizer, scoring
-from ..training.teachers import TeacherArguments, answers
+from ..training.teachers import TeacherArguments, load_soft_labels
 from ..training.trainer import TaggerTrainingArguments, configure_logging, parse_arguments
 from . import sample_files
 
@@ -40,15 +41,15 @@ class DistillationArguments(TeacherArguments):
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
     options = {"trust_remote_code": trust_remote_code}
     model = AutoModelForTokenClassification.from_pretrained(name, **options).to(training.device)
-    pieces = piece_tokenizer(model, name, **options)
-    return Teacher(model, AutoTokenizer.from_pretrained(name, **options), labels, training.bf16, pieces)
+    tokenizer, pieces = AutoTokenizer.from_pretrained(name, **options), piece_tokenizer(model, name, **options)
+    return Teacher(model, BiLSTMCRFProcessor(tokenizer, model.config, pieces), labels, training.bf16)
 
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
     """Raw texts, and training sentences with other names."""
     texts, names = arguments.texts(seed), {}
     if arguments.dictionary and arguments.variants:
-        names = names_like({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
+        names = similar_names({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
     for variant in range(arguments.variants):
         texts += with_other_names(corpus.texts, corpus.spans, names, seed + variant)
     return texts
@@ -57,7 +58,6 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
 def ask(
     teachers: list[Teacher],
     texts: list[str],
-    tokenizer: PreTrainedTokenizerBase,
     corpus: EncodedCorpus,
     batch_size: int,
 ) -> Dataset:
@@ -69,7 +69,7 @@ def ask(
 
     def answer(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
         """Rows of `text`, and what is said of each, where an entity is."""
-        label = SoftLabels(teachers, tokenizer, corpus.labels, corpus.morphemes)
+        label = SoftLabels(teachers, corpus.processor, corpus.labels)
         rows = texts.map(lambda batch: label(batch["text"]), batched=True, batch_size=batch_size, desc=description)
         rows = rows.filter(lambda row: not outside.issuperset(row["labels"]))
         if not len(rows):
@@ -99,13 +99,13 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         texts = texts_to_label(distillation_arguments, corpus, arguments.seed)
         names, trust = distillation_arguments.teachers, model_arguments.trust_remote_code
         teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in names]
-        return ask(teachers, texts, tokenizer, corpus, arguments.per_device_eval_batch_size)
+        return ask(teachers, texts, corpus, arguments.per_device_eval_batch_size)
 
-    student = student_of(tokenizer, corpus.labels, corpus.morphemes)
-    soft = answers(distillation_arguments, student, arguments, ask_teachers)
+    student = student_fingerprint(corpus.processor, corpus.labels)
+    soft = load_soft_labels(distillation_arguments, student, arguments, ask_teachers)
     if arguments.num_train_epochs == 0:
         return
-    gold = as_soft(corpus.inputs, len(corpus.labels))
+    gold = with_soft_labels(corpus.inputs, len(corpus.labels))
     arguments.remove_unused_columns = False  # the model does not know soft labels
     trainer = DistillationTrainer(
         model,

@@ -15,11 +15,12 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import Pipeline, pipeline, set_seed
 
 from ..data.augmentation import with_other_words
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments
 from ..training.classification import ClassifierTrainingArguments, DataArguments, Task, build, fit
-from ..training.distillation import student_of
+from ..training.distillation import student_fingerprint
 from ..training.loading import ModelArguments
-from ..training.teachers import TeacherArguments, answers
+from ..training.teachers import TeacherArguments, load_soft_labels
 from ..training.trainer import configure_logging, parse_arguments
 from . import sample_files
 
@@ -75,7 +76,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     def ask() -> Dataset:
         return label(task, teacher_arguments, data_arguments, arguments, model_arguments.trust_remote_code)
 
-    soft = answers(teacher_arguments, student_of(task.tokenizer, task.labels), arguments, ask)
+    student = student_fingerprint(BiLSTMCRFProcessor(task.tokenizer), task.labels)
+    soft = load_soft_labels(teacher_arguments, student, arguments, ask)
     if arguments.num_train_epochs == 0:
         return
     rows = concatenate_datasets([as_soft(task.inputs["train"], len(task.labels)), soft.cast(SOFT)])

@@ -27,6 +27,7 @@ from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus
 from ..data.ner import load_ner_datasets
 from ..inference.onnx import export_onnx
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from . import sample_files
 
 BATCH_SIZE = 32
@@ -82,7 +83,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
     data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    corpus = EncodedCorpus(data, tokenizer, labels, morphemes=model.config.morphemes)
+    corpus = EncodedCorpus(data, BiLSTMCRFProcessor(tokenizer, model.config), labels)
     expected = best_paths(of_pytorch(model), corpus, tokenizer)
     output_dir = arguments.output_dir or Path(arguments.model, "onnx")
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +101,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
             print(f"model_int8.onnx: {share:.2%} of the best paths are PyTorch's, F1 {f1(corpus, close):.4f}")
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for name in CODE if model.config.morphemes else ():
+        for name in CODE if model.config.kiwi_version else ():
             shutil.copy(Path(bilstm_crf_hf.__file__).with_name(name), folder)
         output_dir.mkdir(parents=True, exist_ok=True)
         for name in (plain.name, int8.name, "tokenizer.json", "config.json", *CODE):

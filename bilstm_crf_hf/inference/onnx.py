@@ -15,6 +15,7 @@ from torch import Tensor, library, nn
 
 from ..crf import UNKNOWN
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
+from ..processing_bilstm_crf import TEXT_INPUTS
 
 INT32 = 6
 """ONNX's number of the type of LSTM's `sequence_lens`."""
@@ -27,18 +28,19 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
     output is `predictions`, (B, S) int64: the best path as in the model's output, computed in float64 over the float32
     emissions, -100 outside of the sequences.
     """
-    names = ["input_ids", "attention_mask", *(["morpheme_ids"] if model.config.morphemes else [])]
+    text_inputs = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field)]
+    names = ["input_ids", "attention_mask", *text_inputs]
     input_ids = torch.full((2, 8), model.config.vocab_size - 1)
     shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
-        _Tagger(model).eval(),
+        _Tagger(model, text_inputs).eval(),
         tuple(input_ids if name == "input_ids" else torch.ones_like(input_ids) for name in names),
         dynamo=True,
         verbose=False,
         opset_version=18,
         input_names=names,
         output_names=["predictions"],
-        dynamic_shapes=(shape,) * len(names),
+        dynamic_shapes=(shape, shape, *([(shape,) * len(text_inputs)] if text_inputs else [])),
         custom_translation_table={
             torch.ops.bilstm_crf.bilstm.default: _onnx_bilstm,
             torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
@@ -52,20 +54,23 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
 class _Tagger(nn.Module):
     """The forward pass of a tagger down to the best path."""
 
-    def __init__(self, model: BiLSTMCRFForTokenClassification) -> None:
+    def __init__(self, model: BiLSTMCRFForTokenClassification, text_inputs: list[str]) -> None:
         super().__init__()
+        self.text_inputs = text_inputs
         self.model = copy.deepcopy(model)
         ahead, behind = model.bilstm.features.windows
         layers = [_Layer(layer, i == 0 and ahead != behind) for i, layer in enumerate(model.bilstm.layers)]
         self.model.bilstm.layers = nn.ModuleList(layers)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, morpheme_ids: Tensor | None = None) -> Tensor:
-        sequences = self.model.bilstm.sequences(input_ids, attention_mask)
-        emissions = self.model.classifier(self.model.bilstm.encode(input_ids, sequences, morpheme_ids)).double()
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *text_inputs: Tensor) -> Tensor:
+        """Return the Viterbi paths (B, S)."""
+        inputs = dict(zip(self.text_inputs, text_inputs, strict=True))
+        emissions, sequences = self.model.emissions(input_ids, attention_mask, **inputs)
+        emissions = emissions.double()
         steps = self.model.crf.potentials(emissions.dtype)
         start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
         path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
-        return sequences.back(path, fill=UNKNOWN)
+        return sequences.unpack(path, fill=UNKNOWN)
 
 
 class _Layer(nn.Module):

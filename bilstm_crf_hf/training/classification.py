@@ -26,10 +26,11 @@ from ..data.classification import (
     load_classification_datasets,
     merge_labels,
 )
-from ..data.encoding import UNLIMITED, best_labels
+from ..data.encoding import best_labels
 from ..data.splits import SourceArguments, load_splits
 from ..evaluation.metrics import ClassificationMetric
 from ..evaluation.runs import plot_confusion, print_scores, save_run
+from ..processing_bilstm_crf import UNLIMITED
 from .loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
 from .trainer import TaggerTrainer, TaggerTrainingArguments
 

@@ -31,7 +31,7 @@ from ..modeling_encoder import (
     EncoderForSequenceClassification,
     EncoderPreTrainedModel,
 )
-from ..morphemes import analyzer, installed_version
+from ..morphemes import installed_kiwi_version, kiwi
 from .embeddings import copy_vectors, encoder_vectors, file_vectors
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def load_model(
     model = task.auto_class.from_pretrained(arguments.model_name_or_path, **options)
     if morphemes:
         torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)  # so that it says what it said
-        model.bilstm.features.set_morphemes(morpheme_table())
+        model.bilstm.features.set_morpheme_table(morpheme_table())
     return model
 
 
@@ -181,8 +181,8 @@ def _morphemes(arguments: ModelArguments, config: PreTrainedConfig, task: Task) 
             f"read_morphemes is for BiLSTM-CRF taggers, not for {config.model_type} or classifiers of texts: say "
             "--read_morphemes false"
         )
-    analyzer()  # which says how to install it
-    return {"morphemes": installed_version()} if config.morphemes is None else {}
+    kiwi()  # the error says how to install it
+    return {"kiwi_version": installed_kiwi_version()} if config.kiwi_version is None else {}
 
 
 def _new_bilstm(
@@ -199,7 +199,7 @@ def _new_bilstm(
         fields.setdefault("embedding_size", vectors.width)
     model = task.bilstm.from_tokenizer(tokenizer, **names, **fields)
     if morphemes:
-        model.bilstm.features.set_morphemes(morpheme_table())
+        model.bilstm.features.set_morpheme_table(morpheme_table())
     if vectors is None:
         return model
     embeddings = model.get_input_embeddings()
@@ -212,8 +212,8 @@ def _new_bilstm(
 def checked_fields(arguments: ModelArguments, config_class: type) -> dict[str, Any]:
     """`config_overrides`, if they are all fields of `config_class`."""
     overrides = dict(arguments.config_overrides or {})
-    if "morphemes" in overrides:
-        raise ValueError("config_overrides: morphemes come with what they mean, by read_morphemes")
+    if "kiwi_version" in overrides:
+        raise ValueError("config_overrides: kiwi_version cannot be set there: use --read_morphemes true")
     if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):
         raise ValueError(f"config_overrides: {config_class.__name__} has no field {', '.join(unknown)}")
     return overrides

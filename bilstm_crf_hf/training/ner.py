@@ -17,6 +17,7 @@ from ..data.ner import labels_of, load_ner_datasets
 from ..data.splits import SourceArguments, load_splits
 from ..evaluation.runs import print_scores, save_run
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from .loading import ModelArguments, load_model, load_tokenizer
 from .trainer import TaggerTrainer
 
@@ -47,10 +48,11 @@ def encode(
     arguments: DataArguments,
     pieces: PreTrainedTokenizerBase | None,
 ) -> dict[str, EncodedCorpus]:
-    labels, morphemes = [config.id2label[i] for i in range(config.num_labels)], getattr(config, "morphemes", None)
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    processor = BiLSTMCRFProcessor(tokenizer, config, pieces)
     limits, corpora = (arguments.max_seq_length, arguments.stride), {}
     for split, dataset in datasets.items():
-        corpora[split] = corpus = EncodedCorpus(dataset, tokenizer, labels, *limits, pieces, morphemes)
+        corpora[split] = corpus = EncodedCorpus(dataset, processor, labels, *limits)
         logger.info("%s: %d sentences, %d split for their length", split, len(dataset), corpus.split_sentences)
     return corpora
 
@@ -125,8 +127,8 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
         results["train_soft_sentences"] = soft
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
-        if validation.pieces is not None:
-            validation.pieces.save_pretrained(Path(arguments.output_dir, PIECES))
+        if (pieces := validation.processor.piece_tokenizer) is not None:
+            pieces.save_pretrained(Path(arguments.output_dir, PIECES))
         save_run(trainer, settings, results, prediction_rows(validation, final.predictions), COLUMNS)
         print_scores(results, COLUMNS, "f1", arguments.output_dir)
         data_arguments = next(part for part in settings if isinstance(part, DataArguments))

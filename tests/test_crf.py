@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 from torchcrf import CRF
 
-from bilstm_crf_hf.crf import LinearChainCRF, possible_steps
+from bilstm_crf_hf.crf import LinearChainCRF, allowed_transitions
 from bilstm_crf_hf.lattice import LogLattice, ScaledLattice
 
 BIO = ("O", "B-인물", "I-인물", "B-지명", "I-지명")
@@ -546,11 +546,11 @@ def test_a_step_is_possible_if_some_sentence_of_the_scheme_takes_it(labels):
     ids=" ".join,
 )
 def test_labels_of_neither_scheme_are_free(labels):
-    assert possible_steps(labels).all()
+    assert allowed_transitions(labels).all()
 
 
 def test_an_inside_that_no_label_opens_is_free_beside_one_that_needs_opening():
-    steps = possible_steps(["O", "B-인물", "I-인물", "I-지명"])
+    steps = allowed_transitions(["O", "B-인물", "I-인물", "I-지명"])
     assert steps.T.tolist() == [[True] * 4, [True] * 4, [False, True, True, False], [True] * 4]
 
 

@@ -272,7 +272,7 @@ def _result_dtype(emissions: Tensor) -> torch.dtype:
 
 
 class _LogLikelihood(torch.autograd.Function):
-    """log P(tags), (B,). Its gradient is the expected counts given the known tags minus those without them."""
+    """Log-likelihood of tags, (B,). Its gradient is the expected counts given the tags minus those without them."""
 
     @staticmethod
     def forward(ctx, crf: LinearChainCRF, emissions: Tensor, mask: Tensor, tags: Tensor, unknown: Tensor, *_) -> Tensor:

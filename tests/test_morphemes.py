@@ -1,4 +1,4 @@
-"""Morphemes as inputs of a tagger, against loops over Kiwi's own tokens and over the tables."""
+"""Tests of morphemes as inputs of a tagger, against loops over the tokens of Kiwi and over the tables."""
 
 import importlib
 import multiprocessing
@@ -54,7 +54,7 @@ def model(tokenizer) -> BiLSTMCRFForTokenClassification:
 
 @pytest.fixture(scope="module")
 def table(model):
-    """Of random tags."""
+    """Return a morpheme table with random tags."""
     return model.bilstm.features.morpheme_table.clone()
 
 
@@ -71,7 +71,7 @@ def encode(tokenizer, texts) -> dict[str, torch.Tensor]:
 
 
 def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
-    """Words that Kiwi's language model does not know have the id of their part of speech, which has no form."""
+    """A word that is not in Kiwi's language model gets the id of its part of speech, a morpheme without form."""
     texts = [*texts, *MORE_TEXTS]
     kiwi = kiwipiepy.Kiwi()
     characters = [[(i, i + 1) for i in range(len(text))] for text in texts]
@@ -98,7 +98,7 @@ def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
 
 
 def test_decomposed_text_has_the_same_morphemes(tokenizer, texts):
-    """As macOS writes it."""
+    """macOS decomposes the names of files (NFD)."""
     composed, decomposed = (
         encode(tokenizer, [unicodedata.normalize(form, t) for t in texts]) for form in ("NFC", "NFD")
     )
@@ -107,7 +107,7 @@ def test_decomposed_text_has_the_same_morphemes(tokenizer, texts):
 
 
 def test_windows_of_a_text_have_its_morphemes(tokenizer, texts, monkeypatch):
-    """Which Kiwi finds once."""
+    """Kiwi analyses the text once, not each window."""
     text = " ".join(texts)
     whole = encode(tokenizer, [text])["morpheme_ids"][0, 1:-1].tolist()
     options = {"truncation": True, "max_length": 34, "stride": 16, "return_overflowing_tokens": True}
@@ -122,7 +122,7 @@ def test_windows_of_a_text_have_its_morphemes(tokenizer, texts, monkeypatch):
 
 
 def test_a_forked_process_has_a_kiwi_of_its_own(texts):
-    """The threads of the parent's do not live on in it."""
+    """The threads of the parent's Kiwi do not exist in a forked process."""
     characters = [[(i, i + 1) for i in range(len(text))] for text in texts]
     expected = morpheme_ids(texts, characters)
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -136,7 +136,7 @@ def test_tokens_of_several_characters_go_by_the_first():
 
 
 def test_a_token_reads_the_tag_of_its_morpheme(model, tokenizer, texts, table):
-    """Added to its embedding: row 1 + 2 * tag where a morpheme begins, the next one within it, row 0 outside of any."""
+    """Its embedding gets row 1 + 2 * tag at the start of a morpheme, the next row within it, row 0 outside."""
     features, batch = model.bilstm.features, encode(tokenizer, texts)
     ids, morphemes = batch["input_ids"].T, batch["morpheme_ids"].T
     inside = torch.ones_like(ids, dtype=torch.bool)
@@ -181,7 +181,7 @@ def test_in_training_the_morphemes_of_whole_sentences_are_forgotten(model, token
 
 
 def test_the_pipeline_asks_kiwi(model, tokenizer, texts):
-    """In batches of texts and of words: the tags are those of the model's best path of each text."""
+    """Compare the tags, for batches of texts and of words, with the best path of the model for each text."""
     texts = [*texts, *MORE_TEXTS[:2]]
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
     found = tagger(texts, aggregation_strategy="none", ignore_labels=[], batch_size=4)
@@ -195,7 +195,7 @@ def test_the_pipeline_asks_kiwi(model, tokenizer, texts):
 
 
 def test_a_recipe_trains_a_tagger_that_is_served_without_the_package(recipe, tmp_path):
-    """With Kiwi the pipeline there says what it says here; without, it warns and goes on."""
+    """With Kiwi, the results are the same as here. Without it, the pipeline warns and tags without morphemes."""
     folder, text = tmp_path / "out", "손흥민은 1992년 7월 8일 춘천에서 태어났다."
     recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true", "--output_dir", str(folder)])
     tagger = pipeline("token-classification", str(folder), trust_remote_code=True)
@@ -220,7 +220,7 @@ print(json.dumps([reads, [token["score"] for token in tagger({text!r}, {options}
 
 
 def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_path):
-    """Of a teacher that reads them, too: soft and gold rows have them, and the answers are for no other student."""
+    """The teacher reads them too. Soft and gold rows have them, and the soft labels fit no other student."""
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "teacher")
     (tmp_path / "raw.txt").write_text("\n".join(texts), encoding="utf-8")
@@ -246,7 +246,7 @@ def test_a_teacher_reads_them(model, tokenizer):
 
 
 def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, table, texts, tmp_path):
-    """At first it says what it said. One that reads them keeps its table."""
+    """Before training, its output is unchanged. A tagger that reads morphemes already keeps its table."""
     for name, trained in (("without", tagger), ("with", model)):
         trained.save_pretrained(tmp_path / name)
     found = {
@@ -277,7 +277,7 @@ def test_what_goes_together(recipe, tokenizer, tmp_path):
 
 
 def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):
-    """In training that is an error, in the pipeline a warning; both say what to install."""
+    """It is an error in training and a warning in the pipeline; both name the version to install."""
     message = r"pip install kiwipiepy kiwipiepy_model==0\.1\.0"
     path = tmp_path / "sentences.txt"
     path.write_text(SENTENCES[0], encoding="utf-8")
@@ -298,7 +298,7 @@ def test_missing_kiwi_names_the_extra(monkeypatch, recipe):
 
 
 def test_the_table_has_clusters_of_nouns_and_parts_of_speech(monkeypatch):
-    """Of the 3,000 most frequent morphemes."""
+    """Compute the table of the 3,000 most frequent morphemes only."""
     monkeypatch.setattr(morphology, "NUM_MORPHEMES", 3000)
     morphology.noun_clusters.cache_clear()
     found, clusters = morphology.morpheme_table(), morphology.noun_clusters()

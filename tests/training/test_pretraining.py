@@ -57,10 +57,10 @@ def checkpoint(model, tokenizer, tmp_path_factory) -> Path:
 
 
 def states_around(model, input_ids, attention_mask=None) -> torch.Tensor:
-    """(B, S, H), as `cloze` guesses from them."""
+    """Return the states that tokens are predicted from, (B, S, H)."""
     sequences = model.bilstm.sequences(input_ids, attention_mask)
     with torch.no_grad():
-        return sequences.unpack(model.around(model.bilstm.encode(input_ids, sequences), sequences))
+        return sequences.unpack(model.context_states(model.bilstm.encode(input_ids, sequences), sequences))
 
 
 # ---------------------------------------------------------------- what is asked has not been read

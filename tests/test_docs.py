@@ -43,7 +43,8 @@ VERBS = set(
         Classify Clean Clear Clip Collate Collect Combine Compare Compile Compute Concatenate Configure Construct
         Convert Copy Count Create Decode Delete Derive Describe Detach Detect Determine Discard Distil Divide Do
         Download Draw Drop Embed Encode Ensure Enter Escape Estimate Evaluate Exchange Expand Export Extend Extract
-        Fill Filter Find Finish Fit Flatten Format Freeze Gather Generate Give Group Handle Ignore Infer Initialize Insert
+        Fill Filter Find Finish Fit Flatten Format Freeze Gather Generate Give Group Handle Ignore Infer Initialize
+        Insert
         Interleave Iterate Join Keep Let List Load Locate Log Make Mark Match Measure Merge Move Multiply Name Normalize
         Open Pack Pad Pair Parse Pick Plot Predict Prepare Print Publish Raise Read Reduce Refuse Register Remove
         Rename Render Repeat Replace Reset Resolve Restore Return Run Save Select Send Serialize Serve Set Show

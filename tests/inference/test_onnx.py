@@ -80,7 +80,7 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     options = ["--output_dir", folder, "--int8", "--file", "tagged.txt"]
     command = [sys.executable, RECIPES / "export_onnx.py", model, *options]
     report = run(command, tmp_path)
-    assert "all of 8 best paths" in report
+    assert "all of 8 paths" in report
     assert report.count("F1 ") == 2
     files = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json"}
     code = {"morphemes.py", "alignment.py"} if reads_morphemes else set()

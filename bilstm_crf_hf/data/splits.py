@@ -1,60 +1,100 @@
-"""Where the sentences that a recipe trains on come from: files, a data set on the Hub, or the recipe's own sample."""
+"""The splits of a corpus: from files, from a data set on the Hub, or from the sample of a recipe."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset
 
-from .ner import PathLike
+from .rows import PathLike
 
 SAMPLE_SEED = 42
-"""Of max_train_samples and max_eval_samples: the same rows whatever the seed of the training is."""
+"""The seed that draws samples and validation splits: the same rows whatever the seed of the training is."""
 
 
 @dataclass
 class SplitArguments:
-    """Which sentences are read."""
+    """The source of the splits."""
 
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "Data set on the Hub, such as klue or e9t/nsmc. Files are read instead, as copies of it."},
+        metadata={"help": "Data set on the Hub, such as klue or e9t/nsmc. Files have priority over it."},
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, such as ner."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Its revision, such as refs/convert/parquet."})
+    dataset_config_name: str | None = field(
+        default=None, metadata={"help": "Configuration of the data set, such as ner."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Revision of the data set, such as refs/convert/parquet."}
+    )
     validation_split: str = field(
-        default="validation", metadata={"help": "Its split that is evaluated after each epoch."}
+        default="validation", metadata={"help": "Split of the data set that is evaluated after each epoch."}
     )
     train_file: str | None = field(
-        default=None, metadata={"help": "Parquet, json, tsv and others: recipes/README.md has the formats."}
+        default=None,
+        metadata={"help": "File of training data: Parquet, JSON, tsv and others (formats: recipes/README.md)."},
     )
-    validation_file: str | None = field(default=None, metadata={"help": "Likewise."})
+    validation_file: str | None = field(
+        default=None, metadata={"help": "File of validation data, in the same formats."}
+    )
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of tags, or of the class."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of tags or classes."})
 
 
 @dataclass
 class SourceArguments(SplitArguments):
-    """Which sentences are trained on, and how long they may be."""
+    """The source of the splits, their sizes, and the limit of their lengths."""
 
-    test_file: str | None = field(default=None, metadata={"help": "As train_file; evaluated once, at the end."})
+    test_file: str | None = field(
+        default=None, metadata={"help": "File of test data, in the same formats; evaluated once, after training."}
+    )
     validation_split_percentage: int | None = field(
         default=None,
-        metadata={
-            "help": "Percentage of the train split that is taken out, at random, in place of a validation split."
-        },
+        metadata={"help": "Percentage of the train split to use as validation split, drawn at random."},
     )
     max_seq_length: int | None = field(
         default=None,
-        metadata={"help": "Limit in tokens; longer sentences are split, texts cut off. Default: the tokenizer's."},
+        metadata={
+            "help": "Maximum number of tokens. Longer sentences are split, longer texts truncated. Default: the "
+            "tokenizer's limit."
+        },
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many rows."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Likewise, of the validation split."})
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Use a random sample of this many training rows."}
+    )
+    max_eval_samples: int | None = field(
+        default=None, metadata={"help": "Use a random sample of this many validation rows."}
+    )
 
     def __post_init__(self) -> None:
         percentage = self.validation_split_percentage
         if percentage is not None and not 0 < percentage < 100:
             raise ValueError(f"validation_split_percentage must be between 0 and 100, got {percentage}")
+
+
+def open_splits(
+    dataset_name: str | None,
+    dataset_config_name: str | None,
+    data_files: Mapping[str, PathLike] | None,
+    revision: str | None,
+) -> dict[str, tuple[str, Path | Dataset]]:
+    """Return the name in error messages and the data of each split, which are a file or a data set from the Hub.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if not exactly one of `dataset_name` and `data_files` is given, or a configuration with files.
+    """
+    if (dataset_name is None) == (not data_files):
+        raise ValueError("give either the dataset_name of a data set or data_files, the file of each split")
+    if not data_files:
+        datasets = load_dataset(dataset_name, dataset_config_name, revision=revision)
+        return {split: (f"{dataset_name} ({split})", dataset) for split, dataset in datasets.items()}
+    if dataset_config_name is not None:
+        raise ValueError("dataset_config_name goes with dataset_name, not with data_files")
+    for path in data_files.values():
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return {split: (str(path), Path(path)) for split, path in data_files.items()}
 
 
 def read_splits(
@@ -64,16 +104,17 @@ def read_splits(
     needed: Set[str],
     **options: Any,
 ) -> DatasetDict:
-    """The splits from files, which win over a data set's name; from `sample`, if there is neither.
+    """Load the splits from the files in the arguments, else from the data set there, else from `sample`.
 
     Args:
-        load: `corpora.load_ner_datasets` or `classification_corpora.load_classification_datasets`.
-        sample: files by split.
-        needed: splits that there have to be.
-        options: more of what `load` takes.
+        load: `ner.load_ner_datasets` or `classification.load_classification_datasets`.
+        arguments: files or data set, and columns.
+        sample: the file of each split if the arguments name neither files nor a data set.
+        needed: splits that must exist.
+        options: further arguments of `load`.
 
     Raises:
-        ValueError: a split that is needed is not there; whatever `load` raises.
+        ValueError: if a needed split does not exist, or if `load` raises it.
     """
     files = {split: getattr(arguments, f"{split}_file", None) for split in ("train", "validation", "test")}
     files = {split: path for split, path in files.items() if path}
@@ -102,10 +143,10 @@ def read_splits(
 def load_splits(
     load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
 ) -> DatasetDict:
-    """What a training needs: the splits of [`read_splits`], divided and sampled where the arguments say so.
+    """Load the splits of a training with [`read_splits`], then divide and sample them as the arguments say.
 
     Raises:
-        ValueError: there is no train or no validation split; whatever `load` raises.
+        ValueError: if there is no train or no validation split, or if `load` raises it.
     """
     percentage = arguments.validation_split_percentage
     datasets = read_splits(load, arguments, sample, {"train"} if percentage else {"train", "validation"}, **options)

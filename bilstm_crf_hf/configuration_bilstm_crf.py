@@ -44,6 +44,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     model_type = "bilstm_crf"
     _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
     keys_to_ignore_at_inference = ["path_log_probs"]
+    max_position_embeddings = None  # a BiLSTM reads sequences of any length
 
     vocab_size: int = 32000
     embedding_size: int = 128

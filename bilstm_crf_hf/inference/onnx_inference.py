@@ -1,4 +1,4 @@
-"""Tag sentences with an exported tagger, without torch: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
+"""A tagger without torch, from an exported folder: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ tokenizer.enable_padding()
 encodings = tokenizer.encode_batch(texts)
 inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attention_mask for e in encodings]}
 session = onnxruntime.InferenceSession(model)
-if config["morphemes"]:  # by Kiwi, with the code that lies beside the graph
+if config["morphemes"]:  # Kiwi finds them; the export put the code for it beside the graph
     package = sys.modules["exported"] = ModuleType("exported")
     package.__path__ = [str(Path(model).parent)]
     from exported.morphemes import check_version, morpheme_ids

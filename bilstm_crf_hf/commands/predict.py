@@ -8,10 +8,9 @@ or `.xlsx` file. Its rows are written in the same order to
 - `.jsonl` or `.parquet`: all columns of the input, and `entities` or, with a text classifier, `label` and `score`;
 - `.txt`: `<손흥민:PS>은 <춘천:LC>에서 태어났다.` or label, tab, text.
 
-A text that is empty or only white space gets no entities and no label. A row without a text (null, a number, no such
-column) or with an error in its format stops the command before any prediction, with a message that names the row. If a
-run is killed, start it again, on any number of processes, to continue it: the output has the same bytes as that of an
-uninterrupted run. Until it is complete, its shards are in the folder OUTPUT.parts.
+A text that is empty or only white space gets no entities and no label. A row without a text or with an error in its
+format stops the command before any prediction. If a run is killed, the same command, on any number of processes,
+continues it from the shards in the folder OUTPUT.parts; the output has the same bytes as that of an uninterrupted run.
 """
 
 import logging
@@ -38,16 +37,10 @@ class PredictionArguments:
     output_file: str = field(metadata={"help": "Output: .jsonl, .parquet or .txt."})
     text_column: str = field(default="text", metadata={"help": "Column of the texts in the input."})
     column_prefix: str = field(
-        default="",
-        metadata={
-            "help": "Prefix of the names of the new columns, needed if the input already has a `label`, for example."
-        },
+        default="", metadata={"help": "Prefix of new columns, if the input already has a `label`, for example."}
     )
     batch_size: int = field(default=128, metadata={"help": "Number of texts in a batch."})
-    shard_size: int = field(
-        default=1024,
-        metadata={"help": "Number of rows saved at a time. If a run is killed, each process loses at most this many."},
-    )
+    shard_size: int = field(default=1024, metadata={"help": "Number of rows that a process saves at a time."})
     overwrite_output: bool = field(default=False, metadata={"help": "Replace an existing output file."})
     use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even if there is a GPU."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that the model brings along."})
@@ -72,22 +65,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     if not state.is_main_process:
         disable_progress_bar()
 
-    predictor = load_predictor(
-        arguments.model_name_or_path,
-        arguments.batch_size,
-        arguments.column_prefix,
-        arguments.trust_remote_code,
-        state.device,
-    )
-    predict_file(
-        predictor,
-        input_file,
-        output_file,
-        arguments.text_column,
-        arguments.shard_size,
-        arguments.overwrite_output,
-        state,
-    )
+    name, trust_remote_code = arguments.model_name_or_path, arguments.trust_remote_code
+    predictor = load_predictor(name, arguments.batch_size, arguments.column_prefix, trust_remote_code, state.device)
+    options = (arguments.text_column, arguments.shard_size, arguments.overwrite_output)
+    predict_file(predictor, input_file, output_file, *options, state)
     if state.is_main_process:
         print(f"saved in {output_file}")
     state.destroy_process_group()

@@ -11,11 +11,10 @@ def with_other_names(
 ) -> Iterator[str]:
     """Yield a variant of each text, in which another name replaces each entity that has no digit.
 
-    The new name is the text of another entity of the same type, or is composed of the parts in `names`. Its label in
-    the new context is unknown until a teacher labels it. Particles stay as they are, even if they do not fit the name.
+    The new name is the text of another entity of the same type, or is composed of the parts in `names`. Particles stay
+    as they are, even if they do not fit it. A teacher has to label the variant, as the type may differ in this context.
 
     Args:
-        texts: the texts.
         spans: the entities of each text, in order.
         names: for the text of an entity, the alternatives for each of its parts, see `morphology.names_like`. An entity
             that has an entry is composed of these in half of the cases.
@@ -44,7 +43,6 @@ def with_other_words(texts: Sequence[str], seed: int) -> Iterator[str]:
     At least a third of the words of a text is taken. Tang et al. (2019) sample n-grams of words for the same purpose.
 
     Args:
-        texts: the texts.
         seed: seed of the draws.
     """
     random = Random(seed)

@@ -11,12 +11,12 @@ and a warning counts them.
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from .rows import PathLike, Row, class_label, column_names, dataset_rows, find_column, read_features, read_rows
+from .rows import PathLike, Row, class_label, dataset_rows, find_column, read_features, read_rows
 from .splits import open_splits
 
 logger = logging.getLogger(__name__)
@@ -65,32 +65,29 @@ def load_classification_datasets(
         FileNotFoundError: if a file does not exist.
         ImportError: if a file is a sheet and openpyxl is not installed.
         ValueError: with file and line or row, if a file cannot be read, a text is not a string, or a label is missing,
-            of another type or not among those of `train`; if a suffix is unknown, a column is missing or `label_names`
-            do not fit; if not exactly one of `dataset_name` and `data_files` is given.
+            of another type or not among those of `train`; if a suffix or a column is unknown, if `label_names` do not
+            fit, or if not exactly one of `dataset_name` and `data_files` is given.
     """
-    sources: dict[str, str] = {}
     splits: dict[str, list[LabeledText]] = {}
-    known_names: dict[str, list[str] | None] = {}
+    stored_names: dict[str, list[str] | None] = {}
     for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
         if isinstance(data, Dataset):
             rows, features = dataset_rows(data, source), data.features
         else:
             rows, features = read_rows(data, ".tsv" if data.suffix.lower() == ".txt" else None), read_features(data)
-        sources[split] = source
-        splits[split], known_names[split] = _labeled_texts(list(rows), features, text_column, label_column, source)
+        splits[split], stored_names[split] = _labeled_texts(list(rows), features, text_column, label_column, source)
 
-    first = "train" if "train" in splits else next(iter(splits))
-    own = known_names[first]
-    names = own or _sorted({row.label for row in splits[first]})
-    if label_names is not None:
-        if own and len(own) != len(label_names):
-            raise ValueError(
-                f"{sources[first]} has the labels {', '.join(own)}: give as many label_names, not {len(label_names)}"
-            )
-        names = list(label_names)
-        known = own or [str(i) for i in range(len(names))]
-        splits = {split: _renamed(rows, known, names) for split, rows in splits.items()}
-    return DatasetDict({split: _dataset(rows, names, first) for split, rows in splits.items()})
+    origin = "train" if "train" in splits else next(iter(splits))
+    labels = stored_names[origin]
+    if label_names is None:
+        found = {row.label for row in splits[origin]}
+        names = labels = labels or sorted(found, key=int if all(map(str.isdecimal, found)) else None)
+    else:
+        if labels and len(labels) != len(label_names):
+            found = ", ".join(labels)
+            raise ValueError(f"{origin} has the labels {found}: give as many label_names, not {len(label_names)}")
+        names, labels, origin = label_names, labels or [str(i) for i in range(len(label_names))], "label_names"
+    return DatasetDict({split: _dataset(rows, labels, names, origin) for split, rows in splits.items()})
 
 
 def class_names(dataset: Dataset) -> list[str]:
@@ -128,12 +125,8 @@ def merge_labels(datasets: DatasetDict, merges: Sequence[str]) -> DatasetDict:
             raise ValueError(f"merge_labels: {new} is the name of another label ({merge}): choose a new one")
     kept = list(dict.fromkeys(merged.get(name, name) for name in names))
     ids = [kept.index(merged.get(name, name)) for name in names]
-    return DatasetDict(
-        {
-            split: _build(dataset["text"][:], [ids[label] for label in dataset["label"]], kept)
-            for split, dataset in datasets.items()
-        }
-    )
+    columns = {split: (dataset["text"][:], [ids[i] for i in dataset["label"]]) for split, dataset in datasets.items()}
+    return DatasetDict({split: _build(*pair, kept) for split, pair in columns.items()})
 
 
 def check_classes(dataset: Dataset) -> None:
@@ -154,20 +147,19 @@ def _labeled_texts(
     rows: list[Row], features: Features, text_column: str | None, label_column: str | None, source: str
 ) -> tuple[list[LabeledText], list[str] | None]:
     """Return the rows that have a text, and the names of the labels in their order if `features` define them."""
-    names = None
+    names, pairs = None, []
     if rows and {"profile", "talk"} <= rows[0].columns.keys():
         pairs = [_aihub_text_and_group(row, text_column) for row in rows]
     elif rows:
-        columns = column_names(rows)
-        text_column = find_column(columns, text_column, TEXT_COLUMNS, source)
-        label_column = find_column(columns, label_column, LABEL_COLUMNS, source)
+        text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
+        label_column = find_column(rows, label_column, LABEL_COLUMNS, source)
         pairs = [(row.columns.get(text_column), row.columns.get(label_column)) for row in rows]
         if label := class_label(features, label_column):
             names = label.names  # unlabelled rows have no id, or -1 on the Hub
             pairs = [(text, None if i is None or i < 0 else names[i]) for text, i in pairs]
 
     texts = []
-    for (place, _), (text, label) in zip(rows, pairs if rows else (), strict=True):
+    for (place, _), (text, label) in zip(rows, pairs, strict=True):
         if text is None or isinstance(text, str) and not text.strip():
             continue
         if not isinstance(text, str):
@@ -197,33 +189,19 @@ def _aihub_text_and_group(row: Row, text_column: str | None) -> tuple[Any, str]:
     return text, group
 
 
-def _sorted(names: set[str]) -> list[str]:
-    return sorted(names, key=int if all(name.isdecimal() for name in names) else None)
-
-
-def _renamed(rows: list[LabeledText], known: list[str], names: list[str]) -> list[LabeledText]:
-    """Return the rows with `names` for the labels `known`."""
-    new_names = dict(zip(known, names, strict=True))
-    for row in rows:
-        if row.label not in new_names:
-            raise ValueError(
-                f"{row.place}: the label {row.label} is not among those that label_names rename: {', '.join(known)}"
-            )
-    return [row._replace(label=new_names[row.label]) for row in rows]
-
-
-def _dataset(rows: list[LabeledText], names: list[str], first: str) -> Dataset:
-    """Build the data set of rows whose labels are among `names`, the labels of the split `first`."""
-    ids = {name: i for i, name in enumerate(names)}
+def _dataset(rows: list[LabeledText], labels: list[str], names: Sequence[str], origin: str) -> Dataset:
+    """Build the data set of rows whose labels are among `labels`, which `origin` defines, and are called `names`."""
+    ids = {label: i for i, label in enumerate(labels)}
     for row in rows:
         if row.label not in ids:
+            known = ", ".join(labels)
             raise ValueError(
-                f"{row.place}: the label {row.label} is not among those of {first} ({', '.join(names)}): correct it, "
-                f"or add rows of this class to {first}"
+                f"{row.place}: the label {row.label} is not among those of {origin} ({known}): correct it, or add it "
+                f"to {origin}"
             )
     return _build([row.text for row in rows], [ids[row.label] for row in rows], names)
 
 
-def _build(texts: Iterable[str], labels: list[int], names: list[str]) -> Dataset:
-    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+def _build(texts: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> Dataset:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
     return Dataset.from_dict({"text": texts, "label": labels}, features=features)

@@ -7,14 +7,8 @@ Every reader returns the same two columns:
 
 White space inside an entity is tagged I-, as in KLUE-NER. The labels are pairs of B- and I- in alphabetical order of
 the entity types, then O; the names of a `ClassLabel` keep their order. Sentences without a visible character are
-dropped, and a warning counts them.
-
-| suffix | layout | reader |
-| --- | --- | --- |
-| those in `rows.TYPED_SUFFIXES` | a list of tokens and a list of tags a row | [`from_columns`] |
-| those in `LAYOUTS` | lines | the first reader in `LAYOUTS` whose test the lines pass |
-
-To add a corpus format, write a function that reads a file as one of these readers does and add it to `LAYOUTS`.
+dropped, and a warning counts them. Files in `rows.TYPED_SUFFIXES` have a list of tokens and a list of tags in each row,
+see [`from_columns`]; others have one of the `LAYOUTS`, to which a new layout is added, with the function that reads it.
 """
 
 import logging
@@ -33,7 +27,6 @@ from .rows import (
     Row,
     check_suffix,
     class_label,
-    column_names,
     dataset_rows,
     find_column,
     read_features,
@@ -46,13 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class Layout(NamedTuple):
-    """A layout of corpora in lines.
-
-    Attributes:
-        suffixes: the suffixes of its files.
-        fits: a test of the lines that are not blank, of which there is at least one.
-        read: the reader, which takes a path and the entity types, or None.
-    """
+    """A layout of corpora in lines: its suffixes, a test of the lines that are not blank, and a reader."""
 
     suffixes: tuple[str, ...]
     fits: Callable[[list[str]], bool]
@@ -84,22 +71,20 @@ def load_ner_datasets(
 ) -> DatasetDict:
     """Load the splits of a corpus from the Hugging Face Hub or from local files, with the same labels in all splits.
 
-    The labels are those of the split `train`, or of all splits together if there is no `train`. `LAYOUTS` shows which
-    file formats are known.
+    The labels are those of the split `train`, or of all splits together if there is no `train`.
 
     Args:
         dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
         dataset_config_name: configuration of the data set, such as `"ner"` of `"klue"`.
         data_files: the file of each split, in place of `dataset_name`.
-        text_column: column of tokens in Hub, Parquet and JSON data. Default: the first of `TEXT_COLUMNS` that exists.
-        label_column: column of tags in such data. Default: the first of `TAGS_COLUMNS` that exists.
+        text_column, label_column: columns in Hub, Parquet and JSON data, see [`from_columns`].
         entity_types: all entity types, if `train` does not contain all of them. Inline marks of other types are errors.
         revision: revision of the data set on the Hub.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if not exactly one of `dataset_name` and `data_files` is given; if a suffix is unknown; if a split
-            has a label that is not among those of `train`, or of `entity_types`; if a reader raises it.
+        ValueError: if not exactly one of `dataset_name` and `data_files` is given, if a suffix is unknown, if a file
+            cannot be read, or if a split has a label that is not among those of `train`, or of `entity_types`.
     """
     splits, sources = {}, {}
     for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
@@ -120,7 +105,7 @@ def load_ner_datasets(
 
 def labels_of(dataset: Dataset) -> list[str]:
     """Return the labels of a data set that a function of this module returned, in the order of their ids."""
-    return list(dataset.features[find_column(dataset.column_names, "tags", (), "data set")].feature.names)
+    return list(dataset.features["tags"].feature.names)
 
 
 def read_klue_tsv(path: PathLike) -> Dataset:
@@ -196,10 +181,8 @@ def parse_inline(line: str, entity_types: Sequence[str] | None = None) -> Senten
     for mark in re.finditer(pattern, line):
         content, label = mark.groups()
         if entity_types is not None and label not in entity_types:
-            known = ", ".join(entity_types)
-            raise ValueError(
-                f"unknown entity type {label} in {mark[0]}: add it to entity_types ({known}), or correct it"
-            )
+            remedy = f"add it to entity_types ({', '.join(entity_types)}), or correct it"
+            raise ValueError(f"unknown entity type {label} in {mark[0]}: {remedy}")
         if not content.strip():
             raise ValueError(f"{mark[0]} marks no text: remove the mark")
         text += line[position : mark.start()]
@@ -239,57 +222,52 @@ def _from_rows(
     rows = list(rows)
     if not rows:
         raise ValueError(f"{source}: no sentence in it")
-    columns = column_names(rows)
-    text_column = find_column(columns, text_column, TEXT_COLUMNS, source)
-    label_column = find_column(columns, label_column, TAGS_COLUMNS, source)
+    text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
+    label_column = find_column(rows, label_column, TAGS_COLUMNS, source)
     class_names = class_label(features, label_column)
-    try:
-        for name in class_names.names if class_names else ():
-            split_tag(name)
-    except ValueError as error:
-        raise ValueError(f"{source}: column {label_column}: {error}") from None
-    tagged = [(row.place, *_tokens_and_tags(row, text_column, label_column, class_names)) for row in rows]
+    tagged = []
+    for place, columns in rows:
+        try:
+            tagged.append((place, *_tokens_and_tags(columns, text_column, label_column, class_names)))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
 
     labels = class_names.names if class_names else {tag for _, _, tags in tagged for tag in tags}
-    scheme = scheme_of(labels)
+    try:
+        scheme, entity_types = scheme_of(labels), [split_tag(label)[1] for label in labels]
+    except ValueError as error:
+        raise ValueError(f"{source}: column {label_column}: {error}") from None
     joiner = "" if all(len(token) == 1 for _, tokens, _ in tagged for token in tokens) else " "
     sentences = [
-        _sentence(tokens, tags, joiner, scheme, f"{place}: token {{}}".format) for place, tokens, tags in tagged
+        _sentence(tokens, tags, joiner, scheme, lambda i, place=place: f"{place}: token {i}")
+        for place, tokens, tags in tagged
     ]
     if not class_names:
         return _dataset(sentences, source)
-    bio_labels = _bio_labels(split_tag(name)[1] for name in labels)
+    bio_labels = _bio_labels(entity_types)
     return _dataset(sentences, source, list(dict.fromkeys([*labels, *bio_labels])) if scheme == "BIO" else bio_labels)
 
 
 def _tokens_and_tags(
-    row: Row, text_column: str, label_column: str, class_names: ClassLabel | None
+    columns: Mapping[str, Any], text_column: str, label_column: str, class_names: ClassLabel | None
 ) -> tuple[Sequence[str], list[str]]:
-    """Return the tokens and the tags of a row as strings.
-
-    Raises:
-        ValueError: with the place of the row, as in [`from_columns`].
-    """
-    tokens, tags = ([] if (value := row.columns.get(name)) is None else value for name in (text_column, label_column))
+    """Return the tokens and the tags of a row as strings; raise ValueError if they are not as [`from_columns`] says."""
+    tokens, tags = ([] if (value := columns.get(name)) is None else value for name in (text_column, label_column))
     if not (isinstance(tokens, str) or _is_list_of(str, tokens)):
-        raise ValueError(f"{row.place}: column {text_column} holds {tokens!r}; expected a string or a list of strings")
+        raise ValueError(f"column {text_column} holds {tokens!r}; expected a string or a list of strings")
     if not _is_list_of(int if class_names else str, tags):
         raise ValueError(
-            f"{row.place}: column {label_column} holds {tags!r}; expected a list of strings, or of a ClassLabel, which "
-            f"names the labels: cast_column({label_column!r}, List(ClassLabel(names=[...])))"
+            f"column {label_column} holds {tags!r}; expected a list of strings, or of a ClassLabel, which names the "
+            f"labels: cast_column({label_column!r}, List(ClassLabel(names=[...])))"
         )
     if len(tokens) != len(tags):
-        raise ValueError(
-            f"{row.place}: {len(tokens)} tokens in column {text_column}, but {len(tags)} tags in column {label_column}"
-        )
+        raise ValueError(f"{len(tokens)} tokens in column {text_column}, but {len(tags)} tags in column {label_column}")
     if not all(tokens) or None in tags or "" in tags:
-        raise ValueError(f"{row.place}: a token or tag is null or empty")
-    try:
-        tags = class_names.int2str(tags) if class_names else tags
-        for tag in set(tags):
-            split_tag(tag)
-    except ValueError as error:
-        raise ValueError(f"{row.place}: {error}") from None
+        raise ValueError("a token or tag is null or empty")
+    if class_names:
+        return tokens, class_names.int2str(tags)
+    for tag in tags:
+        split_tag(tag)
     return tokens, tags
 
 
@@ -297,9 +275,7 @@ def _is_list_of(kind: type, values: Any) -> bool:
     return isinstance(values, list) and set(map(type, values)) <= {kind, type(None)}
 
 
-def _read_file(
-    path: Path, text_column: str | None, label_column: str | None, entity_types: Sequence[str] | None
-) -> Dataset:
+def _read_file(path: Path, text_column: str | None, label_column: str | None, types: Sequence[str] | None) -> Dataset:
     line_suffixes = [suffix for layout in LAYOUTS for suffix in layout.suffixes]
     suffix = "" if path.is_dir() else check_suffix(path, dict.fromkeys([*TYPED_SUFFIXES, *line_suffixes]))
     if suffix not in line_suffixes:
@@ -307,9 +283,8 @@ def _read_file(
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise ValueError(f"{path}: no sentence in it")
-    return next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines)).read(
-        path, entity_types
-    )
+    layout = next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines))
+    return layout.read(path, types)
 
 
 def _is_klue(lines: list[str]) -> bool:

@@ -15,8 +15,7 @@ def read_texts(path: str, column: str = "text") -> Iterator[str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: with file and line or row, if the file cannot be read, a row has no such column, or its value is not
-            a text.
+        ValueError: with file and line or row, if the file cannot be read or a row has no text in this column.
     """
     if not Path(path).exists() and ":" in path:
         path, column = path.rsplit(":", 1)

@@ -9,11 +9,9 @@ r"""The one reader of files with rows, for NER, classification, raw text and pre
 | `.parquet`, or a folder of such files | rows with the column types that the files store |
 | `.xlsx` | rows of the first sheet below a header, if openpyxl is installed |
 
-To add a file type, write a function that yields its rows and add it to `READERS`.
-
-Text files are UTF-8, with or without a byte order mark. Their lines end with `\n` or `\r\n` only (`str.splitlines`
-would also split at characters that a text may contain). Blank lines, except in `.txt`, and empty rows of a sheet are
-skipped.
+To add a file type, write a function that yields its rows and add it to `READERS`. Text files are UTF-8, with or without
+a byte order mark. Their lines end with `\n` or `\r\n` only; `str.splitlines` would also split at characters that a text
+may contain. Blank lines, except in `.txt`, and empty rows of a sheet are skipped.
 """
 
 import csv
@@ -59,22 +57,17 @@ def read_rows(path: PathLike, suffix: str | None = None) -> Iterator[Row]:
     Raises:
         FileNotFoundError: if there is no such file or folder.
         ImportError: if the file is a sheet and openpyxl is not installed.
-        ValueError: if the suffix is unknown; with file and line or row, if the file is not valid UTF-8, JSON, CSV,
-            Parquet or xlsx, or if a row does not fit the header.
+        ValueError: with file and line or row, if the file is not of this type or a row does not fit the header; if the
+            suffix is unknown.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    suffix = suffix or (".parquet" if path.is_dir() else check_suffix(path, READERS))
-    return READERS[suffix](path)
+    return READERS[suffix or (".parquet" if path.is_dir() else check_suffix(path, READERS))](path)
 
 
 def check_suffix(path: Path, known: Iterable[str]) -> str:
-    """Return the suffix of a file name in lower case.
-
-    Raises:
-        ValueError: if it is not among the `known` ones.
-    """
+    """Return the suffix of a file in lower case; raise ValueError if it is not among the `known` ones."""
     suffix = path.suffix.lower()
     if suffix not in known:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; known are {', '.join(known)}")
@@ -82,25 +75,19 @@ def check_suffix(path: Path, known: Iterable[str]) -> str:
 
 
 def read_lines(path: PathLike) -> Iterator[str]:
-    """Read the lines of a UTF-8 file without their ends.
-
-    Raises:
-        ValueError: with file, line and byte, if the file is not UTF-8.
-    """
+    """Read the lines of a UTF-8 file without their ends; raise ValueError with line and byte if it is not UTF-8."""
     return (line.removesuffix("\n").removesuffix("\r") for line in _lines_with_ends(path))
 
 
-def read_features(path: PathLike) -> Features:
+def read_features(path: Path) -> Features:
     """Return the column types that a Parquet file or folder stores, label names included; none for other files.
 
     Raises:
         ValueError: if a file is not valid Parquet, or differs from the first one of its folder.
     """
-    path = Path(path)
     if not path.is_dir() and path.suffix.lower() != ".parquet":
         return Features()
-    files = _parquet_files(path)
-    features = []
+    files, features = _parquet_files(path), []
     for file in files:
         with _parquet_errors(file):
             features.append(Features.from_arrow_schema(pq.read_schema(file)))
@@ -121,17 +108,9 @@ def class_label(features: Features, column: str) -> ClassLabel | None:
     return feature if isinstance(feature, ClassLabel) else None
 
 
-def column_names(rows: Iterable[Row]) -> list[str]:
-    """Return the names of all columns that occur, in order of their first occurrence."""
-    return list(dict.fromkeys(name for row in rows for name in row.columns))
-
-
-def find_column(columns: Iterable[str], name: str | None, defaults: Sequence[str], source: str) -> str:
-    """Return the column `name`, or the first of `defaults` that exists if `name` is None.
-
-    Raises:
-        ValueError: if there is no such column.
-    """
+def find_column(rows: Iterable[Row], name: str | None, defaults: Sequence[str], source: str) -> str:
+    """Return `name`, or the first of `defaults` if it is None, that is a column of a row; else raise ValueError."""
+    columns = dict.fromkeys(column for row in rows for column in row.columns)
     wanted = defaults if name is None else [name]
     for column in wanted:
         if column in columns:
@@ -142,16 +121,13 @@ def find_column(columns: Iterable[str], name: str | None, defaults: Sequence[str
 
 
 def text_of(row: Row, column: str) -> str:
-    """Return the text in a column of a row.
-
-    Raises:
-        ValueError: with the place of the row, if there is no such column or its value is not a string.
-    """
-    text = row.columns[find_column(row.columns, column, (), row.place)]
-    if not isinstance(text, str):
-        shown = json.dumps(text, ensure_ascii=False, default=repr)[:80]
-        raise ValueError(f"{row.place}: column {column} holds {shown}, not a string: correct or remove the row")
-    return text
+    """Return the text in a column of a row; raise ValueError with its place if there is no such column or no string."""
+    text = row.columns.get(column)
+    if isinstance(text, str):
+        return text
+    find_column([row], column, (), row.place)
+    shown = json.dumps(text, ensure_ascii=False, default=repr)[:80]
+    raise ValueError(f"{row.place}: column {column} holds {shown}, not a string: correct or remove the row")
 
 
 def _lines_with_ends(path: PathLike) -> Iterator[str]:
@@ -160,10 +136,8 @@ def _lines_with_ends(path: PathLike) -> Iterator[str]:
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number}: byte {error.start + 1} of the line is not UTF-8 ({error.reason}): convert the "
-                    "file, for example with iconv -f cp949 -t utf-8"
-                ) from None
+                problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
+                raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f cp949 does") from None
             yield text.removeprefix("\ufeff") if number == 1 else text
 
 
@@ -181,9 +155,8 @@ def _read_json(path: Path) -> Iterator[Row]:
             value = json.loads(document)
         except json.JSONDecodeError as error:
             place = f"{path}:{number + error.lineno - 1}"
-            raise ValueError(
-                f"{place}: {error.msg}, column {error.colno}; expected an object a line, or one array of objects"
-            ) from None
+            expected = "expected an object a line, or one array of objects"
+            raise ValueError(f"{place}: {error.msg}, column {error.colno}; {expected}") from None
         has_surrogates = re.search(r"\\ud[89a-f]", document, re.IGNORECASE)
         for i, columns in enumerate(value if is_array else [value]):
             place = f"{path}: row {i}" if is_array else f"{path}:{number}"

@@ -18,25 +18,15 @@ class SplitArguments:
     """The source of the splits."""
 
     dataset_name: str | None = field(
-        default=None,
-        metadata={"help": "Data set on the Hub, such as klue or e9t/nsmc. Files have priority over it."},
+        default=None, metadata={"help": "Data set on the Hub; files take priority over it."}
     )
-    dataset_config_name: str | None = field(
-        default=None, metadata={"help": "Configuration of the data set, such as ner."}
-    )
-    dataset_revision: str | None = field(
-        default=None, metadata={"help": "Revision of the data set, such as refs/convert/parquet."}
-    )
-    validation_split: str = field(
-        default="validation", metadata={"help": "Split of the data set that is evaluated after each epoch."}
-    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration, such as ner."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision, such as refs/convert/parquet."})
+    validation_split: str = field(default="validation", metadata={"help": "Split to evaluate after each epoch."})
     train_file: str | None = field(
-        default=None,
-        metadata={"help": "File of training data: Parquet, JSON, tsv and others (formats: recipes/README.md)."},
+        default=None, metadata={"help": "File of training data (formats: recipes/README.md)."}
     )
-    validation_file: str | None = field(
-        default=None, metadata={"help": "File of validation data, in the same formats."}
-    )
+    validation_file: str | None = field(default=None, metadata={"help": "File of validation data."})
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of tags or classes."})
 
@@ -45,26 +35,15 @@ class SplitArguments:
 class SourceArguments(SplitArguments):
     """The source of the splits, their sizes, and the limit of their lengths."""
 
-    test_file: str | None = field(
-        default=None, metadata={"help": "File of test data, in the same formats; evaluated once, after training."}
-    )
+    test_file: str | None = field(default=None, metadata={"help": "File of test data, used once, after training."})
     validation_split_percentage: int | None = field(
-        default=None,
-        metadata={"help": "Percentage of the train split to use as validation split, drawn at random."},
+        default=None, metadata={"help": "Percentage of the train split to draw at random as validation split."}
     )
     max_seq_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Maximum number of tokens. Longer sentences are split, longer texts truncated. Default: the "
-            "tokenizer's limit."
-        },
+        default=None, metadata={"help": "Limit in tokens (default: the tokenizer's); longer inputs are split or cut."}
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Use a random sample of this many training rows."}
-    )
-    max_eval_samples: int | None = field(
-        default=None, metadata={"help": "Use a random sample of this many validation rows."}
-    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Number of random training rows to use."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Number of random validation rows to use."})
 
     def __post_init__(self) -> None:
         percentage = self.validation_split_percentage
@@ -73,28 +52,25 @@ class SourceArguments(SplitArguments):
 
 
 def open_splits(
-    dataset_name: str | None,
-    dataset_config_name: str | None,
-    data_files: Mapping[str, PathLike] | None,
-    revision: str | None,
+    name: str | None, config_name: str | None, files: Mapping[str, PathLike] | None, revision: str | None
 ) -> dict[str, tuple[str, Path | Dataset]]:
-    """Return the name in error messages and the data of each split, which are a file or a data set from the Hub.
+    """Return the source of each split: its name in error messages, and its file or its data set from the Hub.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if not exactly one of `dataset_name` and `data_files` is given, or a configuration with files.
+        ValueError: if not exactly one of a data set's name and files is given, or a configuration with files.
     """
-    if (dataset_name is None) == (not data_files):
+    if (name is None) == (not files):
         raise ValueError("give either the dataset_name of a data set or data_files, the file of each split")
-    if not data_files:
-        datasets = load_dataset(dataset_name, dataset_config_name, revision=revision)
-        return {split: (f"{dataset_name} ({split})", dataset) for split, dataset in datasets.items()}
-    if dataset_config_name is not None:
+    if not files:
+        datasets = load_dataset(name, config_name, revision=revision)
+        return {split: (f"{name} ({split})", dataset) for split, dataset in datasets.items()}
+    if config_name is not None:
         raise ValueError("dataset_config_name goes with dataset_name, not with data_files")
-    for path in data_files.values():
+    for path in files.values():
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
-    return {split: (str(path), Path(path)) for split, path in data_files.items()}
+    return {split: (str(path), Path(path)) for split, path in files.items()}
 
 
 def read_splits(
@@ -109,7 +85,7 @@ def read_splits(
     Args:
         load: `ner.load_ner_datasets` or `classification.load_classification_datasets`.
         arguments: files or data set, and columns.
-        sample: the file of each split if the arguments name neither files nor a data set.
+        sample: the file of each split.
         needed: splits that must exist.
         options: further arguments of `load`.
 
@@ -120,16 +96,10 @@ def read_splits(
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = dict(sample)
-    hub = {} if files else {"revision": arguments.dataset_revision}
-    datasets = load(
-        None if files else arguments.dataset_name,
-        None if files else arguments.dataset_config_name,
-        files,
-        text_column=arguments.text_column_name,
-        label_column=arguments.label_column_name,
-        **hub,
-        **options,
-    )
+    hub = (arguments.dataset_name, arguments.dataset_config_name, arguments.dataset_revision)
+    name, config_name, revision = (None, None, None) if files else hub
+    columns = {"text_column": arguments.text_column_name, "label_column": arguments.label_column_name}
+    datasets = load(name, config_name, files, revision=revision, **columns, **options)
     if not files and arguments.validation_split in datasets:
         datasets["validation"] = datasets.pop(arguments.validation_split)
     if missing := needed - set(datasets):
@@ -143,11 +113,7 @@ def read_splits(
 def load_splits(
     load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
 ) -> DatasetDict:
-    """Load the splits of a training with [`read_splits`], then divide and sample them as the arguments say.
-
-    Raises:
-        ValueError: if there is no train or no validation split, or if `load` raises it.
-    """
+    """Load the splits of a training with [`read_splits`], then divide and sample them as the arguments say."""
     percentage = arguments.validation_split_percentage
     datasets = read_splits(load, arguments, sample, {"train"} if percentage else {"train", "validation"}, **options)
     if percentage:

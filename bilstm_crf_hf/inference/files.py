@@ -1,8 +1,8 @@
 """Files with predictions: the rows of a file of texts, written with what a model predicts for them.
 
-The input is read as a stream and the work can be shared by several processes. The output is made in shards of a fixed
-number of rows. Each shard is predicted independently and its file is written atomically, so the result does not depend
-on which process makes it or on how often the run is killed and resumed. See [`predict_file`].
+The input is read as a stream. The output is made in shards of a fixed number of rows, on one or more processes. Each
+shard is predicted independently and written atomically, so the result does not depend on which process makes it or on
+how often the run is killed and resumed. See [`predict_file`].
 """
 
 import base64
@@ -31,16 +31,10 @@ ROW_GROUP_SHARDS = 64
 
 
 class Writer:
-    """A writer of rows with predictions, in the format that the suffix of the output selects.
-
-    Args:
-        source: the input file.
-        suffix: one of `SUFFIXES`.
-        text_column: column of the texts.
-        predictor: the predictor, whose columns are added.
+    """A writer of rows with the columns of `predictor`, in the format that `suffix`, one of `SUFFIXES`, selects.
 
     Attributes:
-        schema: schema of the rows without predictions, for a Parquet file.
+        schema: schema of the rows of `source` without predictions, for a Parquet file.
     """
 
     SUFFIXES = (".jsonl", ".parquet", ".txt")
@@ -63,10 +57,8 @@ class Writer:
             for row in rows:
                 text_of(row, self.text_column)
                 if self.suffix != ".txt" and (taken := sorted(new_columns & row.columns.keys())):
-                    raise ValueError(
-                        f"{row.place}: there is already a column {taken[0]}: name the new columns differently with "
-                        "--column_prefix, for example predicted_"
-                    )
+                    remedy = "set --column_prefix to name the new columns differently"
+                    raise ValueError(f"{row.place}: there is already a column {taken[0]}: {remedy}")
             if self.suffix == ".parquet":
                 self._widen_schema(rows)
             for _ in self._lines(rows, [self.predictor.empty] * len(rows)):
@@ -137,8 +129,7 @@ class Shards:
     """The shards of an unfinished output, in the folder `OUTPUT.parts` beside it.
 
     `manifest.json` in the folder records the settings of the run. Once the whole output is written, and before it is
-    moved into place, the manifest is renamed to `finished.json`. So the folder of a run that was killed at any moment
-    shows how to resume it.
+    moved into place, it is renamed to `finished.json`. So a run that was killed at any moment can be resumed.
     """
 
     def __init__(self, output: Path) -> None:
@@ -160,7 +151,15 @@ class Shards:
             raise FileExistsError(f"{self.output} exists: name another --output_file, or set --overwrite_output")
         for manifest in (self.finished, self.manifest):
             if manifest.exists():
-                self._check_settings(json.loads(manifest.read_text(encoding="utf-8"))["settings"], settings)
+                before = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
+                changes = [
+                    f"{key} was {before.get(key)}, is {now}" for key, now in settings.items() if before.get(key) != now
+                ]
+                if changes:
+                    raise ValueError(
+                        f"{self.folder} holds shards of a run with other settings ({'; '.join(changes)}): run with the "
+                        "same settings to finish that run, or delete the folder to start over"
+                    )
                 return
         if self.folder.exists() and any(path.suffix != ".tmp" for path in self.folder.iterdir()):
             raise FileExistsError(f"{self.folder} exists, but no prediction run made it: move or delete it")
@@ -191,22 +190,9 @@ class Shards:
         self.finished.unlink()
         self.folder.rmdir()
 
-    def _check_settings(self, before: dict[str, Any], now: dict[str, Any]) -> None:
-        changes = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
-        if changes:
-            raise ValueError(
-                f"{self.folder} holds shards of a run with other settings ({'; '.join(changes)}): run with the same "
-                "settings to finish that run, or delete the folder to start over"
-            )
-
 
 def check_files(input_file: Path, output_file: Path) -> None:
-    """Check the names of the input and output files.
-
-    Raises:
-        FileNotFoundError: if the input file does not exist.
-        ValueError: if a suffix is unknown.
-    """
+    """Raise FileNotFoundError if the input does not exist, and ValueError if a suffix is unknown."""
     check_suffix(input_file, READERS)
     check_suffix(output_file, Writer.SUFFIXES)
     if not input_file.is_file():
@@ -224,15 +210,12 @@ def predict_file(
 ) -> None:
     """Write the rows of a file with predictions, in their order.
 
-    All rows are read and checked once before the first prediction, so that errors in them are raised at the beginning.
-    If a run was killed, calling the function again, on any number of processes, makes only the missing shards, and the
-    output has the same bytes as that of an uninterrupted run.
+    All rows are read and checked before the first prediction. If a run was killed, calling the function again, on any
+    number of processes, makes the missing shards, and the output has the same bytes as that of an uninterrupted run.
 
     Args:
-        predictor: the predictor.
         input_file: a file of any type in `rows.READERS`.
         output_file: the output, whose suffix is one of `Writer.SUFFIXES`.
-        text_column: column of the texts.
         shard_size: number of rows in a shard.
         overwrite: replace an existing output, once the new one is complete.
         state: the processes that share the work. All of them call this function.
@@ -278,10 +261,7 @@ def predict_file(
 def _predict_shards(
     writer: Writer, shards: Shards, contents: Iterable[list[Row]], sizes: list[int], state: PartialState
 ) -> None:
-    """Make the missing shards that fall to this process, and return when the shards of all processes are finished.
-
-    The progress bar, which the main process shows, counts the rows of all processes.
-    """
+    """Make this process's part of the missing shards, and return when the shards of all processes are finished."""
     done = shards.done()
     state.wait_for_everyone()  # all processes have to see the same finished shards
     missing = [i for i in range(len(sizes)) if i not in done]

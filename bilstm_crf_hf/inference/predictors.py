@@ -23,18 +23,14 @@ STRIDE = 32
 class Predictor:
     """A pipeline whose results become new columns of the rows of texts.
 
-    Texts without a visible character are not passed to the model and get the values `empty`.
+    A subclass has the `task` of the pipeline, the types of the new `columns`, and their values in `empty` for a text
+    without a visible character, which is not passed to the model.
 
     Args:
         pipe: the pipeline.
         batch_size: number of texts in a batch.
         prefix: prefix of the names of the new columns.
         options: options of each call of `pipe`.
-
-    Attributes:
-        task: task of the pipeline.
-        columns: name and type of each new column, without the prefix.
-        empty: values of the new columns for a text without a visible character.
     """
 
     task: str
@@ -128,15 +124,12 @@ _ARCHITECTURES = {
 
 
 def pipeline_tag_of(config: Mapping[str, Any], source: str) -> str:
-    """Return the tag of the pipeline that a saved model serves.
+    """Return the tag of the pipeline that a saved model serves; raise ValueError if it is no classifier.
 
     Args:
-        config: the content of its `config.json`, whose `architectures` name the class. `auto_map` lists classes of
-            this package and others that bring their own code, the tables of transformers list all other classes.
+        config: the content of its `config.json`, whose `architectures` name the class. Classes with their own code,
+            such as those of this package, are found in `auto_map`, others in the tables of transformers.
         source: name of the model in error messages.
-
-    Raises:
-        ValueError: if the model is neither a token classifier nor a text classifier.
     """
     architecture = (config.get("architectures") or ["a model without a head"])[0]
     for tag, (auto_class, names) in _ARCHITECTURES.items():
@@ -152,13 +145,12 @@ def load_predictor(
 ) -> Predictor:
     """Load the predictor of a token classifier or text classifier, according to the configuration of the model.
 
-    A BiLSTM reads texts of any length. If a text is longer than the model allows, other token classifiers read it in
-    overlapping windows, and other text classifiers read its beginning.
+    If a text is longer than the model allows, a token classifier reads it in overlapping windows, a text classifier
+    reads its beginning. A BiLSTM reads texts of any length.
 
     Args:
         name: a model on the Hub or in a folder.
-        batch_size: number of texts in a batch.
-        prefix: prefix of the names of the new columns.
+        batch_size, prefix: see [`Predictor`].
         trust_remote_code: run the code that the model brings along.
         device: device of the model. Default: that of `transformers.pipeline`.
 
@@ -168,8 +160,8 @@ def load_predictor(
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     kind = PREDICTORS[pipeline_tag_of(config.to_dict(), name)]
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device}
-    has_custom_pipeline = getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
-    if has_custom_pipeline and kind is EntityPredictor and not trust_remote_code:
+    ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
+    if ours and not trust_remote_code:
         options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
     pipe = pipeline(kind.task, model=name, **options)
     tokenizer = pipe.tokenizer

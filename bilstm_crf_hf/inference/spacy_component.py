@@ -37,8 +37,7 @@ def make_bilstm_crf(
     """Make the component from its configuration. `nlp.to_disk` saves the configuration, but not the model.
 
     Args:
-        nlp: the pipeline that the component is added to.
-        name: name of the component in the pipeline.
+        nlp, name: the pipeline, and the name of the component in it; spaCy gives both.
         model: folder of a tagger, or its name on the Hub.
         revision: branch, tag or commit on the Hub.
         batch_size: number of texts in a batch of the model. The `batch_size` of `nlp.pipe` is the number of texts that

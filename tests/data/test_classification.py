@@ -220,7 +220,7 @@ def test_label_names_replace_those_of_a_data_set(tmp_path):
 @pytest.mark.parametrize(("label", "names"), [("2", ["부정", "긍정"]), ("기쁨", ["부정", "긍정"]), ("1", ["부정"])])
 def test_label_names_that_do_not_fit(write, label, names):
     path = write("a.tsv", f"text\tlabel\n좋아\t0\n싫어\t{label}\n")
-    with pytest.raises(ValueError, match=rf"a\.tsv:3: the label {label} is not among those that label_names rename: 0"):
+    with pytest.raises(ValueError, match=rf"a\.tsv:3: the label {label} is not among those of label_names \(0"):
         load(path, label_names=names)
 
 

@@ -47,6 +47,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
     keys_to_ignore_at_inference = ["path_log_probs"]
     attribute_map = {"morphemes": "kiwi_version"}  # the name of the field in models that were saved before
+    max_position_embeddings = None  # a BiLSTM reads sequences of any length
 
     vocab_size: int = 32000
     embedding_size: int = 128

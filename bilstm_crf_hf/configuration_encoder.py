@@ -25,6 +25,15 @@ class EncoderConfig(PreTrainedConfig):
             self.encoder_config = AutoConfig.for_model(**self.encoder_config)
         super().__post_init__(**kwargs)
 
+    @property
+    def max_position_embeddings(self) -> int:
+        """Return the number of positions of the encoder.
+
+        Raises:
+            AttributeError: if the configuration of the encoder has none.
+        """
+        return self.encoder_config.max_position_embeddings
+
 
 @strict
 class EncoderCRFConfig(EncoderConfig):

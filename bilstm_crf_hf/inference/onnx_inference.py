@@ -1,4 +1,4 @@
-"""Tag sentences with an exported tagger, without torch: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
+"""A tagger without torch, from an exported folder: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
 
 import json
 import sys

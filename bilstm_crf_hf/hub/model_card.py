@@ -1,181 +1,106 @@
-"""The card of a trained model, rendered from what its run left (see `reporting.save_run`)."""
+"""Model cards, rendered from the run folder of a trained model."""
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
+from importlib.metadata import requires
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
-from ..evaluation.runs import RUN
+from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
+from ..evaluation.tasks import TAGGING, Metric, task_of
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-REPOSITORY = "bilstm_crf_hf"
+PACKAGE = "bilstm_crf_hf"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 SPLITS = {"eval": "validation", "test": "test"}
-"""Splits of a data set by the prefix of their scores in `all_results.json`."""
-
-
-class Metric(NamedTuple):
-    """A score of `metrics`: its key there, its name to readers, the Hub's metric that it is, and its definition."""
-
-    key: str
-    name: str
-    hub: str
-    definition: str
-
-
-class Task(NamedTuple):
-    """What cards of a pipeline's models have in common."""
-
-    variable: str
-    label: str
-    metrics: tuple[Metric, ...]
-    sentences: tuple[str, ...]
-
-
-TASKS = {
-    "token-classification": Task(
-        "tagger",
-        "entity type",
-        (
-            Metric("f1", "F1", "f1", "entities on characters, strict (type and both ends), micro average"),
-            Metric("precision", "precision", "precision", "of these entities"),
-            Metric("recall", "recall", "recall", "of these entities"),
-            Metric(
-                "klue_entity_macro_f1", "KLUE entity F1", "f1", "mean of that F1 over the types, as KLUE reports it"
-            ),
-            Metric(
-                "klue_char_macro_f1",
-                "KLUE character F1",
-                "f1",
-                "mean over the tags of the F1 of characters, as KLUE's baseline computes it",
-            ),
-            Metric(
-                "token_f1",
-                "token F1",
-                "f1",
-                "seqeval, strict, on tokens: entities that begin or end inside a token count as found",
-            ),
-        ),
-        (
-            "손흥민은 1992년 7월 8일 춘천에서 태어났다.",
-            "어제 저녁 여덟 시에 세종문화회관에서 조성진 독주회를 봤다.",
-            "삼성전자는 올해 직원 3천 명을 새로 뽑는다.",
-        ),
-    ),
-    "text-classification": Task(
-        "classifier",
-        "class",
-        (
-            Metric("accuracy", "accuracy", "accuracy", "share of texts whose class is right"),
-            Metric("macro_f1", "macro F1", "f1", "mean of the F1 of the classes"),
-        ),
-        ("두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.", "기대하고 봤는데 끝까지 보기가 힘들었어요."),
-    ),
-}
-ARCHITECTURES = {
-    "BiLSTMCRFForTokenClassification": "a bidirectional LSTM with a linear-chain CRF",
-    "BiLSTMForSequenceClassification": "a bidirectional LSTM, pooled over the text, with a linear layer",
-    "EncoderCRFForTokenClassification": "a pretrained encoder with a linear-chain CRF",
-    "EncoderForSequenceClassification": "a pretrained encoder with a head of two linear layers",
-}
+"""Splits of a data set, by the prefix of their scores in `all_results.json`."""
+NEEDED = ("transformers", "torch", "pytorch-crf", "safetensors")
+"""The libraries that the code of a model needs."""
 
 
 class TrainedModel:
-    """What a run's folder says of its model.
+    """The model of a run folder with the facts for its card.
+
+    Args:
+        folder: the folder of a finished run.
 
     Attributes:
-        config: `config.json`.
-        results: `all_results.json`.
-        arguments, run: of `training_run.json`, the recipe's arguments and all.
-        pipeline_tag, task: the pipeline that the model serves.
+        config: content of `config.json`.
+        results: content of `all_results.json`.
+        run: content of `training_run.json`.
+        arguments: arguments of the training command, from `training_run.json`.
+        task: task of the model.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or the model is neither a tagger nor a text classifier.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Reads the folder.
-
-        Raises:
-            FileNotFoundError: a file is missing: the folder is not that of a finished run.
-            ValueError: the model is neither a tagger nor a text classifier.
-        """
-        self.config, self.results, self.run = (
-            _read(folder / name) for name in ("config.json", "all_results.json", RUN)
-        )
+        self.config, self.results = read_json(folder / CONFIG), read_json(folder / RESULTS)
+        self.run = read_json(folder / TRAINING_RUN, "arguments", "hyperparameters", "hardware", "versions")
         self.arguments: dict[str, Any] = self.run["arguments"]
-        self.pipeline_tag = pipeline_of(self.config, folder)
-        self.task = TASKS[self.pipeline_tag]
+        self.task = task_of(self.config, str(folder / CONFIG))
 
     @property
     def dataset(self) -> str | None:
-        """The data set's id on the Hub."""
+        """Return the id of the data set on the Hub, None for other data."""
         return _hub_id(self.arguments["dataset_name"])
 
     @property
     def data(self) -> str:
-        """The training data in words, a sentence with a full stop."""
+        """Return a description of the training data."""
         named = [self.arguments[name] for name in ("dataset_name", "dataset_config_name") if self.arguments[name]]
         described = self.arguments["dataset_description"] or (" ".join(named) if named else "Files of the author")
         return described.strip().rstrip(".") + "."
 
     @property
     def base_model(self) -> str | None:
-        """The encoder that the model was made from, if that is on the Hub."""
+        """Return the id of the pretrained encoder on the Hub, None if there is none."""
         named = self.arguments["model_name_or_path"] or self.arguments["embeddings_from"]
         return self.arguments["base_model"] or _hub_id(named)
 
     @property
     def labels(self) -> list[str]:
-        """Entity types, or classes, in alphabetical order."""
+        """Return the entity types or classes in alphabetical order."""
         names = self.config["id2label"].values()
-        if self.pipeline_tag == "token-classification":
+        if self.task is TAGGING:
             names = {name.partition("-")[2] for name in names if name != "O"}
         return sorted(names)
 
     def split(self, prefix: str) -> str:
-        """The split of the data set that scores with a prefix are of."""
+        """Return the name of a split of the data set.
+
+        Args:
+            prefix: key of `SPLITS`.
+        """
         percentage = self.arguments.get("validation_split_percentage")
         return f"train ({percentage} % held out)" if prefix == "eval" and percentage else SPLITS[prefix]
 
     def scores(self) -> Iterator[tuple[str, Metric, float]]:
-        """Prefix of the split in `all_results.json`, metric, and value."""
+        """Yield key of the split in `SPLITS`, metric and value of each score."""
         for prefix in SPLITS:
             for metric in self.task.metrics:
                 if f"{prefix}_{metric.key}" in self.results:
                     yield prefix, metric, self.results[f"{prefix}_{metric.key}"]
 
 
-def pipeline_of(config: Mapping[str, Any], folder: Path) -> str:
-    """The pipeline that a model serves, by the name of its architecture.
-
-    Raises:
-        ValueError: it is neither a tagger nor a text classifier.
-    """
-    architecture = (config.get("architectures") or ["a model without a head"])[0]
-    for ending, tag in (
-        ("ForTokenClassification", "token-classification"),
-        ("ForSequenceClassification", "text-classification"),
-    ):
-        if architecture.endswith(ending):
-            return tag
-    raise ValueError(f"{folder / 'config.json'}: {architecture} is neither a tagger nor a text classifier")
-
-
 def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | None = None) -> ModelCard:
-    """The card of the model in the folder of a finished run.
+    """Return the card of a trained model.
 
     Args:
-        folder: what a recipe left.
-        repo_id: where the model will be on the Hub, `name/model`.
-        revision: the tag that the card's snippet pins.
-        comparison: a folder that `recipes/compare.py` wrote, whose table of systems goes into the card.
+        folder: the folder of a finished run.
+        repo_id: name of the model on the Hub, `name/model`.
+        revision: tag in the snippet of the card.
+        comparison: output folder of the command `compare`, whose table of systems goes into the card.
 
     Raises:
-        FileNotFoundError: the folder is not that of a finished run, or there is no comparison in the other.
-        ValueError: the model is neither a tagger nor a text classifier.
+        FileNotFoundError: if a file of the run or of the comparison is missing.
+        ValueError: if a file is damaged, or the model is neither a tagger nor a text classifier.
     """
     model = TrainedModel(folder)
     name = repo_id.split("/")[-1]
@@ -186,9 +111,10 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
         repo_id=repo_id,
         revision=revision,
         variable=model.task.variable,
-        sentence=_sentences(model)[0],
+        sentence=_examples(model)[0],
         remote_code=bool(model.config.get("auto_map")),
-        morphemes=model.config.get("morphemes") if model.pipeline_tag == "token-classification" else None,
+        packages=" ".join(_requirement(name) for name in NEEDED),
+        morphemes=model.config.get("morphemes") if model.task is TAGGING else None,
         summary=_summary(model),
         label=model.task.label,
         splits=[_split(model, prefix) for prefix in SPLITS if f"{prefix}_loss" in model.results],
@@ -201,10 +127,15 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
 
 
 def card_metadata(model: TrainedModel, name: str) -> ModelCardData:
-    """What the Hub reads of a card: language, licence, tags, results as a model-index, sentences of the widget."""
+    """Return the metadata of a card: language, licence, tags, scores (model-index), examples of the widget.
+
+    Args:
+        model: the model.
+        name: name of the model without that of its owner.
+    """
     results = [
         EvalResult(
-            task_type=model.pipeline_tag,
+            task_type=model.task.pipeline_tag,
             dataset_type=model.dataset or "custom",
             dataset_name=model.dataset or "custom",
             dataset_config=model.arguments["dataset_config_name"],
@@ -219,19 +150,19 @@ def card_metadata(model: TrainedModel, name: str) -> ModelCardData:
         language=model.arguments["language"],
         license=model.arguments["license"],
         library_name="transformers",
-        pipeline_tag=model.pipeline_tag,
-        tags=[REPOSITORY, model.config["model_type"], *(["korean"] if model.arguments["language"] == "ko" else [])],
+        pipeline_tag=model.task.pipeline_tag,
+        tags=[PACKAGE, model.config["model_type"], *(["korean"] if model.arguments["language"] == "ko" else [])],
         datasets=[model.dataset] if model.dataset else None,
         metrics=sorted({metric.hub for _, metric, _ in model.scores()}),
         base_model=model.base_model,
         model_name=name,
         eval_results=results,
-        widget=[{"text": sentence} for sentence in _sentences(model)],
+        widget=[{"text": sentence} for sentence in _examples(model)],
     )
 
 
 def eval_results_yaml(folder: Path) -> str | None:
-    """The scores in the form of the Hub's `.eval_results/*.yaml`; None where the data set is not on the Hub."""
+    """Return the scores as content of `.eval_results/*.yaml`, None if the data set is not on the Hub."""
     model = TrainedModel(folder)
     if model.dataset is None:
         return None
@@ -248,42 +179,46 @@ def eval_results_yaml(folder: Path) -> str | None:
 
 
 def check_card(card: ModelCard, results: Mapping[str, float], path: Path) -> None:
-    """Checks that the scores of a card are those of `all_results.json`.
+    """Check that the scores of a card are those of a run.
+
+    Args:
+        card: the card.
+        results: content of `all_results.json`.
+        path: file of the card.
 
     Raises:
-        ValueError: one of them is not.
+        ValueError: if a score is not in the results.
     """
     known = {value for value in results.values() if isinstance(value, float)}
     for result in card.data.eval_results or []:
         if result.metric_value not in known:
             raise ValueError(
-                f"{path}: {result.metric_name} is {result.metric_value}, which is not in all_results.json: the card is "
-                "of another run. Delete it to have it written anew, or correct it"
+                f"{path}: {result.metric_name} is {result.metric_value}, which is not in {RESULTS}: the card is of "
+                "another run. Correct the card, or delete it to have a new one written"
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file: name the folder of a finished run of this version's recipes")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def _hub_id(name: str | None) -> str | None:
-    """A name of the Hub; None for a path on this machine."""
+    """Return a name if it is an id on the Hub, None if it is a path."""
     return name if name and HUB_ID.fullmatch(name) and not Path(name).exists() else None
 
 
-def _sentences(model: TrainedModel) -> list[str]:
-    return list(model.arguments.get("examples") or model.task.sentences)
+def _requirement(name: str) -> str:
+    """Return the requirement of this package for a library, quoted for a shell if it has versions."""
+    (requirement,) = (line for line in requires(PACKAGE) if re.match(r"[\w.-]+", line)[0] == name)
+    return requirement if requirement == name else f'"{requirement}"'
+
+
+def _examples(model: TrainedModel) -> list[str]:
+    return list(model.arguments.get("examples") or model.task.examples)
 
 
 def _summary(model: TrainedModel) -> str:
     architecture = model.config["architectures"][0]
-    described = ARCHITECTURES.get(architecture, "fine-tuned from a pretrained encoder")
-    finds = "finds entities of the types" if model.task.variable == "tagger" else "gives a text one of the classes"
+    use = "finds entities of the types" if model.task is TAGGING else "assigns one of the classes"
     return (
-        f"`{architecture}`, {described}: {model.results['parameters']:,} parameters. It {finds} "
-        f"{', '.join(model.labels)}. Trained with {REPOSITORY}."
+        f"`{architecture}`, {model.task.describe(architecture)}: {model.results['parameters']:,} parameters. It {use} "
+        f"{', '.join(model.labels)}. Trained with {PACKAGE}."
     )
 
 
@@ -310,14 +245,14 @@ def _training(model: TrainedModel) -> str:
     soft = results.get("train_soft_sentences", 0)
     return (
         f"{results['train_sentences']:,} texts, {results['epochs']} epochs of {results['seconds_per_epoch']:.0f} s, "
-        f"{results['train_seconds']:.0f} s in all (evaluation not counted in), on {model.run['hardware']}, "
+        f"{results['train_seconds']:.0f} s in all (without evaluation), on {model.run['hardware']}, "
         f"seed {results['seed']}; {', '.join(f'{library} {version}' for library, version in versions.items())}."
-        + (f" Beside these texts {soft:,} with the probabilities of a teacher." if soft else "")
+        + (f" Further {soft:,} texts had the probabilities of a teacher as labels." if soft else "")
     )
 
 
 def _model_settings(model: TrainedModel) -> dict[str, Any]:
-    """Of the recipe's arguments, those that shape the model."""
+    """Return the arguments of the training command that shape the model."""
     names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
     if not any(model.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
         names.append("min_frequency")  # of the characters of a new tokenizer
@@ -327,9 +262,13 @@ def _model_settings(model: TrainedModel) -> dict[str, Any]:
 
 
 def _comparison(path: Path) -> str:
-    """The columns of a comparison's table of systems that matter to a reader of the card."""
+    """Return a part of a comparison's table of systems in Markdown.
+
+    Args:
+        path: the file systems.csv of a comparison.
+    """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file: name a folder that recipes/compare.py wrote")
+        raise FileNotFoundError(f"{path}: no such file. Name the output folder of a comparison")
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     score = next(name for name in rows[0] if name.startswith("mean "))

@@ -9,10 +9,8 @@ from datasets import Dataset, concatenate_datasets
 from transformers import TrainingArguments
 
 from ..data.raw_text import read_all
+from ..evaluation.runs import SOFT_LABELS
 from ..utils.files import write_atomically
-
-ANSWERS = "soft_labels.parquet"
-"""File of the answers, in the output folder."""
 
 
 @dataclass
@@ -61,7 +59,7 @@ def answers(
     """
     if arguments.soft_labels_file is not None:
         return concatenate_datasets([_read(path, student) for path in arguments.soft_labels_file])
-    path = Path(training.output_dir, ANSWERS)
+    path = Path(training.output_dir, SOFT_LABELS)
     with training.main_process_first(local=False, desc="teachers"):
         if training.process_index == 0:
             dataset = ask()

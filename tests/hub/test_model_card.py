@@ -8,7 +8,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from bilstm_crf_hf.evaluation.runs import RUN
+from bilstm_crf_hf.evaluation.runs import TRAINING_RUN
 from bilstm_crf_hf.hub.model_card import check_card, eval_results_yaml, render_card
 from bilstm_crf_hf.training.arguments import CardArguments
 
@@ -113,7 +113,7 @@ def finished_run(folder: Path, arguments: dict | None = None, results: dict | No
     for name, content in {
         "config.json": tagger | config,
         "all_results.json": RESULTS | (results or {}),
-        RUN: run,
+        TRAINING_RUN: run,
     }.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -250,7 +250,7 @@ def test_a_card_with_other_figures_is_refused(tmp_path):
         check_card(card, RESULTS | {"eval_f1": 0.8}, tmp_path / "README.md")
 
 
-@pytest.mark.parametrize("name", ["config.json", "all_results.json", RUN])
+@pytest.mark.parametrize("name", ["config.json", "all_results.json", TRAINING_RUN])
 def test_a_folder_without_a_file_is_no_finished_run(tmp_path, name):
     (finished_run(tmp_path) / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"{name}: no such file: name the folder of a finished run"):

@@ -70,9 +70,7 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
     Args:
         folder: the run folder.
         config: YAML file of the system.
-        recipe: name of the recipe.
-        seed: random seed.
-        options: further arguments of the recipe.
+        recipe, seed, options: recipe that trains the system, its random seed and its further arguments.
         recipes: folder of the launchers in a clone.
 
     Raises:
@@ -117,16 +115,9 @@ def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recip
 
 
 def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
-    """Measure the speed of the best run of each system.
+    """Measure the speed of the best run of each system on a number of validation sentences.
 
     The systems take turns, so that other load on the machine affects all of them.
-
-    Args:
-        systems: the systems.
-        sentences: number of validation sentences.
-
-    Returns:
-        The speeds by the names of the systems.
     """
     texts = systems[0].best.predictions.texts[:sentences]
     taggers = {system.name: load_pipeline(system.best) for system in systems}

@@ -9,7 +9,7 @@ from ..utils.files import write_atomically
 from .analysis import Analysis
 from .calibration import Bin
 from .errors import ERROR_CLASSES
-from .markdown import escape_markdown, markdown_table
+from .markdown import Cell, escape_markdown, formatted, markdown_table
 from .plots import plot_reliability
 
 PICTURE = "reliability.png"
@@ -20,9 +20,6 @@ CONFUSIONS = 10
 def percent(share: float) -> str:
     """Return a share in percent, with one decimal."""
     return f"{100 * share:.1f} %"
-
-
-FORMATS = {"coverage": percent, "score from": "{:g}".format}
 
 
 def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int = 20) -> dict[str, Any]:
@@ -100,14 +97,14 @@ def _on_scores(trust: dict[str, Any], picture: bool) -> list[str]:
         "entity is right if gold has the same one. Scores are calibrated if the share of right entities in each bin "
         "equals the mean score. Missed entities have no score.",
         *([f"![Precision of entities by their score]({PICTURE})"] if picture else []),
-        markdown_table([_bin_row(part) for part in trust["bins"]], FORMATS),
+        markdown_table([_bin_row(part) for part in trust["bins"]]),
         f"The expected calibration error (ECE) is {trust['ECE']:.4f} over these bins, and "
         f"{trust['ECE, equal mass']:.4f} over as many bins of equal mass. The Brier score is "
         f"{trust['Brier score']:.4f} (0 is best).",
         "Entities with at least a score (coverage is their share of all predicted entities):",
-        markdown_table(trust["thresholds"], FORMATS),
+        markdown_table([_threshold_row(row) for row in trust["thresholds"]]),
         "Calibration by predicted type:",
-        markdown_table(trust["types"], FORMATS),
+        markdown_table(trust["types"]),
     ]
 
 
@@ -120,6 +117,11 @@ def _bin_row(part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _threshold_row(row: dict[str, Any]) -> dict[str, Any]:
+    coverage = row["coverage"]
+    return row | {"score from": formatted(row["score from"], "g"), "coverage": Cell(coverage, percent(coverage))}
+
+
 def _on_errors(numbers: dict[str, Any]) -> list[str]:
     meanings = "\n".join(f"- {kind}: {meaning}" for kind, meaning in ERROR_CLASSES.items())
     parts = [
@@ -129,15 +131,15 @@ def _on_errors(numbers: dict[str, Any]) -> list[str]:
         meanings,
         markdown_table(numbers["errors"]),
         "Scores by type:",
-        markdown_table(numbers["types"], FORMATS),
+        markdown_table(numbers["types"]),
     ]
     if numbers["confusions"]:
         parts += ["The most frequent confusions of types:", markdown_table(numbers["confusions"][:CONFUSIONS])]
-    parts += ["Scores by the length of the entity in characters:", markdown_table(numbers["lengths"], FORMATS)]
+    parts += ["Scores by the length of the entity in characters:", markdown_table(numbers["lengths"])]
     if numbers["training"]:
         parts += [
             "Scores by whether the training data have an entity with the same text, of any type:",
-            markdown_table(numbers["training"], FORMATS),
+            markdown_table(numbers["training"]),
         ]
     for kind, rows in numbers["examples"].items():
         if rows:

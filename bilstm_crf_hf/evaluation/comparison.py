@@ -6,7 +6,7 @@ Runs whose folders differ in `-seed42` only belong to one system.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, zip_longest
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from scipy.stats import bootstrap
 
 from ..alignment import render
 from .errors import ERROR_CLASSES, error_counts
-from .markdown import Column, Table
+from .markdown import Cell, Rows, formatted
 from .runs import PREDICTIONS, Run
 from .tasks import TAGGING, Task
 
@@ -83,16 +83,11 @@ def group_runs(runs: Sequence[Run]) -> list[System]:
 def _check_comparable(first: Run, run: Run) -> None:
     if run.task is not first.task:
         raise ValueError(f"{first.folder} is a run of {first.task.title}, {run.folder} of {run.task.title}")
-    ours, theirs = list(_rendered_gold(run)), list(_rendered_gold(first))
-    if len(ours) != len(theirs):
-        raise ValueError(
-            f"{run.folder / PREDICTIONS} has {len(ours)} lines, that of {first.folder} {len(theirs)}: "
-            "compare runs on the same validation sentences"
-        )
-    for number, (line, other) in enumerate(zip(ours, theirs), 1):
-        if line != other:
+    pairs = zip_longest(_rendered_gold(run), _rendered_gold(first), fillvalue="no line")
+    for number, (ours, theirs) in enumerate(pairs, 1):
+        if ours != theirs:
             raise ValueError(
-                f"{run.folder / PREDICTIONS}:{number}: {line!r} differs from {other!r} in {first.folder}: "
+                f"{run.folder / PREDICTIONS}:{number}: {ours!r} differs from {theirs!r} in {first.folder}: "
                 "compare runs on the same validation sentences"
             )
 
@@ -198,106 +193,85 @@ def labels_of_runs(systems: Sequence[System]) -> list[str]:
     return sorted(name.removesuffix("_number") for name in names if name.endswith("_number"))
 
 
-def tables_of(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[str, Table]:
-    """Return the tables of a comparison by name.
-
-    The tables `bootstrap` and `differences` have no rows if there is only one system.
-    """
-    task, labels = systems[0].task, labels_of_runs(systems)
+def tables_of(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[str, Rows]:
+    """Return the tables of a comparison by name; `bootstrap` and `differences` are empty for a single system."""
+    labels = labels_of_runs(systems)
     pairs = list(combinations(systems, 2))
     counts = {system.name: count_labels(system, labels) for system in systems} if pairs else {}
-    tested = ((a, b, bootstrap_difference(counts[a.name], counts[b.name])) for a, b in pairs)
     return {
-        "systems": Table.of(((system, speeds[system.name]) for system in systems), _system_columns(task)),
-        "bootstrap": Table.of(tested, _bootstrap_columns(task)),
-        "labels": Table.of(((label,) for label in labels), _label_columns(task, systems)),
-        "errors": Table.of(_error_items(systems), _error_columns(systems)),
-        "runs": Table.of(((system, run) for system in systems for run in system.runs), _run_columns(task)),
-        "differences": Table([row for a, b in pairs for row in _difference_rows(a, b)]),
+        "systems": [_system_row(system, speeds[system.name]) for system in systems],
+        "bootstrap": [_bootstrap_row(a, b, bootstrap_difference(counts[a.name], counts[b.name])) for a, b in pairs],
+        "labels": [_label_row(label, systems) for label in labels],
+        "errors": _error_rows(systems),
+        "runs": [_run_row(system, run) for system in systems for run in system.runs],
+        "differences": [row for a, b in pairs for row in _difference_rows(a, b)],
     }
 
 
-SECONDS, TENTHS = "{:,.0f}".format, "{:,.1f}".format
+def _system_row(system: System, speed: Speed) -> dict[str, Any]:
+    key, name, runs = system.task.main_metric, system.task.main_metric_name, system.runs
+    return {
+        "system": system.name,
+        "runs": len(runs),
+        f"mean {name}": system.score,
+        "standard deviation": system.deviation(key),
+        f"best {name}": system.best.score,
+        **({} if system.task is TAGGING else {"accuracy": system.mean("accuracy")}),
+        f"mean {name} of all epochs": mean(run.summary[f"mean_{key}"] for run in runs),
+        "s an epoch": formatted(mean(run.results["seconds_per_epoch"] for run in runs), ",.1f"),
+        "training, s": formatted(mean(run.seconds for run in runs), ",.0f"),
+        "parameters": system.best.results["parameters"],
+        "file, MB": formatted(system.best.weight_bytes / 1e6, ",.1f"),
+        "one sentence, ms": formatted(speed.milliseconds, ",.1f"),
+        "sentences a second": formatted(speed.sentences_per_second, ",.0f"),
+    }
 
 
-def _system_columns(task: Task) -> list[Column]:
-    """Return the columns of a system and its `Speed`."""
-    key, name = task.main_metric, task.main_metric_name
-    accuracy = [] if task is TAGGING else [Column("accuracy", lambda system, _: system.mean("accuracy"))]
-    return [
-        Column("system", lambda system, _: system.name),
-        Column("runs", lambda system, _: len(system.runs)),
-        Column(f"mean {name}", lambda system, _: system.score),
-        Column("standard deviation", lambda system, _: system.deviation(key)),
-        Column(f"best {name}", lambda system, _: system.best.score),
-        *accuracy,
-        Column(f"mean {name} of all epochs", lambda system, _: mean(run.summary[f"mean_{key}"] for run in system.runs)),
-        Column("s an epoch", lambda system, _: mean(run.results["seconds_per_epoch"] for run in system.runs), TENTHS),
-        Column("training, s", lambda system, _: mean(run.seconds for run in system.runs), SECONDS),
-        Column("parameters", lambda system, _: system.best.results["parameters"]),
-        Column("file, MB", lambda system, _: system.best.weight_bytes / 1e6, TENTHS),
-        Column("one sentence, ms", lambda _, speed: speed.milliseconds, TENTHS),
-        Column("sentences a second", lambda _, speed: speed.sentences_per_second, "{:,.0f}".format),
-    ]
+def _run_row(system: System, run: Run) -> dict[str, Any]:
+    key, name = run.task.main_metric, run.task.main_metric_name
+    return {
+        "system": system.name,
+        "seed": formatted(run.seed, "d"),
+        name: run.score,
+        f"best {name} of the epochs": run.summary[f"best_{key}"],
+        "in epoch": formatted(run.summary["best_epoch"], "g"),
+        f"mean {name} of the epochs": run.summary[f"mean_{key}"],
+        "s an epoch": formatted(run.results["seconds_per_epoch"], ",.1f"),
+        "training, s": formatted(run.seconds, ",.0f"),
+        "folder": str(run.folder),
+    }
 
 
-def _run_columns(task: Task) -> list[Column]:
-    """Return the columns of a system and one of its runs."""
-    key, name = task.main_metric, task.main_metric_name
-    return [
-        Column("system", lambda system, _: system.name),
-        Column("seed", lambda _, run: run.seed, str),
-        Column(name, lambda _, run: run.score),
-        Column(f"best {name} of the epochs", lambda _, run: run.summary[f"best_{key}"]),
-        Column("in epoch", lambda _, run: run.summary["best_epoch"], "{:g}".format),
-        Column(f"mean {name} of the epochs", lambda _, run: run.summary[f"mean_{key}"]),
-        Column("s an epoch", lambda _, run: run.results["seconds_per_epoch"], TENTHS),
-        Column("training, s", lambda _, run: run.seconds, SECONDS),
-        Column("folder", lambda _, run: str(run.folder)),
-    ]
+def _bootstrap_row(first: System, second: System, result: Difference) -> dict[str, Any]:
+    return {
+        "systems": f"{first.name} − {second.name}",
+        f"difference of {first.task.main_metric_name}": result.difference,
+        "95 % from": result.low,
+        "to": result.high,
+        "p": Cell(result.p, f"{result.p:.3f}" if result.p else f"\\< {1 / RESAMPLES:g}"),
+    }
 
 
-def _bootstrap_columns(task: Task) -> list[Column]:
-    """Return the columns of two systems and their `Difference`."""
-    return [
-        Column("systems", lambda a, b, _: f"{a.name} − {b.name}"),
-        Column(f"difference of {task.main_metric_name}", lambda a, b, result: result.difference),
-        Column("95 % from", lambda a, b, result: result.low),
-        Column("to", lambda a, b, result: result.high),
-        Column("p", lambda a, b, result: result.p, lambda p: f"{p:.3f}" if p else f"\\< {1 / RESAMPLES:g}"),
-    ]
+def _label_row(label: str, systems: Sequence[System]) -> dict[str, Any]:
+    number = max(run.scores.get(f"{label}_number", 0) for system in systems for run in system.runs)
+    scores = {system.name: system.mean(f"{label}_f1") for system in systems}
+    return {systems[0].task.label: label, "gold": int(number)} | scores
 
 
-def _label_columns(task: Task, systems: Sequence[System]) -> list[Column]:
-    """Return the columns of a label."""
-    scores = {name: score for system in systems for run in system.runs for name, score in run.scores.items()}
-    return [
-        Column(task.label, str),
-        Column("gold", lambda label: int(scores[f"{label}_number"])),
-        *(Column(system.name, lambda label, system=system: system.mean(f"{label}_f1")) for system in systems),
-    ]
-
-
-def _error_columns(systems: Sequence[System]) -> list[Column]:
-    """Return the columns of a kind of error and its meaning: means over the runs."""
+def _error_rows(systems: Sequence[System]) -> Rows:
+    """Return one row per kind of error, of classifiers one for each of the ten most frequent confusions."""
     counts = {system.name: [error_counts(run) for run in system.runs] for system in systems}
-    return [
-        Column("error", lambda error, _: error),
-        Column("what", lambda _, meaning: meaning),
-        *(
-            Column(name, lambda error, _, runs=runs: mean(count[error] for count in runs))
-            for name, runs in counts.items()
-        ),
-    ]
-
-
-def _error_items(systems: Sequence[System]) -> list[tuple[str, str]]:
-    """Return the kinds of errors with their meanings; of classifiers, the ten most frequent confusions."""
     if systems[0].task is TAGGING:
-        return [("right", "type and both ends"), *ERROR_CLASSES.items()]
-    total = sum((error_counts(run) for system in systems for run in system.runs), Counter())
-    confusions = [name for name, _ in total.most_common(11) if name != "right"][:10]
-    return [("right", "the gold class"), *((name, "gold → predicted") for name in confusions)]
+        meanings = {"right": "type and both ends"} | ERROR_CLASSES
+    else:
+        total = sum((count for runs in counts.values() for count in runs), Counter())
+        confusions = [name for name, _ in total.most_common(11) if name != "right"][:10]
+        meanings = {"right": "the gold class"} | dict.fromkeys(confusions, "gold → predicted")
+    return [
+        {"error": name, "what": meaning}
+        | {system: mean(count[name] for count in runs) for system, runs in counts.items()}
+        for name, meaning in meanings.items()
+    ]
 
 
 def _difference_rows(first: System, second: System) -> Iterator[dict[str, Any]]:

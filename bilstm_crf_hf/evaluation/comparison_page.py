@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.files import write_atomically
 from .comparison import RESAMPLES, Speed, System, labels_of_runs, tables_of
-from .markdown import Rows, Table, escape_markdown, markdown_table
+from .markdown import Rows, escape_markdown, markdown_table, values_of
 from .runs import Run
 from .tasks import TAGGING, Task
 
@@ -46,11 +46,7 @@ STYLE = {
 
 
 def draw_pictures(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[str, tuple[str, str]]:
-    """Draw the pictures of a report.
-
-    Returns:
-        Title and SVG of each picture, by file name.
-    """
+    """Return title and SVG of the pictures of a report, by file name."""
     task = systems[0].task
     score, label = task.main_metric_name, task.label
     pictures: dict[str, tuple[str, Callable[[Axes], None]]] = {
@@ -149,60 +145,52 @@ def _scale(axes: Axes, label: str, values: Sequence[float]) -> None:
 
 def to_markdown(
     systems: Sequence[System],
-    tables: dict[str, Table],
+    tables: dict[str, Rows],
     pictures: dict[str, tuple[str, str]],
     conditions: dict[str, Any],
     sentences: int,
 ) -> str:
-    """Write the report in Markdown.
-
-    Args:
-        systems: the systems, best first.
-        tables: see `comparison.tables_of`.
-        pictures: see `draw_pictures`.
-        conditions: conditions of the measurement of speed, by name.
-        sentences: number of sentences to quote for each pair of systems and direction.
-    """
+    """Write the report in Markdown, with the tables of `comparison.tables_of` and the pictures of `draw_pictures`."""
     task = systems[0].task
     images = "\n".join(f"![{title}]({name})" for name, (title, _) in pictures.items())
     sections = [
         f"# Comparison: {task.title}",
         _verdict(systems, tables),
-        markdown_table(*tables["systems"]),
+        markdown_table(tables["systems"]),
         _note_on_systems(task),
         images,
     ]
-    if tables["bootstrap"].rows:
+    if tables["bootstrap"]:
         sections += [
             "## Significance of the differences",
             f"A paired bootstrap draws {RESAMPLES:,} resamples of the sentences, the same ones for both systems. The "
             f"table has the difference of {task.main_metric_name} (counts added up over the seeds of a system), the "
             "interval that holds 95 % of the resampled differences, and p, the share of resamples in which the sign "
             "turns. It does not include the spread over seeds.",
-            markdown_table(*tables["bootstrap"]),
+            markdown_table(tables["bootstrap"]),
         ]
-    sections += [f"## F1 by {task.label}", "The scores are means over the seeds.", markdown_table(*tables["labels"])]
-    sections += ["## Errors", _note_on_errors(task), markdown_table(*tables["errors"], decimals=1)]
-    if differences := tables["differences"].rows:
+    sections += [f"## F1 by {task.label}", "The scores are means over the seeds.", markdown_table(tables["labels"])]
+    sections += ["## Errors", _note_on_errors(task), markdown_table(tables["errors"], decimals=1)]
+    if differences := tables["differences"]:
         sections += ["## Sentences on which two systems differ", *_differences(systems, differences, sentences)]
     sections += [
         "## Runs",
-        markdown_table(*tables["runs"]),
+        markdown_table(tables["runs"]),
         "## How speed was measured",
         "\n".join(f"- {name}: {escape_markdown(str(value))}" for name, value in conditions.items()),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _verdict(systems: Sequence[System], tables: dict[str, Table]) -> str:
+def _verdict(systems: Sequence[System], tables: dict[str, Rows]) -> str:
     """Return the result of the comparison in a few sentences."""
     task, (texts, gold, _) = systems[0].task, systems[0].best.predictions
     entities = f" with {sum(map(len, gold)):,} entities" if task is TAGGING else ""
     text = f"The systems are compared on {len(texts):,} validation sentences{entities}. "
     text += f"**{escape_markdown(systems[0].name)}** has {task.main_metric_name} {systems[0].score:.4f}"
-    if not tables["bootstrap"].rows:
+    if not tables["bootstrap"]:
         return f"{text}."
-    row = tables["bootstrap"].rows[0]  # the systems come best first
+    row = tables["bootstrap"][0]  # the systems come best first
     low, high = row["95 % from"], row["to"]
     turn = "is unlikely to" if low > 0 else "may"
     text += (
@@ -320,7 +308,7 @@ def _inline(title: str, svg: str) -> str:
 def write_report(
     folder: Path, systems: Sequence[System], speeds: dict[str, Speed], conditions: dict[str, Any], sentences: int = 20
 ) -> list[Path]:
-    """Write report.html, report.md, the tables as CSV and the pictures to a folder, after all of them are made.
+    """Write report.html, report.md, the tables as CSV and the pictures to a folder; return the files.
 
     Args:
         folder: the folder, which exists.
@@ -329,18 +317,15 @@ def write_report(
         conditions: conditions of the measurement of `speeds`, by name.
         sentences: number of sentences to quote for each pair of systems and direction; `differences.csv` has all of
             them. With 0, no file quotes a sentence.
-
-    Returns:
-        The files.
     """
     tables = tables_of(systems, speeds)
     if not sentences:
-        tables["differences"].rows.clear()
+        tables["differences"].clear()
         folder.joinpath("differences.csv").unlink(missing_ok=True)  # of an earlier report
     pictures = draw_pictures(systems, speeds)
     markdown = to_markdown(systems, tables, pictures, conditions, sentences)
     files = {name: svg for name, (_, svg) in pictures.items()}
-    files |= {f"{name}.csv": _csv(table.rows) for name, table in tables.items() if table.rows}
+    files |= {f"{name}.csv": _csv(values_of(rows)) for name, rows in tables.items() if rows}
     files |= {"report.md": markdown, "report.html": to_html(markdown, pictures)}
     for name, content in files.items():
         with write_atomically(folder / name) as file:

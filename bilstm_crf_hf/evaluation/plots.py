@@ -34,11 +34,8 @@ def plot_training(
         columns: names of validation scores, by their keys without `eval_`.
         training_columns: names of scores on the training set, by their keys.
     """
-    if not _can_plot(path):
+    if (figure := _new_figure(path, 10, 4)) is None:
         return
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     _plot_columns(losses, log_history, {"loss": "training", "eval_loss": "validation"})
     _plot_columns(scores, log_history, {**training_columns, **{f"eval_{key}": name for key, name in columns.items()}})
@@ -60,15 +57,12 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
         labels: names of the classes.
         path: the file.
     """
-    if not _can_plot(path):
+    if (figure := _new_figure(path, 2 + 0.7 * len(labels), 1.5 + 0.7 * len(labels))) is None:
         return
-    from matplotlib.figure import Figure
-
     counts, shares = (
         confusion_matrix(gold, predicted, labels=range(len(labels)), normalize=mode) for mode in (None, "true")
     )
     font = _find_font("".join(labels))
-    figure = Figure(figsize=(2 + 0.7 * len(labels), 1.5 + 0.7 * len(labels)), layout="constrained")
     axes = figure.subplots()
     display = ConfusionMatrixDisplay(shares, display_labels=labels if font else None)
     display.plot(ax=axes, cmap="Blues", colorbar=False, im_kw={"vmin": 0, "vmax": 1})
@@ -92,11 +86,8 @@ def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
         bins: bins of equal width, see `calibration.calibration_bins`.
         path: the file.
     """
-    if not _can_plot(path):
+    if (figure := _new_figure(path, 6, 6.5)) is None:
         return
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 6.5), layout="constrained")
     precision, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     display = CalibrationDisplay([part.precision for part in bins], [part.mean_score for part in bins], None)
     display.plot(ax=precision, color="#0072B2", label="entities of a bin")
@@ -114,12 +105,14 @@ def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
     _save(figure, path)
 
 
-def _can_plot(path: Path) -> bool:
-    """Return whether matplotlib is installed; if not, log a warning that names the file."""
+def _new_figure(path: Path, width: float, height: float) -> "Figure | None":
+    """Return a figure with a size in inches; without matplotlib, log a warning that names the file, and return None."""
     if find_spec("matplotlib") is None:
         logger.warning("no %s: pictures need matplotlib, pip install bilstm-crf-hf[plot]", path.name)
-        return False
-    return True
+        return None
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _save(figure: "Figure", path: Path) -> None:

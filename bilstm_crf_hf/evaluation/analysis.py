@@ -45,11 +45,7 @@ class Error(NamedTuple):
 
 
 def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
-    """Tag the sentences of a data set.
-
-    Args:
-        predictor: the tagger.
-        dataset: sentences with gold tags, see `data.ner`.
+    """Tag the sentences of a data set, see `data.ner`.
 
     Raises:
         ValueError: if no entity is found at all, or the model has no label for a gold entity.
@@ -89,8 +85,7 @@ class Analysis:
         sentences: the tagged sentences.
         seen: texts of the entities in the training sentences; None if these are unknown.
         bins: number of bins of the reliability diagram.
-        gold_error_score: score from which on a predicted entity that contradicts gold is listed as a probable error in
-            gold.
+        gold_error_score: score from which on a predicted entity that contradicts gold is a probable error in gold.
     """
 
     sentences: Sequence[Sentence]
@@ -144,11 +139,9 @@ class Analysis:
     def scores_by(self, heading: str, group: Callable[[str, Span], str]) -> Rows:
         """Compute precision, recall and F1 of the entities of each group, in the order of the names of the groups.
 
-        Gold and predicted entities are each counted in their own group.
-
         Args:
             heading: heading of the column with the names of the groups.
-            group: function that returns the group of an entity, from its text and its span.
+            group: function that returns the group of a gold or predicted entity, from its text and its span.
         """
         counts = {side: Counter() for side in ("gold", "predicted", "right")}
         for sentence in self.sentences:
@@ -194,12 +187,7 @@ class Analysis:
         return sorted(found, key=lambda pair: (-pair[0], pair[1].row))
 
     def describe(self, error: Error, quoted: bool) -> dict[str, Any]:
-        """Return an error as a row with the gold and the predicted entities at its place.
-
-        Args:
-            error: the error.
-            quoted: whether the row also has the sentence with each side's entities marked.
-        """
+        """Return an error as a row with the gold and predicted entities at its place, on request marked in the text."""
         start = min(span.start for span in (error.gold, error.predicted) if span)
         end = max(span.end for span in (error.gold, error.predicted) if span)
         sentence = self.sentences[error.row]

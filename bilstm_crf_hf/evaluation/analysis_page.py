@@ -27,7 +27,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
 
     Args:
         folder: the folder.
-        analysis: the numbers.
+        analysis: the analysis.
         model: name of the model in the report.
         sentences: number of sentences to quote for each kind of error, and of probable errors in gold. With 0, no file
             has a text of the data.
@@ -47,13 +47,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
 
 
 def to_markdown(numbers: dict[str, Any], sentences: int, picture: bool) -> str:
-    """Write the report in Markdown.
-
-    Args:
-        numbers: see `Analysis.numbers`.
-        sentences: number of probable errors in gold to quote.
-        picture: whether there is a reliability diagram.
-    """
+    """Write the numbers of `Analysis.numbers` as a report in Markdown, with the reliability diagram if there is one."""
     parts = [f"# Analysis of {escape_markdown(Path(numbers['model']).name)}", _verdict(numbers)]
     parts += _on_scores(numbers["calibration"], picture)
     parts += _on_errors(numbers)

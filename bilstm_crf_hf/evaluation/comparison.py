@@ -21,9 +21,8 @@ from .tasks import TAGGING, Task
 
 RESAMPLES = 2000
 """Resamples of the bootstrap."""
-
 BATCH = 50
-"""Resamples that are scored at a time, which bounds the memory."""
+"""Resamples that are scored at a time, which limits the memory."""
 
 
 # Systems
@@ -111,14 +110,10 @@ class Difference(NamedTuple):
 
 
 def count_labels(system: System, labels: Sequence[str]) -> np.ndarray:
-    """Count what F1 is computed from, sentence by sentence, added up over the runs of a system.
-
-    Args:
-        system: the system.
-        labels: all classes; for taggers they have no effect, since entities are counted together (micro average).
+    """Count the right, predicted and gold labels of each sentence, added up over the runs of a system.
 
     Returns:
-        (sentences, labels, 3), for taggers (sentences, 1, 3): numbers of right, predicted and gold labels.
+        (sentences, labels, 3), for taggers (sentences, 1, 3): entities are counted together (micro average).
     """
     if system.task is TAGGING:
         return sum(_count_entities(run) for run in system.runs)
@@ -138,11 +133,7 @@ def _count_classes(run: Run, labels: Sequence[str]) -> np.ndarray:
 
 
 def f1_of_counts(counts: np.ndarray) -> np.ndarray:
-    """Return the mean F1 over the labels that occur, 0 if none does.
-
-    Args:
-        counts: (..., labels, 3), see `count_labels`.
-    """
+    """Return the mean F1 over the labels that occur, 0 if none does, from counts (..., labels, 3)."""
     right, predicted, gold = np.moveaxis(counts, -1, 0)
     occurs = predicted + gold > 0
     f1 = 2 * right / np.maximum(predicted + gold, 1)
@@ -155,12 +146,7 @@ def bootstrap_difference(
     """Compute the difference of the F1 of two systems with a paired bootstrap over sentences.
 
     Sentences are drawn with replacement, the same ones for both systems (Koehn, 2004; Berg-Kirkpatrick et al., 2012).
-    A resampled difference of 0 counts as a turned sign.
-
-    Args:
-        first, second: counts of the systems, see `count_labels`.
-        resamples: number of resamples.
-        seed: random seed.
+    A resampled difference of 0 counts as a turned sign. `first` and `second` are results of `count_labels`.
     """
     both = np.stack([first, second], axis=1)
 
@@ -168,10 +154,8 @@ def bootstrap_difference(
         return np.subtract(*np.moveaxis(f1_of_counts(both[sentences].sum(-4)), -1, 0))
 
     sentences = np.arange(len(both))
-    result = bootstrap(
-        (sentences,), statistic, n_resamples=resamples, batch=BATCH, method="percentile", vectorized=True,
-        rng=np.random.default_rng(seed),
-    )  # fmt: skip
+    options = {"vectorized": True, "method": "percentile", "rng": np.random.default_rng(seed)}
+    result = bootstrap((sentences,), statistic, n_resamples=resamples, batch=BATCH, **options)
     difference = float(statistic(sentences))
     low, high = map(float, result.confidence_interval)
     return Difference(difference, low, high, float((result.bootstrap_distribution * difference <= 0).mean()))

@@ -138,37 +138,24 @@ class ClassificationMetric(evaluate.Metric):
 def entity_scores(
     texts: Sequence[str], gold: Sequence[list[Span]], predicted: Sequence[list[Span]], labels: Iterable[str]
 ) -> dict[str, float]:
-    """Compute the scores of `TaggingMetric` on the characters that are not white space.
-
-    Args:
-        texts: the sentences.
-        gold: gold entities of each sentence.
-        predicted: predicted entities of each sentence.
-        labels: labels of the model.
-    """
-    tags = [[visible_tags(*row) for row in zip(texts, side, strict=True)] for side in (predicted, gold)]
-    return TaggingMetric().compute(predictions=tags[0], references=tags[1], labels=bio_labels(labels))
+    """Compute the scores of `TaggingMetric` on the characters that are not white space, for the labels of a model."""
+    predicted_tags, gold_tags = (list(map(visible_tags, texts, side)) for side in (predicted, gold))
+    return TaggingMetric().compute(predictions=predicted_tags, references=gold_tags, labels=bio_labels(labels))
 
 
 class EntityScorer:
-    """The scores of a tagger on a corpus, as `compute_metrics` of `Trainer`, and the entities that they count.
-
-    Args:
-        corpus: the sentences with their gold entities.
-    """
+    """The scores of a tagger on a corpus, as `compute_metrics` of `Trainer`, and the entities that they count."""
 
     def __init__(self, corpus: EncodedCorpus) -> None:
         self.corpus = corpus
         self.metric, self.labels = TaggingMetric(), bio_labels(corpus.labels)
-        self.gold = [visible_tags(*row) for row in zip(corpus.texts, corpus.spans, strict=True)]
+        self.gold = list(map(visible_tags, corpus.texts, corpus.spans))
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Compute the scores of `TaggingMetric` on characters, and `token_f1` on the labels of tokens.
 
-        `token_f1` is the F1 of seqeval's default mode. It does not see that entities begin or end inside tokens.
-
-        Args:
-            prediction: label ids of each row of `corpus.inputs`, -100 at special and padded tokens.
+        `token_f1` is the F1 of seqeval's default mode. It does not see that entities begin or end inside tokens. The
+        prediction has the label ids of each row of `corpus.inputs`, -100 at special and padded tokens.
         """
         predicted = self.corpus.predicted_tags(prediction.predictions)
         scores = self.metric.compute(predictions=predicted, references=self.gold, labels=self.labels)
@@ -180,13 +167,8 @@ class EntityScorer:
         return scores | {"token_f1": float(seqeval_f1_score(*tokens))}
 
     def entities(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
-        """Return the predicted entities of each sentence that the strict scores count.
-
-        Args:
-            predictions: label ids of each row of `corpus.inputs`.
-        """
-        rows = zip(self.corpus.texts, self.corpus.predicted_tags(predictions), strict=True)
-        return [strict_spans(*row) for row in rows]
+        """Return the entities of each sentence that the strict scores count, for label ids of `corpus.inputs`."""
+        return list(map(strict_spans, self.corpus.texts, self.corpus.predicted_tags(predictions)))
 
 
 def bio_labels(labels: Iterable[str]) -> list[str]:

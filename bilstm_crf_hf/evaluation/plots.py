@@ -49,13 +49,8 @@ def plot_training(
 def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path) -> None:
     """Plot the number of texts of each pair of a gold and a predicted class; colours are shares of the gold class.
 
-    Without a font that has the characters of `labels`, classes are numbered, and a warning lists the numbers.
-
-    Args:
-        gold: ids into `labels`.
-        predicted: ids into `labels`.
-        labels: names of the classes.
-        path: the file.
+    Without a font that has the characters of `labels`, classes are numbered, and a warning lists the numbers. `gold`
+    and `predicted` hold ids into `labels`.
     """
     if (figure := _new_figure(path, 2 + 0.7 * len(labels), 1.5 + 0.7 * len(labels))) is None:
         return
@@ -80,12 +75,7 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
 
 
 def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
-    """Plot a reliability diagram: the precision of the entities by their score, and the number of entities by bin.
-
-    Args:
-        bins: bins of equal width, see `calibration.calibration_bins`.
-        path: the file.
-    """
+    """Plot a reliability diagram: the precision of the entities by their score, and the number of entities by bin."""
     if (figure := _new_figure(path, 6, 6.5)) is None:
         return
     precision, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

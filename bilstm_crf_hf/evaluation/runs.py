@@ -1,7 +1,6 @@
 """The run folder: the names of its files, what a finished training writes there, and reading it back."""
 
 import json
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +22,6 @@ from .tasks import CLASSIFICATION, TAGGING, Task, task_of
 if TYPE_CHECKING:
     from transformers import Trainer
 
-logger = logging.getLogger(__name__)
-
 CONFIG = "config.json"
 RESULTS = "all_results.json"
 """Scores, times and sizes; written last, so that a folder with this file holds a finished run."""
@@ -34,7 +31,7 @@ TRAINING_RUN = "training_run.json"
 """Arguments, hyperparameters, hardware and versions; it has file names of the user, so it is never published."""
 PREDICTIONS = "validation_predictions.jsonl"
 COMPARISON_RUN = "comparison_run.json"
-"""What the command `compare` started the run with."""
+"""Settings with which the command `compare` started the run."""
 SOFT_LABELS = "soft_labels.parquet"
 """The teachers' probabilities, in a run of distillation."""
 ENCODER_TOKENIZER = "pieces"
@@ -82,11 +79,11 @@ def save_run(
 
 
 def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
-    """Write the validation texts with their labels, one JSON object with `text`, `gold` and `predicted` per line.
+    """Write one JSON object with `text`, `gold` and `predicted` per line, completely or not at all.
 
     Args:
-        path: the file; it is written completely or not at all.
-        predictions: text, gold and prediction of each example: lists of spans, or names of classes.
+        path: the file.
+        predictions: text, gold and prediction of each example; the latter two are lists of spans, or names of classes.
     """
     names = ("text", "gold", "predicted")
     rows = (dict(zip(names, row, strict=True)) for row in predictions)
@@ -131,14 +128,7 @@ def training_summary(
 
 
 def print_scores(results: dict[str, float], columns: dict[str, str], metric: str, output_dir: str) -> None:
-    """Print the training summary, and the scores of the saved model.
-
-    Args:
-        results: content of `all_results.json`.
-        columns: names of the scores to print, by their keys.
-        metric: key of the score that selects the best epoch.
-        output_dir: the run folder.
-    """
+    """Print the summary of `training_summary` for the score `metric`, and the scores `columns` of the saved model."""
     print(
         f"\nbest {columns[metric]} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
         f"mean {results[f'mean_{metric}']:.4f}, {results['train_seconds']:.0f} s for {results['epochs']} epochs of "
@@ -161,15 +151,7 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
-
-    Attributes:
-        folder: the run folder.
-        config: content of `config.json`.
-        results: content of `all_results.json`.
-        history: log history in `trainer_state.json`.
-        predictions: content of `validation_predictions.jsonl`.
-    """
+    """A finished run with the contents of its files; `history` is the log history in `trainer_state.json`."""
 
     folder: Path
     config: dict[str, Any]
@@ -255,10 +237,6 @@ def read_run(folder: Path) -> Run:
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """Read one of the JSON files of a run folder.
 
-    Args:
-        path: the file.
-        keys: keys that the file must have.
-
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or lacks one of the keys.
@@ -299,12 +277,7 @@ def _check_exists(path: Path) -> None:
 
 
 def _parse_prediction(row: Any, task: Task) -> tuple[str, Any, Any]:
-    """Return text, gold and prediction of a row.
-
-    Raises:
-        TypeError: if an entity has another number of fields.
-        ValueError: if a field is missing or of another type, or entities overlap or lie outside the text.
-    """
+    """Return text, gold and prediction of a row; raise a TypeError or ValueError if it is damaged."""
     kind, words = (list, "lists of [start, end, label]") if task is TAGGING else (str, "labels")
     fields = [row.get(name) if isinstance(row, dict) else None for name in ("text", "gold", "predicted")]
     if not all(map(isinstance, fields, (str, kind, kind))):

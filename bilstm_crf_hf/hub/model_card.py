@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
+from ..evaluation.markdown import formatted, markdown_table
 from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
 
@@ -25,14 +26,9 @@ NEEDED = ("transformers", "torch", "pytorch-crf", "safetensors")
 class TrainedModel:
     """The model of a run folder with the facts for its card.
 
-    Args:
-        folder: the folder of a finished run.
-
     Attributes:
-        config: content of `config.json`.
-        results: content of `all_results.json`.
-        run: content of `training_run.json`.
-        arguments: arguments of the training command, from `training_run.json`.
+        config, results, run: contents of `config.json`, `all_results.json` and `training_run.json`.
+        arguments: arguments of the training command.
         task: task of the model.
 
     Raises:
@@ -72,12 +68,23 @@ class TrainedModel:
             names = {name.partition("-")[2] for name in names if name != "O"}
         return sorted(names)
 
-    def split(self, prefix: str) -> str:
-        """Return the name of a split of the data set.
+    @property
+    def examples(self) -> list[str]:
+        """Return texts for the snippet and the widget."""
+        return list(self.arguments.get("examples") or self.task.examples)
 
-        Args:
-            prefix: key of `SPLITS`.
-        """
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the hyperparameters, and the arguments of the training command that shape the model."""
+        names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
+        if not any(self.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
+            names.append("min_frequency")  # of the characters of a new tokenizer
+        chosen = {name: self.arguments.get(name) for name in names}
+        chosen = {name: value for name, value in chosen.items() if value not in (None, False, [], "none")}
+        return self.run["hyperparameters"] | chosen | (self.arguments["config_overrides"] or {})
+
+    def split(self, prefix: str) -> str:
+        """Return the name of the split of the data set with a prefix in `SPLITS`."""
         percentage = self.arguments.get("validation_split_percentage")
         return f"train ({percentage} % held out)" if prefix == "eval" and percentage else SPLITS[prefix]
 
@@ -110,29 +117,17 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
         name=name,
         repo_id=repo_id,
         revision=revision,
-        variable=model.task.variable,
-        sentence=_examples(model)[0],
-        remote_code=bool(model.config.get("auto_map")),
-        packages=" ".join(_requirement(name) for name in NEEDED),
+        model=model,
+        architecture=model.config["architectures"][0],
+        splits=SPLITS,
         morphemes=model.config.get("morphemes") if model.task is TAGGING else None,
-        summary=_summary(model),
-        label=model.task.label,
-        splits=[_split(model, prefix) for prefix in SPLITS if f"{prefix}_loss" in model.results],
-        epochs=model.results["epochs"],
+        packages=" ".join(_requirement(name) for name in NEEDED),
         comparison=None if comparison is None else _comparison(comparison / "systems.csv"),
-        data=model.data,
-        training=_training(model),
-        settings=model.run["hyperparameters"] | _model_settings(model),
     )
 
 
 def card_metadata(model: TrainedModel, name: str) -> ModelCardData:
-    """Return the metadata of a card: language, licence, tags, scores (model-index), examples of the widget.
-
-    Args:
-        model: the model.
-        name: name of the model without that of its owner.
-    """
+    """Return the metadata of a card: language, licence, tags, scores (model-index), examples of the widget."""
     results = [
         EvalResult(
             task_type=model.task.pipeline_tag,
@@ -157,7 +152,7 @@ def card_metadata(model: TrainedModel, name: str) -> ModelCardData:
         base_model=model.base_model,
         model_name=name,
         eval_results=results,
-        widget=[{"text": sentence} for sentence in _examples(model)],
+        widget=[{"text": sentence} for sentence in model.examples],
     )
 
 
@@ -179,12 +174,7 @@ def eval_results_yaml(folder: Path) -> str | None:
 
 
 def check_card(card: ModelCard, results: Mapping[str, float], path: Path) -> None:
-    """Check that the scores of a card are those of a run.
-
-    Args:
-        card: the card.
-        results: content of `all_results.json`.
-        path: file of the card.
+    """Check that the scores of a card, in the file `path`, are those of `all_results.json`.
 
     Raises:
         ValueError: if a score is not in the results.
@@ -209,72 +199,18 @@ def _requirement(name: str) -> str:
     return requirement if requirement == name else f'"{requirement}"'
 
 
-def _examples(model: TrainedModel) -> list[str]:
-    return list(model.arguments.get("examples") or model.task.examples)
-
-
-def _summary(model: TrainedModel) -> str:
-    architecture = model.config["architectures"][0]
-    use = "finds entities of the types" if model.task is TAGGING else "assigns one of the classes"
-    return (
-        f"`{architecture}`, {model.task.describe(architecture)}: {model.results['parameters']:,} parameters. It {use} "
-        f"{', '.join(model.labels)}. Trained with {PACKAGE}."
-    )
-
-
-def _split(model: TrainedModel, prefix: str) -> dict[str, Any]:
-    split = SPLITS[prefix]
-    columns = ("precision", "recall", "f1", "number")
-    return {
-        "description": f"the {model.split(prefix)} split ({model.results[f'{split}_sentences']:,} texts)",
-        "scores": [
-            {"name": metric.name, "value": value, "definition": metric.definition}
-            for at, metric, value in model.scores()
-            if at == prefix
-        ],
-        "labels": [
-            {"label": label} | {key: model.results[f"{prefix}_{label}_{key}"] for key in columns}
-            for label in model.labels
-            if f"{prefix}_{label}_number" in model.results
-        ],
-    }
-
-
-def _training(model: TrainedModel) -> str:
-    results, versions = model.results, model.run["versions"]
-    soft = results.get("train_soft_sentences", 0)
-    return (
-        f"{results['train_sentences']:,} texts, {results['epochs']} epochs of {results['seconds_per_epoch']:.0f} s, "
-        f"{results['train_seconds']:.0f} s in all (without evaluation), on {model.run['hardware']}, "
-        f"seed {results['seed']}; {', '.join(f'{library} {version}' for library, version in versions.items())}."
-        + (f" Further {soft:,} texts had the probabilities of a teacher as labels." if soft else "")
-    )
-
-
-def _model_settings(model: TrainedModel) -> dict[str, Any]:
-    """Return the arguments of the training command that shape the model."""
-    names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
-    if not any(model.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
-        names.append("min_frequency")  # of the characters of a new tokenizer
-    chosen = {name: model.arguments.get(name) for name in names}
-    chosen = {name: value for name, value in chosen.items() if value not in (None, False, [], "none")}
-    return chosen | (model.arguments["config_overrides"] or {})
-
-
 def _comparison(path: Path) -> str:
-    """Return a part of a comparison's table of systems in Markdown.
-
-    Args:
-        path: the file systems.csv of a comparison.
-    """
+    """Return the main columns of the file systems.csv of a comparison in Markdown."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Name the output folder of a comparison")
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
-    score = next(name for name in rows[0] if name.startswith("mean "))
-    formats = {score: ".4f", "parameters": ",.0f", "training, s": ",.0f", "sentences a second": ",.0f"}
-    lines = ["| system | runs | " + " | ".join(formats) + " |", "|---|---:" + "|---:" * len(formats) + "|"]
-    for row in rows:
-        cells = [format(float(row[name]), shape) for name, shape in formats.items()]
-        lines.append(f"| {' | '.join([row['system'], row['runs'], *cells])} |")
-    return "\n".join(lines)
+    formats = {"parameters": ",.0f", "training, s": ",.0f", "sentences a second": ",.0f"}
+    formats = {next(name for name in rows[0] if name.startswith("mean ")): ".4f"} | formats
+    return markdown_table(
+        [
+            {"system": row["system"], "runs": int(row["runs"])}
+            | {name: formatted(float(row[name]), spec) for name, spec in formats.items()}
+            for row in rows
+        ]
+    )

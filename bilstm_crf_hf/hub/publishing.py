@@ -135,13 +135,7 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> None:
-    """Check that the snippet of a card loads the published model.
-
-    Args:
-        card: the card.
-        repo_id: the repository.
-        revision: the tag.
-        path: file of the card.
+    """Check that the snippet of a card, in the file `path`, loads the published model.
 
     Raises:
         ValueError: if the snippet names another repository or tag, or none.
@@ -285,13 +279,8 @@ def describe(publication: Publication) -> str:
     sizes = {name: path.stat().st_size for name, path in files_of(publication.folder).items()}
     lines = [f"  {size:>12,}  {name}" for name, size in sizes.items()]
     visibility = {None: "default visibility", True: "private", False: "public"}[publication.private]
-    return "\n".join(
-        [
-            f"{publication.repo_id} ({visibility}, if it is new), tag {publication.revision}: {len(sizes)} files, "
-            f"{sum(sizes.values()):,} bytes",
-            *lines,
-        ]
-    )
+    first = f"{publication.repo_id} ({visibility}, if it is new), tag {publication.revision}: {len(sizes)} files"
+    return "\n".join([f"{first}, {sum(sizes.values()):,} bytes", *lines])
 
 
 def send(publication: Publication, token: str | None = None) -> str:

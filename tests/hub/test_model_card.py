@@ -256,7 +256,7 @@ def test_a_comparison_becomes_a_table(tmp_path):
         writer.writerow({"system": "klue_ner", "runs": 3} | row)
     text = render_card(finished_run(tmp_path), "someone/klue-ner", "v1", comparison=tmp_path).text
     assert "| system | runs | mean F1 | parameters | training, s | sentences a second |" in text
-    assert "| klue_ner | 3 | 0.8000 | 9,600,000 | 223 | 906 |" in text
+    assert r"| klue\_ner | 3 | 0.8000 | 9,600,000 | 223 | 906 |" in text
     with pytest.raises(FileNotFoundError, match="systems.csv: no such file. Name the output folder of a comparison"):
         render_card(tmp_path, "someone/klue-ner", "v1", comparison=tmp_path / "nowhere")
 

@@ -60,7 +60,7 @@ def test_each_figure_is_that_of_the_run(name):
     card, results = ModelCard.load(FOLDER / name / "README.md"), results_of(name)
     check_card(card, results, FOLDER / name / "README.md")
     rounded = {f"{value:.4f}" for value in results.values() if isinstance(value, float)}
-    section = re.search(r"## Results\n(.*?)(\nBeside other systems|## Training)", card.text, re.DOTALL)[1]
+    section = re.search(r"## Results\n(.*?)(\nComparison with other systems|## Training)", card.text, re.DOTALL)[1]
     scores = re.findall(r"\| (0\.\d{4}|1\.0000) (?=\|)", section)
     assert len(scores) > 4
     assert set(scores) <= rounded

@@ -356,7 +356,7 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     results = json.loads((tmp_path / "first" / "all_results.json").read_text())
     assert results["train_soft_sentences"] == len(answers)
     card = render_card(tmp_path / "first", "me/first", "v1")
-    assert f"Beside these texts {len(answers)} with the probabilities of a teacher." in card.text
+    assert f"Further {len(answers)} texts had the probabilities of a teacher as labels." in card.text
     again = run_recipe(tmp_path, "--soft_labels_file", "first/soft_labels.parquet", "--output_dir", "second")
     losses = [[entry["loss"] for entry in run["log_history"] if "loss" in entry] for run in (state, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

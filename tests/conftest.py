@@ -15,6 +15,7 @@ from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import parse_inline, read_inline
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.runs import save_run
 from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SPEECH, installed_kiwi_version
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
@@ -101,15 +102,15 @@ def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, 
         train_dataset=corpus.inputs,
         eval_dataset=corpus.inputs,
         processing_class=tokenizer,
-        compute_metrics=corpus.scorer(),
+        compute_metrics=EntityScorer(corpus),
         preprocess_logits_for_metrics=best_labels,
         columns={"f1": "F1"},
     )
     _, results = trainer.train_and_score(
-        {"train": corpus.inputs, "validation": corpus.inputs}, {"validation": corpus.scorer()}
+        {"train": corpus.inputs, "validation": corpus.inputs}, {"validation": EntityScorer(corpus)}
     )
     results |= {f"{split}_sentences": len(SENTENCES) for split in ("train", "validation")}
-    rows = [{"text": text, "gold": spans, "predicted": []} for text, spans in zip(corpus.texts, corpus.spans)]
+    predictions = [(text, spans, []) for text, spans in zip(corpus.texts, corpus.spans)]
     settings = [ModelArguments(), SourceArguments(**data), CardArguments(license="apache-2.0")]
-    save_run(trainer, settings, results, rows, {"f1": "F1"})
+    save_run(trainer, settings, results, predictions, {"f1": "F1"})
     return folder

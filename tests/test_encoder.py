@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from bilstm_crf_hf import EncoderCRFForTokenClassification, EncoderForSequenceClassification
-from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model, load_tokenizer
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
+from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
 
 PIECES = [
     "[PAD]",
@@ -65,7 +66,7 @@ def encoder(wordpiece, tmp_path_factory):
 @pytest.fixture(scope="module", params=[0, 2], ids=["BERT-CRF", "BERT-BiLSTM-CRF"])
 def tagger(request, encoder, wordpiece):
     torch.manual_seed(0)
-    options = {"num_lstm_layers": request.param, "lstm_hidden_size": 12} | label_names(LABELS)
+    options = {"num_lstm_layers": request.param, "lstm_hidden_size": 12} | label_maps(LABELS)
     model = EncoderCRFForTokenClassification.from_encoder(encoder, wordpiece, **options).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(5)
@@ -196,7 +197,7 @@ def test_the_head_of_the_classifier_is_that_of_the_tutorial(encoder, wordpiece, 
 
 
 def test_a_saved_classifier_works_where_the_package_is_not_installed(encoder, wordpiece, tmp_path):
-    names = label_names(["기쁨", "슬픔", "분노"])
+    names = label_maps(["기쁨", "슬픔", "분노"])
     model = EncoderForSequenceClassification.from_encoder(encoder, wordpiece, **names).eval()
     model.save_pretrained(tmp_path / "model")
     wordpiece.save_pretrained(tmp_path / "model")

@@ -24,6 +24,7 @@ from ..alignment import IGNORED
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus
 from ..data.ner import load_ner_datasets
+from ..evaluation.metrics import EntityScorer
 from ..inference.onnx import export_onnx
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from . import sample_files
@@ -65,7 +66,7 @@ def f1(corpus: EncodedCorpus, paths: np.ndarray) -> float:
     gold = np.full_like(paths, IGNORED)
     for row, labels in zip(gold, corpus.inputs["labels"]):
         row[: len(labels)] = labels
-    return corpus.scorer()(EvalPrediction(paths, gold))["f1"]
+    return EntityScorer(corpus)(EvalPrediction(paths, gold))["f1"]
 
 
 def write_graphs(model: BiLSTMCRFForTokenClassification, corpus: EncodedCorpus, folder: Path, int8: bool) -> None:

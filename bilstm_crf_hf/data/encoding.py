@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from seqeval.metrics import f1_score
-from transformers import EvalPrediction
 
 from .. import __version__
 from ..alignment import (
@@ -24,7 +22,6 @@ from ..alignment import (
     spans_from_token_tags,
     token_tags,
 )
-from ..evaluation.metrics import TaggingMetric
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from .ner import labels_of
 
@@ -150,28 +147,6 @@ class EncodedCorpus:
         """Return the gold BIO tags of the characters of each sentence, white space left out."""
         units = ([(i, i + 1) for i, character in enumerate(text) if not character.isspace()] for text in self.texts)
         return [token_tags(*row) for row in zip(self.texts, units, self.spans, strict=True)]
-
-    def scorer(self) -> Callable[[EvalPrediction], dict[str, float]]:
-        """A `compute_metrics` for predicted label ids: `metrics.TaggingMetric` on characters.
-
-        Beside it, labelled so, stands `token_f1`: seqeval's default F1 on the labels of tokens, which does not see that
-        entities begin or end inside tokens.
-        """
-        metric = TaggingMetric()
-        labels = sorted({f"{prefix}-{label[2:]}" for label in self.labels if label != "O" for prefix in "BI"} | {"O"})
-
-        def compute(prediction: EvalPrediction) -> dict[str, float]:
-            predicted = self.predicted_tags(prediction.predictions)
-            scores = metric.compute(predictions=predicted, references=self.gold_tags, labels=labels)
-            gold_ids, predicted_ids = prediction.label_ids, prediction.predictions
-            known = (gold_ids != IGNORED) & (predicted_ids != IGNORED)
-            rows = [
-                [[self.labels[i] for i in row[mask]] for row, mask in zip(ids, known, strict=True)]
-                for ids in (gold_ids, predicted_ids)
-            ]
-            return scores | {"token_f1": float(f1_score(*rows))}
-
-        return compute
 
 
 def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:

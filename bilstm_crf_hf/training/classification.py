@@ -29,12 +29,14 @@ from ..data.classification import (
 from ..data.encoding import best_labels
 from ..data.splits import SourceArguments, load_splits
 from ..evaluation.metrics import ClassificationMetric
-from ..evaluation.runs import plot_confusion, print_scores, save_run
+from ..evaluation.plots import plot_confusion
+from ..evaluation.runs import CONFUSION, print_scores, save_run
+from ..evaluation.tasks import CLASSIFICATION
 from ..processing_bilstm_crf import UNLIMITED
-from .loading import CLASSIFICATION, ModelArguments, load_model, load_tokenizer
+from .loading import ModelArguments, load_model, load_tokenizer
 from .trainer import TaggerTrainer, TaggerTrainingArguments
 
-COLUMNS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+COLUMNS = CLASSIFICATION.columns
 EXAMPLES = (
     "두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.",
     "기대하고 봤는데 끝까지 보기가 힘들었어요.",
@@ -229,10 +231,10 @@ def fit(task: Task, rows: Dataset, settings: Sequence[Any], arguments: Classifie
         results["train_soft_sentences"] = soft
     if trainer.is_world_process_zero():
         pairs = zip(task.texts["validation"]["text"], final.label_ids, final.predictions, strict=True)
-        predicted = ({"text": text, "gold": labels[gold], "predicted": labels[guess]} for text, gold, guess in pairs)
+        predicted = ((text, labels[gold], labels[guess]) for text, gold, guess in pairs)
         curves = {key: f"validation {name}" for key, name in COLUMNS.items()}
         save_run(trainer, settings, results, predicted, curves, {"accuracy": "training accuracy"})
-        plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, "confusion.png"))
+        plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, CONFUSION))
         print_scores(results, COLUMNS, arguments.metric_for_best_model, arguments.output_dir)
         print_class_scores(results, labels)
         print_examples(arguments.output_dir, data_arguments.examples)

@@ -4,13 +4,11 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,17 +18,8 @@ from transformers import (
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.morphology import morpheme_table
 from ..data.tokenization import build_character_tokenizer
-from ..modeling_bilstm_crf import (
-    BiLSTMCRFForTokenClassification,
-    BiLSTMCRFPreTrainedModel,
-    BiLSTMForSequenceClassification,
-)
-from ..modeling_character_encoder import CharacterEncoderForTokenClassification
-from ..modeling_encoder import (
-    EncoderCRFForTokenClassification,
-    EncoderForSequenceClassification,
-    EncoderPreTrainedModel,
-)
+from ..evaluation.tasks import TAGGING, Task, label_maps
+from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
 from ..morphemes import installed_kiwi_version, kiwi
 from .embeddings import copy_vectors, encoder_vectors, file_vectors
 
@@ -100,35 +89,6 @@ def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTraine
     return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
 
 
-def label_names(labels: Sequence[str]) -> dict[str, dict]:
-    """The fields `id2label` and `label2id` of a model's configuration."""
-    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-
-
-class Task(NamedTuple):
-    """What makes a model that tags tokens, or that classifies texts.
-
-    Attributes:
-        auto_class: loads one that exists.
-        bilstm: of a new one.
-        heads: what can be put on an encoder, by name.
-    """
-
-    auto_class: type
-    bilstm: type[BiLSTMCRFPreTrainedModel]
-    heads: dict[str, type[EncoderPreTrainedModel]]
-
-
-TAGGING = Task(
-    AutoModelForTokenClassification,
-    BiLSTMCRFForTokenClassification,
-    {"crf": EncoderCRFForTokenClassification, "characters": CharacterEncoderForTokenClassification},
-)
-CLASSIFICATION = Task(
-    AutoModelForSequenceClassification, BiLSTMForSequenceClassification, {"mlp": EncoderForSequenceClassification}
-)
-
-
 def load_model(
     arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], task: Task = TAGGING
 ) -> PreTrainedModel:
@@ -141,14 +101,14 @@ def load_model(
         ValueError: the model has labels of its own, and not all of these; `config_overrides` names no field of the
             configuration; the task has no such `head`; the model is none that reads morphemes.
     """
-    names = label_names(labels)
+    names = label_maps(labels)
     if arguments.model_name_or_path is None:
         return _new_bilstm(arguments, tokenizer, names, task)
     options = {"trust_remote_code": arguments.trust_remote_code}
     if arguments.head is not None:
         if arguments.head not in task.heads:
             raise ValueError(f"head is {' or '.join(task.heads)}, not {arguments.head}")
-        head = task.heads[arguments.head]
+        head = task.heads[arguments.head].model_class
         fields = checked_fields(arguments, head.config_class) | _morphemes(arguments, head.config_class(), task)
         return head.from_encoder(arguments.model_name_or_path, tokenizer, **options, **names, **fields)
     config = AutoConfig.from_pretrained(arguments.model_name_or_path, **options)
@@ -197,7 +157,7 @@ def _new_bilstm(
         vectors = file_vectors(arguments.embeddings_file)
     if vectors is not None:
         fields.setdefault("embedding_size", vectors.width)
-    model = task.bilstm.from_tokenizer(tokenizer, **names, **fields)
+    model = task.bilstm.model_class.from_tokenizer(tokenizer, **names, **fields)
     if morphemes:
         model.bilstm.features.set_morpheme_table(morpheme_table())
     if vectors is None:

@@ -1,32 +1,27 @@
 """Training of a tagger: data, model and trainer from the arguments, and what a finished run leaves."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import DatasetDict
-from seqeval.scheme import IOB2, Entities
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..alignment import Span, render
 from ..data.collation import TaggingCollator
-from ..data.encoding import PIECES, EncodedCorpus, best_labels
+from ..data.encoding import EncodedCorpus, best_labels
 from ..data.ner import labels_of, load_ner_datasets
 from ..data.splits import SourceArguments, load_splits
-from ..evaluation.runs import print_scores, save_run
+from ..evaluation.metrics import EntityScorer
+from ..evaluation.runs import ENCODER_TOKENIZER, print_scores, save_run
+from ..evaluation.tasks import TAGGING
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from .loading import ModelArguments, load_model, load_tokenizer
 from .trainer import TaggerTrainer
 
-COLUMNS = {
-    "f1": "F1",
-    "klue_entity_macro_f1": "KLUE entity F1",
-    "klue_char_macro_f1": "KLUE character F1",
-    "token_f1": "token F1",
-}
 logger = logging.getLogger("ner")
 
 
@@ -57,20 +52,6 @@ def encode(
     return corpora
 
 
-def prediction_rows(corpus: EncodedCorpus, predictions: Sequence[Sequence[int]]) -> Iterator[dict]:
-    """What `reporting.save_predictions` takes: of each sentence the text, its gold and its predicted entities.
-
-    The predicted ones are those that the strict scores count. `corpus.decode` also begins entities at stray I- tags,
-    which a model without a CRF may predict.
-    """
-    rows = zip(corpus.texts, corpus.spans, corpus.predicted_tags(predictions), strict=True)
-    for text, gold, tags in rows:
-        visible = [i for i, character in enumerate(text) if not character.isspace()]
-        strict = Entities([tags], IOB2).entities[0]
-        predicted = [Span(visible[entity.start], visible[entity.end - 1] + 1, entity.tag) for entity in strict]
-        yield {"text": text, "gold": gold, "predicted": predicted}
-
-
 def collator(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> TaggingCollator:
     if not arguments.pad_to_max_length:
         return TaggingCollator(tokenizer)
@@ -79,7 +60,7 @@ def collator(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> Ta
 
 
 def piece_tokenizer(
-    model: PreTrainedModel, name: str | None, subfolder: str = PIECES, **options
+    model: PreTrainedModel, name: str | None, subfolder: str = ENCODER_TOKENIZER, **options
 ) -> PreTrainedTokenizerBase | None:
     """That of the encoder beside a tagger of characters, from where the tagger was saved; None of another model."""
     if not isinstance(model, CharacterEncoderForTokenClassification):
@@ -99,7 +80,7 @@ def build(
     datasets = load_splits(load_ner_datasets, data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
-    subfolder = "" if model_arguments.head else PIECES
+    subfolder = "" if model_arguments.head else ENCODER_TOKENIZER
     trust = model_arguments.trust_remote_code
     pieces = piece_tokenizer(model, model_arguments.model_name_or_path, subfolder, trust_remote_code=trust)
     corpora = encode(datasets, tokenizer, model.config, data_arguments, pieces)
@@ -111,9 +92,9 @@ def scoring(corpora: dict[str, EncodedCorpus]) -> dict[str, Any]:
     """The arguments of `TaggerTrainer` by which it is judged."""
     return {
         "eval_dataset": corpora["validation"].inputs,
-        "compute_metrics": corpora["validation"].scorer(),
+        "compute_metrics": EntityScorer(corpora["validation"]),
         "preprocess_logits_for_metrics": best_labels,
-        "columns": COLUMNS,
+        "columns": TAGGING.columns,
     }
 
 
@@ -121,17 +102,20 @@ def fit(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Seq
     """Trains, saves all that a finished run has, and shows what came of it."""
     arguments = trainer.args
     inputs = {split: corpus.inputs for split, corpus in corpora.items()}
-    final, results = trainer.train_and_score(inputs, {split: corpus.scorer() for split, corpus in corpora.items()})
+    scorers = {split: EntityScorer(corpus) for split, corpus in corpora.items()}
+    final, results = trainer.train_and_score(inputs, scorers)
     results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
     if soft := len(trainer.train_dataset) - len(inputs["train"]):
         results["train_soft_sentences"] = soft
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
         if (pieces := validation.processor.piece_tokenizer) is not None:
-            pieces.save_pretrained(Path(arguments.output_dir, PIECES))
-        save_run(trainer, settings, results, prediction_rows(validation, final.predictions), COLUMNS)
-        print_scores(results, COLUMNS, "f1", arguments.output_dir)
+            pieces.save_pretrained(Path(arguments.output_dir, ENCODER_TOKENIZER))
+        entities = scorers["validation"].entities(final.predictions)
+        predictions = zip(validation.texts, validation.spans, entities, strict=True)
+        save_run(trainer, settings, results, predictions, TAGGING.columns)
+        print_scores(results, TAGGING.columns, TAGGING.main_metric, arguments.output_dir)
         data_arguments = next(part for part in settings if isinstance(part, DataArguments))
-        print_examples(validation, validation.decode(final.predictions), data_arguments.num_examples)
+        print_examples(validation, entities, data_arguments.num_examples)
         if arguments.push_to_hub:
             print("published:", trainer.push_to_hub())

@@ -9,10 +9,8 @@ from datasets import Dataset, concatenate_datasets
 from transformers import TrainingArguments
 
 from ..data.raw_text import read_all
+from ..evaluation.runs import SOFT_LABELS
 from ..utils.files import write_atomically
-
-SOFT_LABELS = "soft_labels.parquet"
-"""File of the soft labels in the output folder."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from bilstm_crf_hf.alignment import Span
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import parse_inline
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 
 TYPES = ["DT", "LC", "OG", "PS"]
@@ -304,7 +305,7 @@ def test_a_character_that_the_tokenizer_drops_does_not_cut_an_entity(wordpiece, 
     labels = rectangle(corpus.inputs["labels"][:])
     assert (labels != -100).sum() == 2
     assert corpus.decode(labels) == [[Span(0, 5, "LC")]]
-    assert corpus.scorer()(EvalPrediction(predictions=labels, label_ids=labels))["f1"] == 1
+    assert EntityScorer(corpus)(EvalPrediction(predictions=labels, label_ids=labels))["f1"] == 1
 
 
 # Errors
@@ -369,7 +370,7 @@ def test_scores_are_those_of_seqeval_and_sklearn_on_characters(request, name, la
     corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(tokenizer), labels)
     predicting = EncodedCorpus(dataset_of(list(zip(TEXTS, guessed))), BiLSTMCRFProcessor(tokenizer), labels)
     gold_ids, ids = corpus.inputs["labels"][:], predicting.inputs["labels"][:]
-    scores = corpus.scorer()(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids, 60)))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids, 60)))
 
     gold = [visible_tags(*row) for row in ROWS]
     predicted = [visible_tags(text, expressible(tokenizer, text, spans)) for text, spans in zip(TEXTS, guessed)]
@@ -401,7 +402,7 @@ def test_scores_do_not_depend_on_how_sentences_are_split(characters):
             for s in (GOLD, guessed)
         ]
         gold, predicted = (rectangle(corpus.inputs["labels"][:]) for corpus in corpora)
-        scores.append(corpora[0].scorer()(EvalPrediction(predictions=predicted, label_ids=gold)))
+        scores.append(EntityScorer(corpora[0])(EvalPrediction(predictions=predicted, label_ids=gold)))
         del scores[-1]["token_f1"]  # counts the tokens in an overlap twice
     assert scores[0] == scores[1]
 
@@ -409,7 +410,7 @@ def test_scores_do_not_depend_on_how_sentences_are_split(characters):
 def test_scores_see_that_entities_end_inside_tokens_and_token_f1_does_not(wordpiece):
     corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(wordpiece), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
-    scores = corpus.scorer()(EvalPrediction(predictions=labels, label_ids=labels))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=labels, label_ids=labels))
     right = sum(a == b for text, spans in ROWS for a, b in zip(spans, expressible(wordpiece, text, spans)))
     assert scores["token_f1"] == 1
     assert scores["f1"] == pytest.approx(right / sum(map(len, GOLD)))
@@ -421,7 +422,7 @@ def test_inside_labels_that_continue_nothing_are_wrong_in_strict_scores_and_righ
     corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), BiLSTMCRFProcessor(characters), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
     predictions = np.where(labels == BIO.index("B-LC"), BIO.index("I-LC"), labels)
-    scores = corpus.scorer()(EvalPrediction(predictions=predictions, label_ids=labels))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=predictions, label_ids=labels))
     assert scores["default_f1"] == scores["token_f1"] == 1
     assert scores["f1"] == 0
 
@@ -431,7 +432,7 @@ def test_a_type_that_occurs_on_neither_side_counts_as_right_in_the_character_f1(
     corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), BiLSTMCRFProcessor(characters), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
     nothing = np.where(labels == -100, -100, BIO.index("O"))
-    scores = corpus.scorer()(EvalPrediction(predictions=nothing, label_ids=labels))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=nothing, label_ids=labels))
     assert scores["klue_char_macro_f1"] == pytest.approx((6 * 1 + 2 * 0 + 0.5) / 9)
 
 

@@ -22,7 +22,7 @@ from bilstm_crf_hf.commands import analyze
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import parse_inline, read_inline
 from bilstm_crf_hf.evaluation.analysis import Analysis, Sentence
-from bilstm_crf_hf.evaluation.comparison import ERROR_CLASSES
+from bilstm_crf_hf.evaluation.errors import ERROR_CLASSES
 from bilstm_crf_hf.evaluation.metrics import TaggingMetric
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 

@@ -25,9 +25,9 @@ from bilstm_crf_hf.commands import classify, sample_files
 from bilstm_crf_hf.data.classification import load_classification_datasets
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import ClassificationMetric
-from bilstm_crf_hf.evaluation.runs import plot_confusion
+from bilstm_crf_hf.evaluation.plots import plot_confusion
+from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.training import classification as recipe
-from bilstm_crf_hf.training.loading import label_names
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "sequence_classification.py"
@@ -40,7 +40,7 @@ FILES = [argument for split, path in EMOTION.items() for argument in (f"--{split
 
 def new_classifier(tokenizer, labels=("부정", "긍정"), seed=0, **config) -> BiLSTMForSequenceClassification:
     torch.manual_seed(seed)
-    return BiLSTMForSequenceClassification.from_tokenizer(tokenizer, **label_names(labels), **(SMALL | config)).eval()
+    return BiLSTMForSequenceClassification.from_tokenizer(tokenizer, **label_maps(labels), **(SMALL | config)).eval()
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from transformers import (
 
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training import averaging
 from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
@@ -57,7 +58,7 @@ def new_trainer(model, corpus, tokenizer, folder, **options) -> TaggerTrainer:
         data_collator=DataCollatorForTokenClassification(tokenizer),
         train_dataset=corpus.inputs,
         eval_dataset=corpus.inputs,
-        compute_metrics=corpus.scorer(),
+        compute_metrics=EntityScorer(corpus),
         preprocess_logits_for_metrics=best_labels,
         columns={"f1": "F1"},
     )

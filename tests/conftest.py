@@ -17,9 +17,8 @@ from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.runs import save_run
 from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version
-from bilstm_crf_hf.training.arguments import CardArguments
-from bilstm_crf_hf.training.loading import ModelArguments
-from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
+from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
+from bilstm_crf_hf.training.trainer import TaggerTrainer
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
 

@@ -11,8 +11,10 @@ from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
 from bilstm_crf_hf.data.collation import TaggingCollator, piece_columns
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.evaluation.tasks import label_maps
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
-from bilstm_crf_hf.training.loading import ModelArguments, label_names, load_model
+from bilstm_crf_hf.training.loading import load_model
 
 WORDPIECES = [
     "[PAD]",
@@ -143,7 +145,7 @@ print(model(**torch.load({str(tmp_path / "batch.pt")!r})).logits.sum().item())
 
 
 def test_label_names_of_the_task(model):
-    assert model.config.id2label == label_names(LABELS)["id2label"]
+    assert model.config.id2label == label_maps(LABELS)["id2label"]
     assert isinstance(model, CharacterEncoderForTokenClassification)
 
 

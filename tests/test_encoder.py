@@ -23,7 +23,9 @@ from transformers import (
 )
 
 from bilstm_crf_hf import EncoderCRFForTokenClassification, EncoderForSequenceClassification
-from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model, load_tokenizer
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
+from bilstm_crf_hf.training.arguments import ModelArguments
+from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 PIECES = [
     "[PAD]",
@@ -65,7 +67,7 @@ def encoder(wordpiece, tmp_path_factory):
 @pytest.fixture(scope="module", params=[0, 2], ids=["BERT-CRF", "BERT-BiLSTM-CRF"])
 def tagger(request, encoder, wordpiece):
     torch.manual_seed(0)
-    options = {"num_lstm_layers": request.param, "lstm_hidden_size": 12} | label_names(LABELS)
+    options = {"num_lstm_layers": request.param, "lstm_hidden_size": 12} | label_maps(LABELS)
     model = EncoderCRFForTokenClassification.from_encoder(encoder, wordpiece, **options).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(5)
@@ -196,7 +198,7 @@ def test_the_classifiers_head_is_the_tutorials(encoder, wordpiece, pooling):
 
 
 def test_a_classifier_loads_and_classifies_where_the_package_is_not_installed(encoder, wordpiece, tmp_path):
-    names = label_names(["기쁨", "슬픔", "분노"])
+    names = label_maps(["기쁨", "슬픔", "분노"])
     model = EncoderForSequenceClassification.from_encoder(encoder, wordpiece, **names).eval()
     model.save_pretrained(tmp_path / "model")
     wordpiece.save_pretrained(tmp_path / "model")
@@ -239,5 +241,5 @@ def test_the_recipe_refuses_a_field_that_the_configuration_has_not(encoder):
 
 
 def test_the_recipe_wants_an_encoder_for_a_crf_alone():
-    with pytest.raises(ValueError, match="head wants an encoder: name it as model_name_or_path"):
+    with pytest.raises(ValueError, match="head needs an encoder: name it with model_name_or_path"):
         ModelArguments(head="crf")

@@ -22,8 +22,9 @@ from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
 from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version, morpheme_ids
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
-from bilstm_crf_hf.training.loading import ModelArguments, load_model
+from bilstm_crf_hf.training.loading import load_model
 
 kiwipiepy = pytest.importorskip("kiwipiepy")
 
@@ -256,7 +257,7 @@ def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, 
 
 
 def test_what_goes_together(recipe, tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="config_overrides: morphemes come with what they mean, by read_morphemes"):
+    with pytest.raises(ValueError, match="config_overrides: morphemes is set by the argument read_morphemes"):
         load_model(ModelArguments(config_overrides={"morphemes": "0.24.0"}), tokenizer, LABELS)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "bert")

@@ -19,7 +19,7 @@ from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
 from ..evaluation.analysis_page import write_analysis
 from ..inference.predictors import EntityPredictor, load_predictor
 from ..pipeline_bilstm_crf import BATCH_SIZE
-from ..training.trainer import parse_arguments
+from ..training.arguments import parse_arguments
 
 
 @dataclass

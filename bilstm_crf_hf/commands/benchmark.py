@@ -28,9 +28,10 @@ from .. import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipe
 from ..data.encoding import EncodedCorpus
 from ..data.ner import labels_of, load_ner_datasets
 from ..data.tokenization import build_character_tokenizer
-from ..training.loading import label_names
+from ..evaluation.tasks import label_maps
+from ..training.arguments import TaggerTrainingArguments, parse_arguments
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
-from ..training.trainer import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+from ..training.trainer import TaggerTrainer
 from ..utils.environment import hardware, versions
 from . import benchmark_peers as peers
 from . import sample_files
@@ -195,7 +196,7 @@ def batches_of(corpus: EncodedCorpus, tokenizer, count: int, pad_to: int | None 
 
 
 def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str]) -> Iterator[dict]:
-    names = label_names(labels)
+    names = label_maps(labels)
     characters = build_character_tokenizer(data["text"], 2)
     pieces = peers_tokenizer(arguments) or characters
     corpora = {id(t): EncodedCorpus(data, t, labels, 128) for t in (characters, pieces)}
@@ -269,7 +270,7 @@ def onnx_taggers(model, tokenizer, folder: str) -> dict[str, Callable[[list[str]
 
 
 def inference_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
-    names = label_names(labels)
+    names = label_maps(labels)
     texts = list(data["validation"]["text"])
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names).eval()
@@ -385,7 +386,7 @@ def plot_scaling(rows: list[dict], path: Path) -> None:
 def stream_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
     """Memory while a stream of sentences goes through the pipeline."""
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
-    names = label_names(labels)
+    names = label_maps(labels)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names)
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
     stream = islice(cycle(data["validation"]["text"]), arguments.stream_sentences)

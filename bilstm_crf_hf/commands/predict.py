@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..inference.files import check_files, predict_file
 from ..inference.predictors import load_predictor
-from ..training.trainer import parse_arguments
+from ..training.arguments import parse_arguments
 
 
 @dataclass

@@ -79,6 +79,8 @@ def read_splits(
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = dict(sample)
+        if not files:
+            raise ValueError("no data: give --train_file and --validation_file, or --dataset_name")
     hub = {} if files else {"revision": arguments.dataset_revision}
     datasets = load(
         None if files else arguments.dataset_name,

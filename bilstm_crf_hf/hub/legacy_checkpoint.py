@@ -24,8 +24,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
+from ..evaluation.tasks import label_maps
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, sequence_tokens
-from ..training.loading import label_names
 
 MODEL_TYPE = "BiLSTM_CRF"
 """`model_type` in the tutorial's configuration."""
@@ -169,7 +169,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     numbers = list(tags.values()) if isinstance(tags, dict) else []
     if not numbers or any(type(i) is not int for i in numbers) or sorted(numbers) != list(range(len(numbers))):
         raise ValueError(f"{file}: tag_to_ix is {tags}, expected a mapping of tags to 0, 1, 2 and so on, each once")
-    return {own: config[name] for name, own in SIZES.items()} | label_names(sorted(tags, key=tags.get))
+    return {own: config[name] for name, own in SIZES.items()} | label_maps(sorted(tags, key=tags.get))
 
 
 def _read_state(file: Path) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
 from bilstm_crf_hf.data.ner import load_ner_datasets
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training.arguments import CardArguments
-from bilstm_crf_hf.training.loading import ModelArguments, checked_fields
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.loading import checked_overrides
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
@@ -118,7 +117,7 @@ def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeyp
     path.write_text(yaml.safe_dump(runs[name]), encoding="utf-8")
     parts = (ModelArguments, SourceArguments, CardArguments, TaggerTrainingArguments)
     model_arguments, *_ = parse_arguments(parts, [str(path), "--use_cpu", "true"])
-    BiLSTMCRFConfig(**checked_fields(model_arguments, BiLSTMCRFConfig))
+    BiLSTMCRFConfig(**checked_overrides(model_arguments, BiLSTMCRFConfig))
 
 
 def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monkeypatch):

@@ -18,14 +18,14 @@ from bilstm_crf_hf import (
     EncoderCRFForTokenClassification,
     EncoderForSequenceClassification,
 )
+from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import check_card
 from bilstm_crf_hf.hub.publishing import PINNED, files_of
-from bilstm_crf_hf.training.loading import label_names
 
 FOLDER = Path(__file__).parents[2] / "model_cards"
 CARDS = sorted(path.parent.name for path in FOLDER.glob("*/all_results.json"))
-CLASSES = label_names(["부정", "긍정"])
-TAGS = label_names(LABELS)
+CLASSES = label_maps(["부정", "긍정"])
+TAGS = label_maps(LABELS)
 
 
 def results_of(name: str) -> dict:

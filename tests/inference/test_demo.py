@@ -378,7 +378,7 @@ def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/nothing", "nobody/nothing is no folder here, .* at a revision that you name"),
+        ("nobody/nothing", "nobody/nothing is not a folder: .* give the commit with --revision"),
         ("{models}", "cannot be loaded"),
         ("{models}/classifier", "is BiLSTMForSequenceClassification: expected a ...ForTokenClassification"),
     ],

@@ -3,11 +3,11 @@ import logging
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from classifiers import EMOTION, FILES, ROOT, SMALL, new_classifier
 from clean_process import run_without_package
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 from sklearn.utils.class_weight import compute_sample_weight
@@ -26,21 +26,11 @@ from bilstm_crf_hf.data.classification import load_classification_datasets
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import ClassificationMetric
 from bilstm_crf_hf.evaluation.runs import plot_confusion
-from bilstm_crf_hf.training import classification as recipe
-from bilstm_crf_hf.training.loading import label_names
+from bilstm_crf_hf.training import classification
 
-ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "sequence_classification.py"
-EMOTION = {split: ROOT / "recipes" / "data" / "emotion" / f"{split}.tsv" for split in ("train", "validation")}
-SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 EMOTION_CONFIG = ROOT / "recipes" / "configs" / "bilstm_emotion.yaml"
-FILES = [argument for split, path in EMOTION.items() for argument in (f"--{split}_file", str(path))]
-
-
-def new_classifier(tokenizer, labels=("부정", "긍정"), seed=0, **config) -> BiLSTMForSequenceClassification:
-    torch.manual_seed(seed)
-    return BiLSTMForSequenceClassification.from_tokenizer(tokenizer, **label_names(labels), **(SMALL | config)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -164,24 +154,24 @@ def emotion():
 def new_trainer(emotion, folder, weights="none", model=None, **options):
     dataset, tokenizer = emotion
     labels = dataset.features["label"].names
-    inputs = recipe.encode(dataset, tokenizer, labels, 512, "train")
-    arguments = recipe.ClassifierTrainingArguments(
+    inputs = classification.encode_texts(dataset, tokenizer, labels, 512, "train")
+    arguments = classification.ClassifierTrainingArguments(
         **(
             {"output_dir": str(folder), "num_train_epochs": 1, "disable_tqdm": True, "use_cpu": True}
             | {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
             | options
         )
     )
-    return recipe.ClassifierTrainer(
+    return classification.ClassifierTrainer(
         new_classifier(tokenizer, labels, **NO_DROPOUT) if model is None else model,
         arguments,
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=inputs,
         eval_dataset=inputs,
-        compute_loss_func=recipe.class_loss(weights, inputs, len(labels), arguments),
-        compute_metrics=recipe.scorer(labels),
-        preprocess_logits_for_metrics=recipe.best_labels,
-        columns=recipe.COLUMNS,
+        compute_loss_func=classification.class_loss(weights, inputs, len(labels), arguments),
+        compute_metrics=classification.scorer(labels),
+        preprocess_logits_for_metrics=classification.best_labels,
+        columns=classification.COLUMNS,
     )
 
 
@@ -313,7 +303,7 @@ def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
 def test_sentiment_sample(tmp_path, capsys):
     """The run without arguments, but small and of one epoch: six examples with scores at the end."""
     config = ROOT / "recipes" / "configs" / "sentiment_sample.yaml"
-    classify.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    classify.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"], ROOT / "recipes")
     assert len(re.findall(r"^  (?:부정|긍정)\t[01]\.\d{4}\t.+$", capsys.readouterr().out, re.MULTILINE)) == 6
 
 
@@ -336,8 +326,10 @@ def test_recipe_refuses(tmp_path, arguments, message):
 
 def test_samples_are_drawn_at_random_and_the_same_in_every_run():
     arguments = {f"{split}_file": str(path) for split, path in EMOTION.items()}
-    arguments = recipe.DataArguments(**arguments, max_train_samples=60, max_eval_samples=10)
-    first, again = (recipe.load_data(arguments, sample_files("sentiment", "tsv", RECIPE.parent)) for _ in range(2))
+    arguments = classification.DataArguments(**arguments, max_train_samples=60, max_eval_samples=10)
+    first, again = (
+        classification.load_texts(arguments, sample_files("sentiment", "tsv", RECIPE.parent)) for _ in range(2)
+    )
     assert (len(first["train"]), len(first["validation"])) == (60, 10)
     assert first["train"]["text"][:] == again["train"]["text"][:]
     whole = load_classification_datasets(data_files=EMOTION)["train"]

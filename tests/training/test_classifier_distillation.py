@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from classifiers import EMOTION, FILES, new_classifier
 from datasets import Dataset
-from test_classification import EMOTION, FILES, new_classifier
 from transformers import DataCollatorWithPadding, TrainingArguments
 
 from bilstm_crf_hf.commands import distill_classifier as recipe
@@ -44,7 +44,7 @@ def teachers(texts, tmp_path_factory) -> list[str]:
 
 def test_probabilities_of_teachers_are_averaged_by_name(teachers, texts):
     pipes = [recipe.load_teacher(name, CLASSES) for name in teachers]
-    found = recipe.probabilities(pipes, texts, CLASSES, batch_size=4)
+    found = recipe.mean_probabilities(pipes, texts, CLASSES, batch_size=4)
     expected = np.zeros((len(texts), len(CLASSES)))
     for pipe in pipes:
         own = pipe.model.config.label2id
@@ -82,7 +82,7 @@ def test_the_loss_is_the_cross_entropy_to_the_probabilities(texts):
 
 def test_gold_rows_say_their_label(texts):
     gold = Dataset.from_dict({"input_ids": [[2], [3]], "attention_mask": [[1], [1]], "labels": [1, 0]})
-    assert recipe.as_soft(gold, 3)["labels"][:] == [[0, 1, 0], [1, 0, 0]]
+    assert recipe.with_soft_labels(gold, 3)["labels"][:] == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):

@@ -26,10 +26,10 @@ from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
+from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import render_card
+from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 from bilstm_crf_hf.training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
-from bilstm_crf_hf.training.loading import label_names
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
@@ -53,7 +53,7 @@ def wordpiece():
 def new_encoder(tokenizer, labels, seed=0) -> BertForTokenClassification:
     torch.manual_seed(seed)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **shape, **label_names(labels)))
+    model = BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **shape, **label_maps(labels)))
     with torch.no_grad():
         model.classifier.weight.mul_(50)
     return model.eval()
@@ -280,7 +280,7 @@ def test_loss_is_the_cross_entropy_to_a_distribution_over_paths(tmp_path):
     transitions' part, which the loss takes from the labels, is put in their place."""
     tokenizer = build_character_tokenizer(["서울에"])
     torch.manual_seed(0)
-    model = new_tagger(tokenizer, **NO_DROPOUT, **label_names(FEW))
+    model = new_tagger(tokenizer, **NO_DROPOUT, **label_maps(FEW))
     paths = [p for p in itertools.product(range(len(FEW)), repeat=3) if is_valid([FEW[i] for i in p])]
     weights = torch.rand(len(paths), dtype=torch.float64).square()
     weights /= weights.sum()
@@ -341,7 +341,7 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     """Two untrained teachers, one with its labels in another order; then a student of what they said."""
     tokenizer = build_character_tokenizer(texts)
     for name, model, own in (
-        ("tagger", new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer),
+        ("tagger", new_tagger(tokenizer, **label_maps(KLUE_LABELS)), tokenizer),
         ("encoder", new_encoder(wordpiece, KLUE_LABELS[::-1]), wordpiece),
     ):
         model.save_pretrained(tmp_path / name)
@@ -366,7 +366,7 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
 
 def test_labels_alone_are_made_without_training(texts, tmp_path):
     tokenizer = build_character_tokenizer(texts)
-    for part in (new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer):
+    for part in (new_tagger(tokenizer, **label_maps(KLUE_LABELS)), tokenizer):
         part.save_pretrained(tmp_path / "tagger")
     (tmp_path / "raw.txt").write_text("\n".join(texts), encoding="utf-8")
     asked = ["--teachers", str(tmp_path / "tagger"), "--unlabeled_file", str(tmp_path / "raw.txt")]

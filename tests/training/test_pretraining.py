@@ -23,7 +23,9 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.commands import pretrain
 from bilstm_crf_hf.data.morphology import morpheme_tags
 from bilstm_crf_hf.data.ner import parse_inline
-from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
+from bilstm_crf_hf.training.arguments import ModelArguments
+from bilstm_crf_hf.training.loading import load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
@@ -40,7 +42,7 @@ WINDOWS = {
 
 def new_model(tokenizer, **config) -> BiLSTMForPreTraining:
     torch.manual_seed(0)
-    return BiLSTMForPreTraining.from_tokenizer(tokenizer, **label_names(TAGS), **(SMALL | config)).eval()
+    return BiLSTMForPreTraining.from_tokenizer(tokenizer, **label_maps(TAGS), **(SMALL | config)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +186,7 @@ def test_a_second_layer_would_have_read_the_answer():
 @pytest.mark.parametrize("model_class", [BiLSTMCRFForTokenClassification, BiLSTMForSequenceClassification])
 @pytest.mark.parametrize("count", [len(TAGS), 3], ids=["as many labels", "fewer labels"])
 def test_models_take_the_body_and_nothing_else(checkpoint, model_class, count):
-    model, info = model_class.from_pretrained(checkpoint, **label_names(LABELS[:count]), output_loading_info=True)
+    model, info = model_class.from_pretrained(checkpoint, **label_maps(LABELS[:count]), output_loading_info=True)
     saved = load_file(checkpoint / "model.safetensors")
     body = {name: weights for name, weights in saved.items() if name.startswith("bilstm.")}
     assert {name for name in model.state_dict() if name.startswith("bilstm.")} == set(body)

@@ -21,14 +21,14 @@ from transformers import (
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import read_inline
 from bilstm_crf_hf.training import averaging
-from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
-from bilstm_crf_hf.training.trainer import (
-    EpochLengthGroupedSampler,
-    TaggerTrainer,
+from bilstm_crf_hf.training.arguments import (
+    ModelArguments,
     TaggerTrainingArguments,
     checkpoint_to_resume,
     parse_arguments,
 )
+from bilstm_crf_hf.training.loading import load_model, load_tokenizer
+from bilstm_crf_hf.training.trainer import EpochLengthGroupedSampler, TaggerTrainer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ner.py"
 LARGE_TABLE = {"ngram_buckets": 2**15, "ngram_embedding_size": 8}  # large enough to be updated by rows

@@ -49,7 +49,7 @@ class AnalysisArguments:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv)
+    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv, __doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     datasets = read_splits(load_ner_datasets, sources, {}, {"validation"})

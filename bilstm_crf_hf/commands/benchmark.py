@@ -416,7 +416,7 @@ def _cell(value: float | str | None) -> str:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    (arguments,) = parse_arguments((BenchmarkArguments,), argv)
+    (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
     torch.manual_seed(0)
     files = {"train": arguments.train_file, "validation": arguments.validation_file}
     files = sample_files("ner", "txt", recipes) | {split: path for split, path in files.items() if path}

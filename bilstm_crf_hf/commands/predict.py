@@ -54,7 +54,7 @@ class PredictionArguments:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    (arguments,) = parse_arguments((PredictionArguments,), argv)
+    (arguments,) = parse_arguments((PredictionArguments,), argv, __doc__)
     input_file, output_file = Path(arguments.input_file), Path(arguments.output_file)
     check_files(input_file, output_file)
     # Without `cpu`, processes would not know of each other on a machine that has nothing else. They may wait long,

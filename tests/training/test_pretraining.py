@@ -314,5 +314,5 @@ def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeyp
 
 @pytest.mark.parametrize("option", ["model_name_or_path", "embeddings_from", "embeddings_file"])
 def test_the_recipe_takes_no_weights(tmp_path, monkeypatch, option):
-    with pytest.raises(ValueError, match="pretraining starts from nothing"):
+    with pytest.raises(ValueError, match="pretraining starts from random weights"):
         pretrain.main(["--input_file", "raw.txt", f"--{option}", "somewhere"])

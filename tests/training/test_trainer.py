@@ -20,6 +20,7 @@ from transformers import (
 
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.training import averaging
 from bilstm_crf_hf.training.arguments import (
     ModelArguments,
@@ -156,6 +157,12 @@ def test_resuming_with_an_average_wants_one(corpus, tokenizer, tmp_path):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
 
 
+def test_unchecked_files_are_not_uploaded(corpus, tokenizer, tmp_path):
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path)
+    with pytest.raises(NotImplementedError, match=f"--push_to_hub, or run bilstm-crf publish {tmp_path} NAME/MODEL"):
+        trainer.push_to_hub()
+
+
 def test_training_under_bf16_autocast_learns(corpus, tokenizer, tmp_path):
     model = new_tagger(tokenizer, **NO_DROPOUT)
     trainer = new_trainer(model, corpus, tokenizer, tmp_path, bf16=True, num_train_epochs=8, learning_rate=1e-2)
@@ -230,6 +237,16 @@ def test_sampler_draws_from_seed_and_epoch_alone():
 
 
 # ---------------------------------------------------------------- arguments
+
+
+def test_help_shows_the_description_and_the_heads_of_the_registry(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments((ModelArguments,), ["--help"], "Train a tagger.\n\nOne paragraph more.")
+    printed = capsys.readouterr().out
+    assert "[config.yaml] [--argument value ...]\n\nTrain a tagger.\n\nOne paragraph more.\n\noptions:" in printed
+    for task in TASKS.values():
+        for name, head in task.heads.items():
+            assert f"{name}, {head.description}" in " ".join(printed.split())
 
 
 def test_command_line_wins_over_the_file(tmp_path):

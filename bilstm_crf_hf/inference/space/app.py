@@ -281,7 +281,7 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
     hues = _hues(tagger.model.config.id2label.values())
 
     def entities_of_lines(text: str) -> list[list[Entity]]:
-        """Return the entities of the best path of each line with exact probabilities; `start` counts from the line."""
+        """Return the entities of the best path of each line, with exact probabilities and positions within the line."""
         return tag(tagger, split_lines(tagger, text))
 
     def readings_of_lines(text: str) -> list[list[Reading]]:

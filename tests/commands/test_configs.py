@@ -28,7 +28,7 @@ NAMES = ("model_name_or_path", "tokenizer_name", "embeddings_from")
 
 
 def import_command(recipe: str):
-    """The module behind a recipe's launcher."""
+    """Import the module of the command that a launcher runs."""
     name = {"sequence_classification": "classify"}.get(recipe, recipe)
     return importlib.import_module(f"bilstm_crf_hf.commands.{name}")
 
@@ -50,7 +50,7 @@ def encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def train(encoder, tmp_path, monkeypatch):
-    """Runs a recipe with a configuration."""
+    """A function that runs a recipe with a configuration."""
 
     def run(recipe: str, name: str, files: dict[str, Path], **changes) -> None:
         options = {f"{split}_file": path for split, path in files.items()}
@@ -92,7 +92,7 @@ def test_a_configuration_trains_and_leaves_a_model_that_classifies(name, train, 
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train, encoder, tmp_path, monkeypatch):
-    """Its teachers are what other configurations leave; it begins with a pretrained body."""
+    """Train the teachers with their configurations first, and start from a pretrained body."""
     monkeypatch.chdir(tmp_path)
     files = sample("emotion" if "emotion" in name else "sentiment", "tsv")
     origin = {CONFIGS[classifier]["output_dir"]: classifier for classifier in CLASSIFIERS}
@@ -111,7 +111,7 @@ def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train
 
 
 @pytest.mark.parametrize("name", SWEEP["runs"])
-def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeypatch):
+def test_a_run_of_the_sweep_has_valid_arguments(name, tmp_path, monkeypatch):
     runs = import_command("sweep").read_sweep(RECIPES / "configs" / "klue_ner_sweep.yaml")
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(runs[name]), encoding="utf-8")
@@ -121,7 +121,7 @@ def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeyp
 
 
 def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monkeypatch):
-    """Pretraining, teacher, student: each starts from what the one before has left."""
+    """Run pretraining, teacher and student one after the other; each reads the output of those before."""
     pytest.importorskip("kiwipiepy")
     monkeypatch.chdir(tmp_path)
     texts = load_ner_datasets(data_files=sample("ner", "txt"))["train"]["text"][:64]

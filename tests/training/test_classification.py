@@ -60,7 +60,7 @@ def test_a_sentence_is_classified_as_if_it_were_alone(classifier, tokenizer, tex
 
 
 def test_sentences_without_tokens_are_safe(classifier, tokenizer):
-    """Nothing but special tokens, beside a sentence and alone: finite, with finite gradients."""
+    """A text of special tokens only, beside a sentence and alone, has finite logits and gradients."""
     model = new_classifier(tokenizer, **NO_DROPOUT).train()
     for texts in (["", "정말 재미있는 영화였다"], ["", ""]):
         batch = tokenizer(texts, padding=True, return_tensors="pt")
@@ -130,7 +130,7 @@ def test_metric_is_scikit_learns():
 
 @pytest.mark.parametrize("labels", [("negative", "positive"), ("부정", "긍정")])
 def test_confusion_picture(labels, tmp_path, caplog, monkeypatch):
-    """Without a font for the names, classes are numbered, and a warning says which is which."""
+    """Without a font for their names, classes are numbered, and a warning has the names."""
     fonts = pytest.importorskip("matplotlib.font_manager").fontManager.ttflist
     own = [entry for entry in fonts if entry.name in ("DejaVu Sans", "Last Resort High-Efficiency")]
     monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", own)
@@ -175,8 +175,7 @@ def new_trainer(emotion, folder, weights="none", model=None, **options):
     )
 
 
-def test_labels_are_smoothed(emotion, tmp_path):
-    """As torch smooths them."""
+def test_labels_are_smoothed_as_torch_smooths_them(emotion, tmp_path):
     trainer = new_trainer(emotion, tmp_path, "none", label_smoothing_factor=0.5)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
     logits = trainer.model.eval()(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
@@ -198,7 +197,7 @@ def test_balanced_loss_weighs_as_scikit_learn(emotion, tmp_path):
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_accumulated_batches_equal_one_large_batch(emotion, tmp_path, weights):
-    """2 x 45 against 90: the loss and the training accuracy that are logged, and the weights after plain SGD."""
+    """Compare 2 x 45 with 90 texts: logged loss, logged training accuracy, and the weights after plain SGD."""
     results = []
     for size, steps in ((90, 1), (45, 2)):
         trainer = new_trainer(
@@ -215,7 +214,7 @@ def test_accumulated_batches_equal_one_large_batch(emotion, tmp_path, weights):
 
 
 def test_training_accuracy_is_that_of_the_model_met(emotion, tmp_path):
-    """With one batch an epoch, an epoch's training accuracy is the accuracy of the model before it."""
+    """With one batch per epoch, the training accuracy of an epoch is the accuracy of the model before it."""
     trainer = new_trainer(emotion, tmp_path, per_device_train_batch_size=90, num_train_epochs=3, eval_strategy="epoch")
     before = trainer.evaluate()["eval_accuracy"]
     trainer.train()
@@ -254,7 +253,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The run of six emotions, of which two are merged, with class weights."""
+    """The folder and the output of a run on six emotions, two of them merged, with class weights."""
     folder = tmp_path_factory.mktemp("emotion") / "out"
     result = run_recipe(
         "recipes/configs/bilstm_emotion.yaml", "--merge_labels", "슬픔+상처", *small(), "--output_dir", folder,
@@ -283,7 +282,7 @@ def test_recipe_leaves_a_finished_run(finished):
 
 
 def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
-    """What the recipe wrote about the validation sentences, and printed of its example."""
+    """Compare with the predictions that the recipe wrote, and with the example that it printed."""
     folder, output = finished
     rows = [json.loads(line) for line in (folder / "validation_predictions.jsonl").read_text().splitlines()]
     texts = [row["text"] for row in rows] + ["시험에 붙어서 기뻐"]
@@ -301,7 +300,7 @@ def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
 
 
 def test_sentiment_sample(tmp_path, capsys):
-    """The run without arguments, but small and of one epoch: six examples with scores at the end."""
+    """Train a small model for one epoch: the recipe prints six examples with scores at the end."""
     config = ROOT / "recipes" / "configs" / "sentiment_sample.yaml"
     classify.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"], ROOT / "recipes")
     assert len(re.findall(r"^  (?:부정|긍정)\t[01]\.\d{4}\t.+$", capsys.readouterr().out, re.MULTILINE)) == 6

@@ -1,4 +1,4 @@
-"""Pretrained vectors, against gensim's own files and an encoder's rows."""
+"""Pretrained vectors, compared with the files of gensim and the embeddings of an encoder."""
 
 import subprocess
 import sys

@@ -76,7 +76,7 @@ def assert_same_weights(ours, theirs, **tolerance):
 
 
 def test_accumulated_batches_equal_one_large_batch(corpus, tokenizer, tmp_path):
-    """4 x 8 against 32: the logged loss, and the weights after an epoch of plain SGD, which shows the gradient."""
+    """Compare 4 x 8 with 32 sentences: the logged loss, and the weights after plain SGD, which show the gradient."""
     results = []
     for size, steps in ((32, 1), (8, 4)):
         model = new_tagger(tokenizer, **NO_DROPOUT)
@@ -95,7 +95,7 @@ def test_accumulated_batches_equal_one_large_batch(corpus, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("checkpoint", [3, 4])  # in the middle of the first epoch of 4 steps, and at its end
 def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
-    """With dropout and length-grouped batches: the weights are equal to the last bit."""
+    """Compare the weights to the last bit, with dropout and length-grouped batches."""
     final = []
     for resume in (None, str(tmp_path / f"checkpoint-{checkpoint}")):
         set_seed(1)
@@ -111,7 +111,7 @@ def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
 
 
 def test_average_of_weights_is_what_is_evaluated_and_saved(corpus, tokenizer, tmp_path, monkeypatch):
-    """Against the recurrence by hand, over the weights that each step left."""
+    """Compare with the recurrence by hand over the weights after each step."""
     monkeypatch.setattr(averaging, "INTERVAL", 1)
     seen = []
 
@@ -150,7 +150,7 @@ def test_resumed_training_with_averages_is_identical(corpus, tokenizer, tmp_path
     assert_same_weights(*final, atol=0, rtol=0)
 
 
-def test_resuming_with_an_average_wants_one(corpus, tokenizer, tmp_path):
+def test_resuming_with_an_average_needs_a_checkpoint_with_one(corpus, tokenizer, tmp_path):
     new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, save_strategy="epoch").train()
     trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, ema_decay=0.9)
     with pytest.raises(FileNotFoundError, match="saved without ema_decay"):
@@ -310,7 +310,7 @@ def test_trained_model_keeps_its_labels(tagger, tokenizer, tmp_path):
 
 
 def test_a_body_gets_a_head_for_the_labels_of_the_task(tagger, tokenizer, tmp_path):
-    """One that a trained tagger has given up its head for."""
+    """Load the body of a trained tagger, which was saved without its head."""
     tagger.save_pretrained(tmp_path / "tagger")
     AutoModel.from_pretrained(tmp_path / "tagger").save_pretrained(tmp_path / "body")
     model = load_model(ModelArguments(model_name_or_path=str(tmp_path / "body")), tokenizer, ["B-OG", "I-OG", "O"])
@@ -381,7 +381,7 @@ def test_recipe_leaves_all_that_it_promises(tmp_path):
 
 
 def test_two_processes_train_to_the_same_loss(tmp_path):
-    """Without dropout, 2 processes x 8 sentences (gloo) against one x 16."""
+    """Compare 2 processes x 8 sentences (gloo) with 1 x 16, without dropout."""
     launch = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "use_cpu": True}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(launch | {"num_processes": 2, "num_machines": 1}))
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml")

@@ -29,6 +29,7 @@ from ..data.encoding import EncodedCorpus
 from ..data.ner import labels_of, load_ner_datasets
 from ..data.tokenization import build_character_tokenizer
 from ..evaluation.tasks import label_maps
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import TaggerTrainingArguments, parse_arguments
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from ..training.trainer import TaggerTrainer
@@ -135,7 +136,7 @@ class SoftmaxTagger(BiLSTMCRFForTokenClassification):
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
-        tags = sequences.front(labels).masked_fill(~sequences.inside, -100)
+        tags = sequences.pack(labels).masked_fill(~sequences.inside, -100)
         return {"loss": nn.functional.cross_entropy(emissions.flatten(0, 1), tags.flatten())}
 
 
@@ -199,7 +200,7 @@ def training_rows(arguments: BenchmarkArguments, data: Dataset, labels: list[str
     names = label_maps(labels)
     characters = build_character_tokenizer(data["text"], 2)
     pieces = peers_tokenizer(arguments) or characters
-    corpora = {id(t): EncodedCorpus(data, t, labels, 128) for t in (characters, pieces)}
+    corpora = {id(t): EncodedCorpus(data, BiLSTMCRFProcessor(t), labels, 128) for t in (characters, pieces)}
 
     def batches(tokenizer, **options) -> list[dict[str, Tensor]]:
         return batches_of(corpora[id(tokenizer)], tokenizer, arguments.steps, **options)

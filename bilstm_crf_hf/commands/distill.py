@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from ..alignment import IGNORED
 from ..data.augmentation import with_other_names
 from ..data.encoding import EncodedCorpus
-from ..data.morphology import names_like
+from ..data.morphology import similar_names
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
-from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
+from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, student_fingerprint, with_soft_labels
 from ..training.ner import (
     DataArguments,
     load_piece_tokenizer,
@@ -27,7 +28,7 @@ from ..training.ner import (
     tagging_collator,
     train_tagger,
 )
-from ..training.teachers import TeacherArguments, answers
+from ..training.teachers import TeacherArguments, load_soft_labels
 from . import sample_files
 from .training import publish_if_asked, start_training
 
@@ -48,15 +49,15 @@ def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments
     """Load a teacher for a student with these labels."""
     options = {"trust_remote_code": trust_remote_code}
     model = AutoModelForTokenClassification.from_pretrained(name, **options).to(training.device)
-    pieces = load_piece_tokenizer(model, name, **options)
-    return Teacher(model, AutoTokenizer.from_pretrained(name, **options), labels, training.bf16, pieces)
+    tokenizer, pieces = AutoTokenizer.from_pretrained(name, **options), load_piece_tokenizer(model, name, **options)
+    return Teacher(model, BiLSTMCRFProcessor(tokenizer, model.config, pieces), labels, training.bf16)
 
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
     """Return the raw texts, and variants of the training sentences with other names."""
     texts, names = arguments.texts(seed), {}
     if arguments.dictionary and arguments.variants:
-        names = names_like({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
+        names = similar_names({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
     for variant in range(arguments.variants):
         texts += with_other_names(corpus.texts, corpus.spans, names, seed + variant)
     return texts
@@ -65,7 +66,6 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
 def label_texts(
     teachers: list[Teacher],
     texts: list[str],
-    tokenizer: PreTrainedTokenizerBase,
     corpus: EncodedCorpus,
     batch_size: int,
 ) -> Dataset:
@@ -80,7 +80,7 @@ def label_texts(
     outside = {IGNORED, corpus.labels.index("O")}
 
     def label(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
-        soft_labels = SoftLabels(teachers, tokenizer, corpus.labels, corpus.morphemes)
+        soft_labels = SoftLabels(teachers, corpus.processor, corpus.labels)
         rows = texts.map(
             lambda batch: soft_labels(batch["text"]), batched=True, batch_size=batch_size, desc=description
         )
@@ -110,13 +110,13 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         texts = texts_to_label(distillation_arguments, corpus, arguments.seed)
         names, trust = distillation_arguments.teachers, model_arguments.trust_remote_code
         teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in names]
-        return label_texts(teachers, texts, tokenizer, corpus, arguments.per_device_eval_batch_size)
+        return label_texts(teachers, texts, corpus, arguments.per_device_eval_batch_size)
 
-    student = student_of(tokenizer, corpus.labels, corpus.morphemes)
-    soft = answers(distillation_arguments, student, arguments, ask_teachers)
+    student = student_fingerprint(corpus.processor, corpus.labels)
+    soft = load_soft_labels(distillation_arguments, student, arguments, ask_teachers)
     if arguments.num_train_epochs == 0:
         return
-    gold = as_soft(corpus.inputs, len(corpus.labels))
+    gold = with_soft_labels(corpus.inputs, len(corpus.labels))
     arguments.remove_unused_columns = False  # soft labels are not an input of the model
     trainer = DistillationTrainer(
         model,

@@ -16,6 +16,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import Pipeline, pipeline
 
 from ..data.augmentation import with_other_words
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments, ModelArguments
 from ..training.classification import (
     ClassificationSetup,
@@ -24,8 +25,8 @@ from ..training.classification import (
     prepare_classification,
     train_classifier,
 )
-from ..training.distillation import student_of
-from ..training.teachers import TeacherArguments, answers
+from ..training.distillation import student_fingerprint
+from ..training.teachers import TeacherArguments, load_soft_labels
 from . import sample_files
 from .training import publish_if_asked, start_training
 
@@ -113,7 +114,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     def ask() -> Dataset:
         return label_texts(setup, teacher_arguments, data_arguments, arguments, model_arguments.trust_remote_code)
 
-    soft = answers(teacher_arguments, student_of(setup.tokenizer, setup.labels), arguments, ask)
+    student = student_fingerprint(BiLSTMCRFProcessor(setup.tokenizer), setup.labels)
+    soft = load_soft_labels(teacher_arguments, student, arguments, ask)
     if arguments.num_train_epochs == 0:
         return
     rows = concatenate_datasets([with_soft_labels(setup.inputs["train"], len(setup.labels)), soft.cast(SOFT)])

@@ -13,7 +13,7 @@ from transformers import DataCollatorForTokenClassification
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.encoding import cached_rows
-from ..data.morphology import dictionary_names, tag_version
+from ..data.morphology import dictionary_names, morphology_version
 from ..data.raw_text import read_all
 from ..modeling_pretraining import BiLSTMForPreTraining
 from ..training.arguments import ModelArguments, checkpoint_to_resume
@@ -41,7 +41,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     if text_arguments.morphemes:
         texts += dictionary_names()
     tokenizer = load_tokenizer(model_arguments, texts)
-    tags = tag_version() if text_arguments.morphemes else None
+    tags = morphology_version() if text_arguments.morphemes else None
     content = (texts, tokenizer.backend_tokenizer.to_str(), tags, text_arguments.max_seq_length)
     dataset = cached_rows(content, lambda: encode_raw_texts(texts, tokenizer, text_arguments))
     num_tags = 1 + pc.max(pc.list_flatten(dataset.data["labels"])).as_py() if text_arguments.morphemes else 1

@@ -188,7 +188,7 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
         variable=model.task.variable,
         sentence=_sentences(model)[0],
         remote_code=bool(model.config.get("auto_map")),
-        morphemes=model.config.get("morphemes") if model.pipeline_tag == "token-classification" else None,
+        kiwi_version=model.config.get("kiwi_version") or model.config.get("morphemes"),
         summary=_summary(model),
         label=model.task.label,
         splits=[_split(model, prefix) for prefix in SPLITS if f"{prefix}_loss" in model.results],

@@ -61,7 +61,7 @@ class Predictor:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return {
             "model": digest.hexdigest()[:16],
-            "reads_morphemes": getattr(self.pipe, "reads_morphemes", False),
+            "text_inputs": self.pipe.processor.text_inputs if hasattr(self.pipe, "processor") else {},
             "batch_size": self.batch_size,
             "column_prefix": self.prefix,
             "torch": torch.__version__,

@@ -21,11 +21,12 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.classification import check_classes, class_names, load_classification_datasets, merge_labels
-from ..data.encoding import UNLIMITED, best_labels
+from ..data.encoding import best_labels
 from ..data.splits import SourceArguments, load_splits
 from ..evaluation.metrics import ClassificationMetric
 from ..evaluation.runs import plot_confusion
 from ..evaluation.tasks import CLASSIFICATION
+from ..processing_bilstm_crf import UNLIMITED
 from .arguments import ModelArguments, TaggerTrainingArguments
 from .loading import load_model, load_tokenizer
 from .trainer import TaggerTrainer

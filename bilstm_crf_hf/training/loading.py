@@ -12,7 +12,7 @@ from ..data.morphology import morpheme_table
 from ..data.tokenization import build_character_tokenizer
 from ..evaluation.tasks import TAGGING, Task, label_maps
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
-from ..morphemes import analyzer, installed_version
+from ..morphemes import installed_kiwi_version, kiwi
 from .arguments import ModelArguments
 from .embeddings import copy_vectors, encoder_vectors, file_vectors
 
@@ -64,7 +64,7 @@ def _new_bilstm(
         fields.setdefault("embedding_size", vectors.width)
     model = task.bilstm.model_class.from_tokenizer(tokenizer, **label_maps(labels), **fields)
     if morphemes:
-        model.bilstm.features.set_morphemes(morpheme_table())
+        model.bilstm.features.set_morpheme_table(morpheme_table())
     if vectors is not None:
         embeddings = model.get_input_embeddings()
         found = copy_vectors(embeddings, tokenizer, vectors)
@@ -106,7 +106,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     if morphemes:
         # Zero embeddings, so that the predictions are the same as before until training changes them.
         torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)
-        model.bilstm.features.set_morphemes(morpheme_table())
+        model.bilstm.features.set_morpheme_table(morpheme_table())
     return model
 
 
@@ -119,8 +119,8 @@ def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: T
             f"read_morphemes is for BiLSTM-CRF taggers, not for {config.model_type} or text classifiers: give "
             "--read_morphemes false"
         )
-    analyzer()  # raises an error that says how to install Kiwi
-    return {"morphemes": installed_version()} if config.morphemes is None else {}
+    kiwi()  # raises an error that says how to install Kiwi
+    return {"kiwi_version": installed_kiwi_version()} if config.kiwi_version is None else {}
 
 
 def checked_overrides(arguments: ModelArguments, config_class: type[PreTrainedConfig]) -> dict[str, Any]:
@@ -130,8 +130,8 @@ def checked_overrides(arguments: ModelArguments, config_class: type[PreTrainedCo
         ValueError: if one of them is not a field of `config_class`, or is set by another argument.
     """
     overrides = dict(arguments.config_overrides or {})
-    if "morphemes" in overrides:
-        raise ValueError("config_overrides: morphemes is set by the argument read_morphemes")
+    if "kiwi_version" in overrides:
+        raise ValueError("config_overrides: kiwi_version cannot be set there: use --read_morphemes true")
     if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):
         raise ValueError(f"config_overrides: {config_class.__name__} has no field {', '.join(unknown)}")
     return overrides

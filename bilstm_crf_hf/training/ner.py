@@ -16,6 +16,7 @@ from ..data.encoding import PIECES, EncodedCorpus, best_labels
 from ..data.ner import labels_of, load_ner_datasets
 from ..data.splits import SourceArguments, load_splits
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from .arguments import ModelArguments
 from .loading import load_model, load_tokenizer
 from .trainer import TaggerTrainer
@@ -93,10 +94,11 @@ def _encode(
     arguments: DataArguments,
     pieces: PreTrainedTokenizerBase | None,
 ) -> dict[str, EncodedCorpus]:
-    labels, morphemes = [config.id2label[i] for i in range(config.num_labels)], getattr(config, "morphemes", None)
+    labels = [config.id2label[i] for i in range(config.num_labels)]
+    processor = BiLSTMCRFProcessor(tokenizer, config, pieces)
     limits, corpora = (arguments.max_seq_length, arguments.stride), {}
     for split, dataset in datasets.items():
-        corpora[split] = corpus = EncodedCorpus(dataset, tokenizer, labels, *limits, pieces, morphemes)
+        corpora[split] = corpus = EncodedCorpus(dataset, processor, labels, *limits)
         logger.info("%s: %d sentences, %d of them split", split, len(dataset), corpus.split_sentences)
     return corpora
 
@@ -132,8 +134,8 @@ def train_tagger(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], sett
     results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
     if trainer.is_world_process_zero():
         validation = corpora["validation"]
-        if validation.pieces is not None:
-            validation.pieces.save_pretrained(Path(trainer.args.output_dir, PIECES))
+        if (pieces := validation.processor.piece_tokenizer) is not None:
+            pieces.save_pretrained(Path(trainer.args.output_dir, PIECES))
         trainer.finish(settings, results, prediction_rows(validation, final.predictions))
         print_examples(validation, validation.decode(final.predictions), settings[1].num_examples)
 

@@ -139,8 +139,8 @@ def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monk
         module = import_command(recipe)
         if hasattr(module, "dictionary_names"):
             monkeypatch.setattr(module, "dictionary_names", lambda: ["더글러스 애덤스", "춘천"])
-        if hasattr(module, "names_like"):
-            monkeypatch.setattr(module, "names_like", lambda mentions: {name: [["춘천"]] for name in mentions})
+        if hasattr(module, "similar_names"):
+            monkeypatch.setattr(module, "similar_names", lambda mentions: {name: [["춘천"]] for name in mentions})
         arguments = [str(part) for key, value in (options | short).items() for part in (f"--{key}", value)]
         module.main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
     folder = Path(CONFIGS["klue_ner_distilled"]["output_dir"])

@@ -43,6 +43,7 @@ from bilstm_crf_hf.evaluation.comparison import (
 )
 from bilstm_crf_hf.evaluation.comparison_page import to_markdown, write_report
 from bilstm_crf_hf.evaluation.runs import PREDICTIONS, save_predictions
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.ner import prediction_rows
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -115,7 +116,7 @@ def test_saved_entities_are_those_that_the_strict_score_counts(tokenizer, tmp_pa
     """Random labels, so many I- tags continue nothing; the score is that of training, by seqeval."""
     file = tmp_path / "sentences.txt"
     file.write_text("\n".join(SENTENCES), encoding="utf-8")
-    corpus = EncodedCorpus(read_inline(file), tokenizer, LABELS)
+    corpus = EncodedCorpus(read_inline(file), BiLSTMCRFProcessor(tokenizer), LABELS)
     gold = corpus.inputs["labels"][:]
     labels = np.full((len(gold), max(map(len, gold))), -100)
     for row, ids in zip(labels, gold):

@@ -216,7 +216,7 @@ def test_data_that_are_not_on_the_hub_are_custom(tmp_path):
 
 
 def test_what_a_model_that_reads_morphemes_needs(tmp_path):
-    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, morphemes="0.24.0"), "a/b", "v1").text
+    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, kiwi_version="0.24.0"), "a/b", "v1").text
     assert "`pip install kiwipiepy kiwipiepy_model==0.24.0`" in text
     assert "| read_morphemes | True |" in text
     assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text

@@ -92,7 +92,7 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     output = run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
     if reads_morphemes:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        (folder / "config.json").write_text(json.dumps(config | {"morphemes": "0.1.0"}), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config | {"kiwi_version": "0.1.0"}), encoding="utf-8")
         with pytest.raises(AssertionError, match=r"pip install kiwipiepy kiwipiepy_model==0\.1\.0"):
             run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)

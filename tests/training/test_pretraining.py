@@ -59,10 +59,10 @@ def checkpoint(model, tokenizer, tmp_path_factory) -> Path:
 
 
 def states_around(model, input_ids, attention_mask=None) -> torch.Tensor:
-    """(B, S, H), as `cloze` guesses from them."""
+    """Return the states that tokens are predicted from, (B, S, H)."""
     sequences = model.bilstm.sequences(input_ids, attention_mask)
     with torch.no_grad():
-        return sequences.back(model.around(model.bilstm.encode(input_ids, sequences), sequences))
+        return sequences.unpack(model.context_states(model.bilstm.encode(input_ids, sequences), sequences))
 
 
 # ---------------------------------------------------------------- what is asked has not been read
@@ -116,7 +116,7 @@ def test_loss_is_the_cross_entropy_of_the_tokens_drawn(model, tokenizer, texts, 
     """By hand, over every token with padding once: candidates are the tokens of the batch."""
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     sequences = model.bilstm.sequences(batch.input_ids, batch.attention_mask)
-    tokens = sequences.front(batch.input_ids).flatten()
+    tokens = sequences.pack(batch.input_ids).flatten()
     monkeypatch.setattr(torch, "randint", lambda high, size, device: torch.arange(high))
     with torch.no_grad():
         output = model(**batch)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypedDict
 
 import gradio as gr
-import torch
 from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
@@ -151,7 +150,7 @@ def classify(classifier: Pipeline, lines: list[str]) -> list[list[Label]]:
 def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
     """Return the k most probable readings of each line, the best one first; none without a CRF or without tokens."""
     found: list[list[Reading]] = [[] for _ in lines]
-    if hasattr(tagger.model, "crf"):
+    if hasattr(tagger.model, "nbest"):
         order = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(lines[i]))
         for start in range(0, len(order), BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
@@ -160,28 +159,17 @@ def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
     return found
 
 
-@torch.inference_mode()
 def _read_batch(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
+    """Return the readings of lines that share a batch."""
     encoded, details = tagger.encode(lines)
-    masks = encoded["special_tokens_mask"].split(1)
-    windows = [detail | {"special_tokens_mask": mask} for (_, detail), mask in zip(details, masks, strict=True)]
-    outputs: list[torch.Tensor] = []
-    with tagger.model.classifier.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
-        predictions = tagger.forward(encoded)["predictions"]  # (B, S)
-    (emissions,) = outputs  # (T, B, K)
-    inside = predictions.to(emissions.device) != -100
-    mask = torch.arange(len(emissions), device=inside.device)[:, None] < inside.sum(1).clamp(min=1)  # (T, B)
-    paths, scores = tagger.model.crf.nbest(emissions, mask, k)  # (k, T, B), (k, B)
-    found: list[list[Reading]] = [[] for _ in lines]
-    for path, score in zip(paths, scores, strict=True):
-        # Not from the score: where a line is long, those of two paths are the same in float32.
-        probabilities = tagger.model.crf(emissions, path.clamp(min=0), mask, reduction="none").exp().tolist()
-        for i, window in enumerate(windows):
-            if inside[i].any() and score[i].isfinite():
-                tags = torch.full_like(inside[i], -100, dtype=torch.long)
-                tags[inside[i]] = path[mask[:, i], i]
-                spans = _spans_of_tags(tagger, window, tags.tolist())
-                found[i].append(Reading(probability=probabilities[i], entities=spans))
+    special = encoded.pop("special_tokens_mask")
+    inputs = {name: rows.to(tagger.device) for name, rows in encoded.items()}
+    output = tagger.model.nbest(**inputs, num_paths=k)
+    found: list[list[Reading]] = []
+    for i, (_, detail) in enumerate(details):
+        window = detail | {"special_tokens_mask": special[i : i + 1]}
+        paths = zip(output.predictions[i].tolist(), output.probabilities[i].tolist(), strict=True)
+        found.append([Reading(probability=p, entities=_spans_of_tags(tagger, window, tags)) for tags, p in paths if p])
     return found
 
 

@@ -19,9 +19,8 @@ from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.runs import save_run
 from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SPEECH, installed_kiwi_version
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
-from bilstm_crf_hf.training.arguments import CardArguments
-from bilstm_crf_hf.training.loading import ModelArguments
-from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
+from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
+from bilstm_crf_hf.training.trainer import TaggerTrainer
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
 

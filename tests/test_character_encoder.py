@@ -13,8 +13,9 @@ from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, piece_inputs
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
-from bilstm_crf_hf.training.loading import ModelArguments, load_model
+from bilstm_crf_hf.training.loading import load_model
 
 WORDPIECES = [
     "[PAD]",

@@ -24,7 +24,8 @@ from transformers import (
 
 from bilstm_crf_hf import EncoderCRFForTokenClassification, EncoderForSequenceClassification
 from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
-from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
+from bilstm_crf_hf.training.arguments import ModelArguments
+from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 PIECES = [
     "[PAD]",
@@ -240,5 +241,5 @@ def test_an_unknown_field_of_the_configuration_is_an_error(encoder):
 
 
 def test_a_head_without_an_encoder_is_an_error():
-    with pytest.raises(ValueError, match="head wants an encoder: name it as model_name_or_path"):
+    with pytest.raises(ValueError, match="head needs an encoder: name it with model_name_or_path"):
         ModelArguments(head="crf")

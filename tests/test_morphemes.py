@@ -29,8 +29,9 @@ from bilstm_crf_hf.morphemes import (
 )
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
-from bilstm_crf_hf.training.loading import ModelArguments, load_model
+from bilstm_crf_hf.training.loading import load_model
 
 kiwipiepy = pytest.importorskip("kiwipiepy")
 

@@ -19,7 +19,7 @@ from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
 from ..evaluation.analysis_page import write_analysis
 from ..inference.predictors import EntityPredictor, load_predictor
 from ..pipeline_bilstm_crf import BATCH_SIZE
-from ..training.trainer import parse_arguments
+from ..training.arguments import parse_arguments
 
 
 @dataclass
@@ -49,7 +49,7 @@ class AnalysisArguments:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv)
+    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv, __doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     datasets = read_splits(load_ner_datasets, sources, {}, {"validation"})

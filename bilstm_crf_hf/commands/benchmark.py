@@ -30,8 +30,9 @@ from ..data.ner import labels_of, load_ner_datasets
 from ..data.tokenization import build_character_tokenizer
 from ..evaluation.tasks import label_maps
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..training.arguments import TaggerTrainingArguments, parse_arguments
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
-from ..training.trainer import TaggerTrainer, TaggerTrainingArguments, parse_arguments
+from ..training.trainer import TaggerTrainer
 from ..utils.environment import hardware, versions
 from . import benchmark_peers as peers
 from . import sample_files
@@ -416,7 +417,7 @@ def _cell(value: float | str | None) -> str:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    (arguments,) = parse_arguments((BenchmarkArguments,), argv)
+    (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
     torch.manual_seed(0)
     files = {"train": arguments.train_file, "validation": arguments.validation_file}
     files = sample_files("ner", "txt", recipes) | {split: path for split, path in files.items() if path}

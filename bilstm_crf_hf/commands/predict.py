@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..inference.files import check_files, predict_file
 from ..inference.predictors import load_predictor
-from ..training.trainer import parse_arguments
+from ..training.arguments import parse_arguments
 
 
 @dataclass
@@ -53,7 +53,7 @@ class PredictionArguments:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    (arguments,) = parse_arguments((PredictionArguments,), argv)
+    (arguments,) = parse_arguments((PredictionArguments,), argv, __doc__)
     input_file, output_file = Path(arguments.input_file), Path(arguments.output_file)
     check_files(input_file, output_file)
     # Without `cpu`, processes on a machine without a GPU would not form a group. The timeout is long because they wait

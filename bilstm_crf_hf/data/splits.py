@@ -96,6 +96,8 @@ def read_splits(
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = dict(sample)
+        if not files:
+            raise ValueError("no data: give --train_file and --validation_file, or --dataset_name")
     hub = (arguments.dataset_name, arguments.dataset_config_name, arguments.dataset_revision)
     name, config_name, revision = (None, None, None) if files else hub
     columns = {"text_column": arguments.text_column_name, "label_column": arguments.label_column_name}

@@ -1,8 +1,8 @@
-"""AdamW and gradient clipping that touch only those rows of an embedding table that a batch has looked up.
+"""AdamW and gradient clipping that compute only the rows of an embedding table that a batch has looked up.
 
-A batch of 32 sentences looks up some 3,000 of the 130,000 rows that hashed n-grams take. With dense gradients, filling,
-clipping and updating the whole table takes longer than the LSTM. `torch.nn.Embedding(sparse=True)` gives gradients of
-the rows alone; torch's own `SparseAdam` takes these, but no dense parameters beside them and no weight decay.
+A batch of 32 sentences looks up about 3,000 of the 130,000 rows for hashed n-grams. With dense gradients, filling,
+clipping and updating the whole table takes longer than the LSTM. `torch.nn.Embedding(sparse=True)` has gradients of
+these rows only. `torch.optim.SparseAdam` accepts them, but has no weight decay and accepts no dense gradients.
 """
 
 from collections.abc import Iterable
@@ -12,15 +12,19 @@ from torch import Tensor, nn
 
 
 class RowAdamW(torch.optim.AdamW):
-    """`torch.optim.AdamW` that also takes sparse gradients of embeddings, and updates just their rows.
+    """`torch.optim.AdamW` that also accepts sparse gradients of embeddings, and updates only their rows.
 
-    A row that no token of a batch looks up keeps its value and moments in that step, and is not decayed either, as with
-    `torch.optim.SparseAdam`; bias correction counts all steps. The state is laid out as that of AdamW.
+    A row that no token of a batch looks up keeps its value and its moments in that step, and is not decayed, as in
+    `torch.optim.SparseAdam`. Bias correction counts all steps. The state has the layout of AdamW.
     """
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step. `closure`, if given, evaluates the loss anew, as in every optimizer of torch."""
+        """Update the parameters.
+
+        Args:
+            closure: function that computes the loss again, as in every optimizer of torch.
+        """
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -58,7 +62,7 @@ class RowAdamW(torch.optim.AdamW):
 
 
 def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> set[str]:
-    """Let embeddings of at least `minimum` weights give gradients of the rows looked up; the names of their weights."""
+    """Set `sparse` for all embeddings with at least `minimum` weights, and return the names of their weights."""
     large = {
         f"{name}.weight": module
         for name, module in model.named_modules()
@@ -70,7 +74,7 @@ def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> set[str]:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """`torch.nn.utils.clip_grad_norm_` that also takes sparse gradients: their norm before clipping, a scalar."""
+    """Clip gradients like `torch.nn.utils.clip_grad_norm_`, sparse ones included, and return their norm before."""
     values = []
     for parameter in parameters:
         if parameter.grad is not None:

@@ -23,7 +23,7 @@ from bilstm_crf_hf.hub.publishing import (
     describe,
     prepare,
 )
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
+from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 REPO_ID = "tester/ner"

@@ -29,6 +29,7 @@ from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_toke
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import render_card
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 from bilstm_crf_hf.training.distillation import (
     DistillationTrainer,
     SoftLabels,
@@ -36,7 +37,6 @@ from bilstm_crf_hf.training.distillation import (
     student_fingerprint,
     with_soft_labels,
 )
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
@@ -361,7 +361,7 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     state = run_recipe(tmp_path, *asked)
     answers = Dataset.from_parquet(str(tmp_path / "first" / "soft_labels.parquet"))
     assert 0 < len(answers) <= len(texts)  # those in which an entity is; not the long one
-    assert f"the teachers see entities in {len(answers)} of " in state["printed"]
+    assert f"the teachers find entities in {len(answers)} of " in state["printed"]
     assert state["global_step"] == -(-(32 + len(answers)) // 32)
     results = json.loads((tmp_path / "first" / "all_results.json").read_text())
     assert results["train_soft_sentences"] == len(answers)

@@ -24,7 +24,8 @@ from bilstm_crf_hf.commands import pretrain
 from bilstm_crf_hf.data.morphology import morpheme_tags
 from bilstm_crf_hf.data.ner import parse_inline
 from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
-from bilstm_crf_hf.training.loading import ModelArguments, load_model
+from bilstm_crf_hf.training.arguments import ModelArguments
+from bilstm_crf_hf.training.loading import load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
@@ -313,5 +314,5 @@ def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeyp
 
 @pytest.mark.parametrize("option", ["model_name_or_path", "embeddings_from", "embeddings_file"])
 def test_the_recipe_takes_no_weights(tmp_path, monkeypatch, option):
-    with pytest.raises(ValueError, match="pretraining starts from nothing"):
+    with pytest.raises(ValueError, match="pretraining starts from random weights"):
         pretrain.main(["--input_file", "raw.txt", f"--{option}", "somewhere"])

@@ -68,6 +68,7 @@ class TaggerTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = "f1"
     train_sampling_strategy: str = "group_by_length"
     dataloader_pin_memory: bool = torch.accelerator.is_available()
+    logging_nan_inf_filter: bool = not torch.accelerator.is_available()  # it waits for the device in every step
     seed: int = 42
     hub_strategy: str = "end"
     learning_rate_decay: float | None = field(
@@ -82,6 +83,8 @@ class TaggerTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if self.accelerator_config is None and self.dataloader_pin_memory:
+            self.accelerator_config = {"non_blocking": True}  # else the host waits for each copy of a batch
         super().__post_init__()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")

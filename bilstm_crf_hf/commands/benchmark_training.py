@@ -1,5 +1,6 @@
 """Training in `bilstm-crf benchmark`: single steps, whole epochs, and where the time of a step goes."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from .. import BiLSTMCRFForTokenClassification
 from ..configuration_encoder import EncoderCRFConfig
@@ -19,7 +20,7 @@ from ..modeling_encoder import EncoderCRFForTokenClassification
 from ..training.loading import label_names
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from ..training.trainer import TaggerTrainer, TaggerTrainingArguments
-from ..utils.timing import medians, seconds_of
+from ..utils.timing import medians, synchronize
 from . import benchmark_peers as peers
 
 TUTORIAL = {
@@ -197,26 +198,53 @@ class TrainingBenchmark:
 
     def profile_rows(self) -> Iterator[dict]:
         """Yield where the time of the default model's steps by `Trainer` goes; write the whole table to profile.txt."""
-        trainer = self.trainer(self.tagger(self.characters), self.characters, None, max_steps=PROFILED_STEPS)
-        trainer.train()  # loads kernels
-        seconds = seconds_of(trainer.train) / PROFILED_STEPS
         accelerated = self.device != "cpu"
-        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * accelerated
-        with profile(activities=activities) as profiler:
-            trainer.train()
-        events = profiler.key_averages()
         by = "self_device_time_total" if accelerated else "self_cpu_time_total"
-        table = events.table(sort_by=by, row_limit=60, max_name_column_width=90)
-        host = events.table(sort_by="self_cpu_time_total", row_limit=60, max_name_column_width=90)
-        (self.folder / "profile.txt").write_text(f"{table}\n{host}\n", encoding="utf-8")
-        busy = sum(getattr(event, by) for event in events if accelerated == (event.device_type.name == "CUDA"))
-        launches = sum(event.count for event in events if "LaunchKernel" in event.key)
-        yield {
-            "what": "default model, a step by Trainer",
-            "ms": 1e3 * seconds,
-            f"ms of {self.device} busy": busy / 1e3 / PROFILED_STEPS,
-            "kernels launched": launches / PROFILED_STEPS,
-        }
+        tables = []
+        for name, graphs in {"CUDA graphs": True, "single kernels": False}.items() if accelerated else [("CPU", True)]:
+            profiled = ProfiledSteps(accelerated)
+            steps = {"max_steps": profiled.end, "cuda_graphs": graphs}
+            trainer = self.trainer(self.tagger(self.characters), self.characters, None, **steps)
+            trainer.add_callback(profiled)
+            trainer.train()
+            events = profiled.profiler.key_averages()
+            tables += [events.table(sort_by=key, row_limit=50) for key in dict.fromkeys((by, "self_cpu_time_total"))]
+            busy = sum(getattr(event, by) for event in events if accelerated == (event.device_type.name == "CUDA"))
+            yield {
+                "what": f"default model, a step by Trainer, {name}",
+                "ms": 1e3 * profiled.seconds / PROFILED_STEPS,
+                f"ms of {self.device} busy": busy / 1e3 / PROFILED_STEPS,
+                "launches": sum(event.count for event in events if "Launch" in event.key) / PROFILED_STEPS,
+            }
+        (self.folder / "profile.txt").write_text("\n".join(tables), encoding="utf-8")
+
+
+class ProfiledSteps(TrainerCallback):
+    """A callback that times `PROFILED_STEPS` steps, and profiles as many, once the first steps have loaded kernels.
+
+    Attributes:
+        end: the step at which it is done.
+        seconds: time of the steps without profiling.
+    """
+
+    def __init__(self, accelerated: bool) -> None:
+        self.warm_up = 200 if accelerated else 5
+        self.end = self.warm_up + 2 * PROFILED_STEPS
+        self.profiler = profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * accelerated)
+        self.seconds = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Start and stop the clock, then the profiler."""
+        if state.global_step == self.warm_up:
+            synchronize()
+            self.seconds -= time.perf_counter()
+        elif state.global_step == self.warm_up + PROFILED_STEPS:
+            synchronize()
+            self.seconds += time.perf_counter()
+            self.profiler.start()
+        elif state.global_step == self.end:
+            synchronize()
+            self.profiler.stop()
 
 
 def our_steps(model: nn.Module, batches: list[dict[str, Tensor]]) -> Callable[[], None]:

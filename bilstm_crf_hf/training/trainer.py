@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from ..evaluation.runs import training_summary
 from ..hub.publishing import prepare, send
 from .averaging import WeightAverage
+from .graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class TaggerTrainingArguments(TrainingArguments):
             rows that a batch looks up are updated (see `optimization.RowAdamW`). Dense AdamW would carry such a row on
             by its momentum, for 1 / (1 - 0.9) steps in all; on KLUE-NER half of that does as well as all of it, and on
             a few hundred sentences better.
+        cuda_graphs: whether the steps of a BiLSTM run as CUDA graphs on a single GPU, see `graphs.GraphedSteps`.
+            Batches are then padded to a multiple of 8 tokens. Runs in float16 never use graphs.
         ema_decay: of an exponential moving average of the weights, in each step: it is the average that is evaluated,
             saved and kept; None for the weights themselves.
     """
@@ -80,6 +84,10 @@ class TaggerTrainingArguments(TrainingArguments):
     ema_decay: float | None = field(
         default=None,
         metadata={"help": "Decay of a moving average of the weights, such as 0.998, which is kept instead."},
+    )
+
+    cuda_graphs: bool = field(
+        default=True, metadata={"help": "Whether the steps of a BiLSTM run as CUDA graphs on a single GPU."}
     )
 
     def __post_init__(self) -> None:
@@ -195,12 +203,16 @@ class TaggerTrainer(Trainer):
             self.remove_callback(default)
         self.epoch_report = EpochReport(columns)
         self.add_callback(self.epoch_report)
+        self.graphs: GraphedSteps | None = None
+        if self._uses_graphs():
+            self.data_collator = replace(self.data_collator, pad_to_multiple_of=PAD_TO)
         self.average = None if self.args.ema_decay is None else WeightAverage(self.args.ema_decay)
         if self.average is not None:
             self.add_callback(self.average)
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """As `Trainer`'s; where weights are averaged, the model has the average afterwards."""
+        self.graphs = None  # which hold for parameters where they were
         output = super().train(*args, **kwargs)
         if self.average is not None and not self.args.load_best_model_at_end:  # which loads it from its checkpoint
             self.average.apply(self.model)
@@ -255,6 +267,19 @@ class TaggerTrainer(Trainer):
 
     def create_model_card(self, **kwargs: Any) -> None:
         """Nothing: `push_to_hub` writes a card of the finished run, which `Trainer`'s draft would overwrite."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Compute the loss of a batch and its gradient, by a CUDA graph where one can be used."""
+        if num_items_in_batch is not None or not self._uses_graphs():
+            return super().training_step(model, inputs, num_items_in_batch)
+        if self.graphs is None:
+            self.graphs = GraphedSteps(model, partial(super().training_step, model))
+        return self.graphs(self._prepare_inputs(inputs), self.current_gradient_accumulation_steps)
+
+    def _uses_graphs(self) -> bool:
+        arguments = self.args
+        single = arguments.device.type == "cuda" and arguments.n_gpu == 1 and arguments.world_size == 1
+        return self.is_bilstm and single and arguments.cuda_graphs and not (arguments.fp16 or arguments.torch_compile)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over groups of embeddings, CRF and the rest, each with and without weight decay."""

@@ -30,6 +30,8 @@ from bilstm_crf_hf.modeling_bilstm_crf import sequence_tokens
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderConfig
 from bilstm_crf_hf.modeling_encoder import EncoderCRFForTokenClassification
 from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
+from bilstm_crf_hf.training.classification import ClassifierTrainer
+from bilstm_crf_hf.training.distillation import DistillationTrainer, as_soft
 from bilstm_crf_hf.training.loading import label_names
 from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
 
@@ -43,7 +45,14 @@ pytestmark = [
 LENGTHS = (1, 2, 7, 33, 128, 512)
 BATCH = 5
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
-SMALL_BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+SMALL_BERT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
@@ -143,7 +152,7 @@ def batch(corpus, tokenizer) -> dict[str, Tensor]:
 
 
 def new_encoder_crf(tokenizer) -> EncoderCRFForTokenClassification:
-    bert = BertConfig(vocab_size=len(tokenizer), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **SMALL_BERT)
+    bert = BertConfig(vocab_size=len(tokenizer), **SMALL_BERT)
     config = EncoderCRFConfig(
         encoder_config=bert, num_lstm_layers=1, dropout=0.0, **sequence_tokens(tokenizer), **label_names(LABELS)
     )
@@ -151,7 +160,7 @@ def new_encoder_crf(tokenizer) -> EncoderCRFForTokenClassification:
 
 
 def new_character_encoder(tokenizer) -> CharacterEncoderForTokenClassification:
-    bert = BertConfig(vocab_size=50, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **SMALL_BERT)
+    bert = BertConfig(vocab_size=50, **SMALL_BERT)
     bilstm = new_tagger(tokenizer, **NO_DROPOUT).config
     config = CharacterEncoderConfig(encoder_config=bert, bilstm_config=bilstm, dropout=0.0, **label_names(LABELS))
     return CharacterEncoderForTokenClassification(config)
@@ -263,7 +272,7 @@ def test_the_pipeline_finds_the_cpus_entities(tokenizer, tagger, texts):
 # ---------------------------------------------------------------- training
 
 
-def new_trainer(model: PreTrainedModel, rows, collator, folder, callbacks=(), **options) -> TaggerTrainer:
+def new_trainer(model: PreTrainedModel, rows, collator, folder, callbacks=(), trainer_class=TaggerTrainer, **options):
     defaults = {
         "per_device_train_batch_size": 8,
         "disable_tqdm": True,
@@ -275,7 +284,7 @@ def new_trainer(model: PreTrainedModel, rows, collator, folder, callbacks=(), **
         "load_best_model_at_end": False,
     }
     arguments = TaggerTrainingArguments(str(folder), **defaults | options)
-    return TaggerTrainer(
+    return trainer_class(
         model, arguments, columns={}, data_collator=collator, train_dataset=rows, callbacks=list(callbacks)
     )
 
@@ -296,9 +305,10 @@ class RefuseToWait(TrainerCallback):
             torch.cuda.set_sync_debug_mode("error" if inside else "default")
 
 
+@pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["tagger", "average", "tutorial", "classifier", "pretraining"])
-def test_a_training_step_never_waits_for_the_device(name, precision, tokenizer, corpus, tmp_path):
+def test_a_training_step_never_waits_for_the_device(name, precision, graphs, tokenizer, corpus, tmp_path):
     """The whole loop of `Trainer`: batches to the device, loss, gradient, clipping, update, average of the weights."""
     rows, collator = corpus.inputs, TaggingCollator(tokenizer)
     if name == "classifier":
@@ -309,8 +319,13 @@ def test_a_training_step_never_waits_for_the_device(name, precision, tokenizer, 
         model = new_pretraining(tokenizer)
     else:
         model = new_tagger(tokenizer, **({"ngrams": [], "jamo_embedding_size": 0} if name == "tutorial" else {}))
-    guard = RefuseToWait(3, 14)
-    options = {"max_steps": 16, "bf16": precision == "bf16", "ema_decay": 0.9 if name == "average" else None}
+    guard = RefuseToWait(16, 27)  # all shapes of batches have been met before
+    options = {
+        "max_steps": 28,
+        "cuda_graphs": graphs,
+        "bf16": precision == "bf16",
+        "ema_decay": 0.9 if name == "average" else None,
+    }
     try:
         output = new_trainer(model, rows, collator, tmp_path, [guard], **options).train()
     finally:
@@ -318,6 +333,40 @@ def test_a_training_step_never_waits_for_the_device(name, precision, tokenizer, 
             torch.cuda.set_sync_debug_mode("default")
     assert guard.steps == 11
     assert 0 < output.training_loss < 100
+
+
+@pytest.mark.parametrize("kind", ["plain", "accumulated", "average", "distilled", "classifier", "pretraining"])
+def test_graphs_train_as_single_kernels_do(kind, tokenizer, corpus, tmp_path):
+    """With dropout: graphs draw the random numbers that single kernels draw."""
+    rows, collator, options = corpus.inputs, TaggingCollator(tokenizer, pad_to_multiple_of=8), {"max_steps": 24}
+    build, trainer_class = new_tagger, TaggerTrainer
+    if kind == "accumulated":
+        options |= {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 4}
+    elif kind == "average":
+        options |= {"ema_decay": 0.9}
+    elif kind == "distilled":
+        rows, trainer_class = as_soft(rows, len(LABELS)), DistillationTrainer
+        options |= {"remove_unused_columns": False}
+    elif kind == "classifier":
+        rows = rows.remove_columns("labels").map(lambda row, i: {"label": i % 3}, with_indices=True)
+        build, trainer_class = new_classifier, ClassifierTrainer
+        collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
+    elif kind == "pretraining":
+        build = new_pretraining
+    weights, losses = [], []
+    for graphs in (False, True):
+        set_seed(0)
+        model = build(tokenizer)
+        trainer = new_trainer(
+            model, rows, collator, tmp_path, trainer_class=trainer_class, cuda_graphs=graphs, **options
+        )
+        losses.append(trainer.train().training_loss)
+        weights.append(model.state_dict())
+        if graphs and DEVICE.type == "cuda":
+            assert sum(graph is not None for graph in trainer.graphs.graphs.values()) > 1
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    for name, expected in weights[0].items():
+        assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

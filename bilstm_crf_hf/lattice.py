@@ -93,7 +93,7 @@ class LogLattice:
 
     def __init__(self, emissions: Tensor, inside: Tensor, transitions: Tensor) -> None:
         self.scores, self.transitions = enclose(emissions, inside, transitions.dtype), transitions
-        self.alpha, self.ahead = _messages(self.scores, transitions, torch.logsumexp)
+        self.alpha, self.ahead = _messages(self.scores, transitions, _log_sum_exp)
         self.log_z = self.ahead[0, :, -1]
 
     def log_posterior(self) -> Tensor:
@@ -167,7 +167,13 @@ class ScaledLattice:
 
 
 Sum = Callable[[Tensor, int], Tensor]
-"""Over paths, along a dimension: `torch.logsumexp` of all, or `torch.amax` for the best."""
+"""Over paths, along a dimension: [`_log_sum_exp`] of all, or `torch.amax` for the best."""
+
+
+def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
+    """Return `torch.logsumexp` of scores that are not infinite, in six kernels instead of ten."""
+    largest = scores.amax(dim, keepdim=True)
+    return (scores - largest).exp_().sum(dim).log_().add_(largest.squeeze(dim))
 
 
 def _messages(scores: Tensor, transitions: Tensor, total: Sum) -> tuple[Tensor, Tensor]:
@@ -262,7 +268,9 @@ def _follow(ahead: Tensor, transitions: Tensor) -> Tensor:
 def _follow_by_halves(ahead: Tensor, transitions: Tensor) -> Tensor:
     """The same path: which state follows which, of stretches of 1, 2, 4, ... steps up to each timestep."""
     outside = torch.full_like(ahead[:1], len(transitions) - 1, dtype=torch.long)
-    pointers = torch.cat([outside, torch.stack([(row + ahead[1:]).argmax(-1) for row in transitions], -1)])
+    blocks = transitions.split(max(1, LARGEST_PRODUCT // ahead.numel()))
+    followers = [(block + ahead[1:, :, None]).argmax(-1) for block in blocks]
+    pointers = torch.cat([outside, torch.cat(followers, -1)])
     stretch = 1
     while stretch < len(pointers):
         pointers = torch.cat([pointers[:stretch], pointers[stretch:].gather(-1, pointers[:-stretch])])

@@ -197,22 +197,27 @@ class TrainingBenchmark:
             }
 
     def profile_rows(self) -> Iterator[dict]:
-        """Yield where the time of the default model's steps by `Trainer` goes; write the whole table to profile.txt."""
+        """Yield where the time of a step by `Trainer` goes; write the whole tables to profile.txt."""
         accelerated = self.device != "cpu"
         by = "self_device_time_total" if accelerated else "self_cpu_time_total"
+        candidates = {"default model": (lambda: self.tagger(self.characters), self.characters, {})}
+        if accelerated:
+            bert = lambda: peers.bert_base(self.pieces, self.labels)  # noqa: E731
+            candidates["default model, no CUDA graphs"] = (*candidates["default model"][:2], {"cuda_graphs": False})
+            candidates["BERT-base, token head"] = (bert, self.pieces, {})
         tables = []
-        for name, graphs in {"CUDA graphs": True, "single kernels": False}.items() if accelerated else [("CPU", True)]:
+        for name, (build, tokenizer, options) in candidates.items():
             profiled = ProfiledSteps(accelerated)
-            steps = {"max_steps": profiled.end, "cuda_graphs": graphs}
-            trainer = self.trainer(self.tagger(self.characters), self.characters, None, **steps)
+            trainer = self.trainer(build(), tokenizer, None, max_steps=profiled.end, **options)
             trainer.add_callback(profiled)
             trainer.train()
             events = profiled.profiler.key_averages()
+            tables += [name]
             tables += [events.table(sort_by=key, row_limit=50) for key in dict.fromkeys((by, "self_cpu_time_total"))]
             busy = sum(getattr(event, by) for event in events if accelerated == (event.device_type.name == "CUDA"))
             yield {
-                "what": f"default model, a step by Trainer, {name}",
-                "ms": 1e3 * profiled.seconds / PROFILED_STEPS,
+                "what": name,
+                "ms a step by Trainer": 1e3 * profiled.seconds / PROFILED_STEPS,
                 f"ms of {self.device} busy": busy / 1e3 / PROFILED_STEPS,
                 "launches": sum(event.count for event in events if "Launch" in event.key) / PROFILED_STEPS,
             }
@@ -228,7 +233,7 @@ class ProfiledSteps(TrainerCallback):
     """
 
     def __init__(self, accelerated: bool) -> None:
-        self.warm_up = 200 if accelerated else 5
+        self.warm_up = 150 if accelerated else 5
         self.end = self.warm_up + 2 * PROFILED_STEPS
         self.profiler = profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * accelerated)
         self.seconds = 0.0

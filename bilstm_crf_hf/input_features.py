@@ -170,7 +170,8 @@ class InputFeatures(nn.Module):
             ngrams = ngrams * kept[..., None]
 
         def read(windows: list[int]) -> Tensor:
-            return torch.cat([words, ngrams[..., windows, :].flatten(-2), *jamo], -1)
+            # Not `ngrams[..., windows, :]`: the host would copy that list of indices to the device, and wait.
+            return torch.cat([words, *(ngrams[..., i, :] for i in windows), *jamo], -1)
 
         first, second = self.windows
         ahead = read(first)

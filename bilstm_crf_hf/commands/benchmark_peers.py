@@ -1,6 +1,6 @@
-"""What recipes/benchmark.py measures against: the tutorial's training loop, BERT-base, and taggers of other libraries.
+"""Peers in `bilstm-crf benchmark`: the tutorial's training loop, BERT-base, and taggers of other libraries.
 
-None of them has to be accurate here: they are built on the same sentences and timed.
+The peers are built on the same sentences and timed; their accuracy is not measured.
 """
 
 import tempfile
@@ -15,11 +15,11 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 from ..evaluation.tasks import label_maps
 
 Tagger = Callable[[list[list[str]]], object]
-"""Tags sentences, each a list of units."""
+"""Function that tags sentences, each a list of units."""
 
 
 class TutorialTagger(nn.Module):
-    """The BiLSTM-CRF of the tutorial: torchcrf over an LSTM that reads the padding too."""
+    """BiLSTM-CRF of the tutorial: torchcrf over an LSTM that also reads the padding."""
 
     def __init__(self, vocab_size: int, num_tags: int, embedding_size: int = 768, hidden_size: int = 256) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class TutorialTagger(nn.Module):
         self.crf = CRF(num_tags, batch_first=True)
 
     def loss(self, input_ids: Tensor, mask: Tensor, tags: Tensor) -> Tensor:
-        """All (B, 128); the mean negative log-likelihood."""
+        """Return the mean negative log-likelihood of `tags`; all arguments are (B, 128)."""
         emissions = self.linear(self.lstm(self.embedding(input_ids))[0])
         return -self.crf(emissions, tags, mask=mask, reduction="mean")
 
 
 def tutorial_steps(model: TutorialTagger, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:
-    """The tutorial's loop over `batches`: loss, backward, clipping at 1, Adam over all weights."""
+    """Return the tutorial's loop over `batches`: loss, backward, clipping at 1, Adam over all weights."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
     def steps() -> None:
@@ -49,12 +49,12 @@ def tutorial_steps(model: TutorialTagger, batches: Sequence[dict[str, Tensor]]) 
 
 
 def bert_base(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> BertForTokenClassification:
-    """A random model of BERT-base's shape, with as many word embeddings as `tokenizer` has tokens."""
+    """Return a random model of BERT-base's shape, with as many word embeddings as `tokenizer` has tokens."""
     return BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **label_maps(labels))).eval()
 
 
 def flair_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
-    """Flair's BiLSTM-CRF over one-hot embeddings, with its own batching."""
+    """Return Flair's BiLSTM-CRF over one-hot embeddings, with its own batching."""
     from flair.data import Dictionary, Sentence
     from flair.embeddings import OneHotEmbeddings
     from flair.models import SequenceTagger
@@ -69,7 +69,7 @@ def flair_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
 
 
 def spacy_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
-    """spaCy's transition-based NER over its default tok2vec."""
+    """Return spaCy's transition-based NER over its default tok2vec."""
     import spacy
     from spacy.tokens import Doc
     from spacy.training import Example
@@ -85,7 +85,7 @@ def spacy_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
 
 
 def crfsuite_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:
-    """CRFsuite's linear CRF over the n-grams of up to four units that begin or end within three of a unit."""
+    """Return CRFsuite's linear CRF over the n-grams of up to four units that begin or end within three of a unit."""
     import pycrfsuite
 
     windows = [(first, first + n) for n in (1, 2, 3, 4) for first in range(-3, 5 - n)]
@@ -117,4 +117,4 @@ LIBRARIES = {
     )
     if find_spec(module)
 }
-"""Builders of the taggers of those libraries that are installed."""
+"""Builders of taggers, for the libraries that are installed."""

@@ -124,6 +124,8 @@ class TaggerTrainingArguments(TrainingArguments):
             and better on a few hundred sentences.
         ema_decay: decay of an exponential moving average of the weights in each step. The average is evaluated, saved
             and kept. Without it, weights are not averaged.
+        cuda_graphs: whether the steps of a BiLSTM run as CUDA graphs on a single GPU, see `graphs.GraphedSteps`.
+            Batches are then padded to a multiple of 8 tokens. Runs in float16 never use graphs.
     """
 
     output_dir: str = "outputs/ner"
@@ -169,6 +171,9 @@ class TaggerTrainingArguments(TrainingArguments):
             "help": "The decay of a moving average of the weights, such as 0.998. The average is then evaluated, saved "
             "and kept."
         },
+    )
+    cuda_graphs: bool = field(
+        default=True, metadata={"help": "Whether the steps of a BiLSTM run as CUDA graphs on a single GPU."}
     )
 
     def __post_init__(self) -> None:

@@ -4,6 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +22,7 @@ from ..evaluation.runs import print_scores, save_run, training_summary
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
 from .arguments import checkpoint_to_resume
 from .averaging import WeightAverage
+from .graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
@@ -74,12 +77,16 @@ class TaggerTrainer(Trainer):
             self.remove_callback(default)
         self.epoch_report = EpochReport(columns)
         self.add_callback(self.epoch_report)
+        self.graphs: GraphedSteps | None = None
+        if self._uses_graphs():
+            self.data_collator = replace(self.data_collator, pad_to_multiple_of=PAD_TO)
         self.average = None if self.args.ema_decay is None else WeightAverage(self.model, self.args.ema_decay)
         if self.average is not None:
             self.add_callback(self.average)
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """Train like `Trainer`. With `ema_decay`, the model has the average of the weights afterwards."""
+        self.graphs = None  # those of an earlier training hold for parameters that may have moved
         output = super().train(*args, **kwargs)
         if self.average is not None and not self.args.load_best_model_at_end:  # else the checkpoint had the average
             self.average.exchange(self.model)
@@ -151,6 +158,19 @@ class TaggerTrainer(Trainer):
 
     def create_model_card(self, **kwargs: Any) -> None:
         """Do nothing: the card is written when a finished run is published."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        """Compute the loss of a batch and its gradient, by a CUDA graph where one can be used."""
+        if num_items_in_batch is not None or not self._uses_graphs():
+            return super().training_step(model, inputs, num_items_in_batch)
+        if self.graphs is None:
+            self.graphs = GraphedSteps(model, partial(super().training_step, model))
+        return self.graphs(self._prepare_inputs(inputs), self.current_gradient_accumulation_steps)
+
+    def _uses_graphs(self) -> bool:
+        arguments = self.args
+        single = arguments.device.type == "cuda" and arguments.n_gpu == 1 and arguments.world_size == 1
+        return self.is_bilstm and single and arguments.cuda_graphs and not (arguments.fp16 or arguments.torch_compile)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW with a parameter group for each pair of learning rate and weight decay."""

@@ -34,7 +34,7 @@ from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 from bilstm_crf_hf.training.classification import ClassifierTrainer
-from bilstm_crf_hf.training.distillation import DistillationTrainer, as_soft
+from bilstm_crf_hf.training.distillation import DistillationTrainer, with_soft_labels
 from bilstm_crf_hf.training.trainer import TaggerTrainer
 
 DEVICE = torch.device(os.environ.get("GPU_TESTS_DEVICE", "cuda"))
@@ -347,7 +347,7 @@ def test_graphs_train_as_single_kernels_do(kind, tokenizer, corpus, tmp_path):
     elif kind == "average":
         options |= {"ema_decay": 0.9}
     elif kind == "distilled":
-        rows, trainer_class = as_soft(rows, len(LABELS)), DistillationTrainer
+        rows, trainer_class = with_soft_labels(rows, len(LABELS)), DistillationTrainer
         options |= {"remove_unused_columns": False}
     elif kind == "classifier":
         rows = rows.remove_columns("labels").map(lambda row, i: {"label": i % 3}, with_indices=True)

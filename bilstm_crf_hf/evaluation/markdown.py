@@ -1,7 +1,10 @@
-"""Text and tables in Markdown."""
+"""Text and tables in Markdown, and the templates of reports."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 Rows = list[dict[str, Any]]
 """The rows of a table: values, or `Cell`s, by the headings of their columns."""
@@ -50,3 +53,23 @@ def _text(value: Any, decimals: int) -> str:
     if isinstance(value, float):
         return f"{value:,.{decimals}f}"
     return f"{value:,}" if isinstance(value, int) else escape_markdown(str(value))
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {
+    "escape_markdown": escape_markdown,
+    "number": format,
+    "percent": lambda share: f"{100 * share:.1f} %",
+    "table": markdown_table,
+}
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Render a template in the folder of this module, whose filters include the functions above."""
+    return _TEMPLATES.get_template(name).render(values)

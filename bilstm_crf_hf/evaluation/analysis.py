@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -31,6 +31,11 @@ class Sentence(NamedTuple):
     gold: list[Span]
     predicted: dict[Span, float]
 
+    @property
+    def right(self) -> set[Span]:
+        """Return the predicted entities that are gold."""
+        return self.predicted.keys() & set(self.gold)
+
 
 class Error(NamedTuple):
     """A pair of `errors.match_entities` that is not right, with the row of its sentence, counted from 0."""
@@ -39,6 +44,11 @@ class Error(NamedTuple):
     kind: str
     gold: Span | None
     predicted: Span | None
+
+    @property
+    def spans(self) -> list[Span]:
+        """Return the gold entity and the predicted one, or the only one of the two."""
+        return [span for span in (self.gold, self.predicted) if span]
 
 
 # Sentences
@@ -121,8 +131,8 @@ class Analysis:
         return {
             **self._trust(scores, right),
             "ECE, equal mass": expected_calibration_error(by_mass),
-            "bins": [part._asdict() for part in by_width],
-            "bins of equal mass": [part._asdict() for part in by_mass],
+            "bins": [asdict(part) for part in by_width],
+            "bins of equal mass": [asdict(part) for part in by_mass],
             "thresholds": precision_from(scores, right, THRESHOLDS),
             "types": [{"type": label} | self._trust(*self.scored(label)) for label in sorted(types)],
         }
@@ -141,38 +151,34 @@ class Analysis:
 
         Args:
             heading: heading of the column with the names of the groups.
-            group: function that returns the group of a gold or predicted entity, from its text and its span.
+            group: function of the text and the span of a gold or predicted entity that returns the group.
         """
-        counts = {side: Counter() for side in ("gold", "predicted", "right")}
-        for sentence in self.sentences:
-            sides = (sentence.gold, sentence.predicted, sentence.predicted.keys() & set(sentence.gold))
-            for counter, spans in zip(counts.values(), sides, strict=True):
-                counter.update(group(sentence.text[span.start : span.end], span) for span in spans)
-        rows = []
-        for name in sorted(counts["gold"] | counts["predicted"]):
-            gold, predicted, right = (counter[name] for counter in counts.values())
-            rows.append(
-                {
-                    heading: name,
-                    "gold": gold,
-                    "predicted": predicted,
-                    "precision": right / predicted if predicted else None,
-                    "recall": right / gold if gold else None,
-                    "F1": 2 * right / (gold + predicted),
-                }
-            )
-        return rows
+        gold, predicted, right = (
+            Counter(group(s.text[span.start : span.end], span) for s in self.sentences for span in getattr(s, side))
+            for side in ("gold", "predicted", "right")
+        )
+        return [
+            {
+                heading: name,
+                "gold": gold[name],
+                "predicted": predicted[name],
+                "precision": right[name] / predicted[name] if predicted[name] else None,
+                "recall": right[name] / gold[name] if gold[name] else None,
+                "F1": 2 * right[name] / (gold[name] + predicted[name]),
+            }
+            for name in sorted(gold | predicted)
+        ]
 
     def errors_by_type(self) -> Rows:
         """Count the errors of each kind by gold type, invented entities by their predicted type."""
-        counts = Counter(((error.gold or error.predicted).label, error.kind) for error in self.errors)
+        counts = Counter((error.spans[0].label, error.kind) for error in self.errors)
         labels = sorted({label for label, _ in counts})
-        rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
+        rows: Rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
         return rows + [{"entity": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
 
     def confusions(self) -> Rows:
         """Count the pairs of a gold type and another predicted type, the most frequent first."""
-        pairs = Counter((e.gold.label, e.predicted.label) for e in self.errors if e.kind in ("type", "both"))
+        pairs = Counter(tuple(span.label for span in e.spans) for e in self.errors if e.kind in ("type", "both"))
         return [
             {"gold": gold, "predicted": predicted, "entities": count}
             for (gold, predicted), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
@@ -180,16 +186,13 @@ class Analysis:
 
     def probable_gold_errors(self) -> list[tuple[float, Error]]:
         """Return the predicted entities with high scores that are not gold, with their scores, the highest first."""
-        found = [
-            (self.sentences[error.row].predicted[error.predicted], error) for error in self.errors if error.predicted
-        ]
-        found = [pair for pair in found if pair[0] >= self.gold_error_score]
+        found = [(self.sentences[e.row].predicted[e.predicted], e) for e in self.errors if e.predicted]
+        found = [(score, error) for score, error in found if score >= self.gold_error_score]
         return sorted(found, key=lambda pair: (-pair[0], pair[1].row))
 
     def describe(self, error: Error, quoted: bool) -> dict[str, Any]:
         """Return an error as a row with the gold and predicted entities at its place, on request marked in the text."""
-        start = min(span.start for span in (error.gold, error.predicted) if span)
-        end = max(span.end for span in (error.gold, error.predicted) if span)
+        start, end = min(span.start for span in error.spans), max(span.end for span in error.spans)
         sentence = self.sentences[error.row]
         readings = {
             side: [span for span in spans if span.start < end and span.end > start]
@@ -208,12 +211,13 @@ class Analysis:
         return chosen
 
     def numbers(self, sentences: int) -> dict[str, Any]:
-        """Return all numbers of the analysis.
+        """Return all numbers of the analysis, and up to `sentences` quoted sentences for each kind of error.
 
-        Args:
-            sentences: number of sentences to quote for each kind of error. With 0, the result has no text of the data.
+        With `sentences` 0, the result has no text of the data.
         """
-        seen = self.seen
+        training = []
+        if (seen := self.seen) is not None:
+            training = self.scores_by("in training", lambda text, span: "seen" if text in seen else "unseen")
         return {
             "sentences": len(self.sentences),
             "scores": self.scores_by("type", lambda text, span: "all")[0],
@@ -222,9 +226,7 @@ class Analysis:
             "errors": self.errors_by_type(),
             "confusions": self.confusions(),
             "lengths": self.scores_by("characters", lambda text, span: _length_group(len(text))),
-            "training": []
-            if seen is None
-            else self.scores_by("in training", lambda text, span: "seen" if text in seen else "unseen"),
+            "training": training,
             "examples": self.examples(sentences),
             "gold_error_score": self.gold_error_score,
             "probable gold errors": [

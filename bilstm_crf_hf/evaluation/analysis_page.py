@@ -20,9 +20,9 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     """Write analysis.md, analysis.json and, with matplotlib, reliability.png to a folder.
 
     Args:
-        folder: the folder.
+        folder: the folder, created if necessary.
         analysis: the analysis.
-        model: name of the model in the report.
+        model: name or folder of the model.
         sentences: number of sentences to quote for each kind of error, and of probable errors in gold. With 0, no file
             has a text of the data.
 

@@ -19,7 +19,6 @@ from matplotlib.ticker import MaxNLocator
 from ..utils.files import write_atomically
 from .comparison import RESAMPLES, Speed, System, labels_of_runs, tables_of
 from .markdown import Rows, render_template, values_of
-from .runs import Run
 from .tasks import TAGGING
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -27,7 +26,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, PAPER = "#1f2328", "#ffffff"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "svg.fonttype": "none",  # text stays text, in a font that the reader has: Hangul needs none here
     "axes.spines.top": False,
@@ -50,8 +49,8 @@ def draw_pictures(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[s
     task = systems[0].task
     score, label = task.main_metric_name, task.label
     pictures: dict[str, tuple[str, Callable[[Axes], None]]] = {
-        "score_by_epoch.svg": (f"{score} by epoch", lambda axes: _draw_epochs(axes, systems)),
-        "score_by_time.svg": (f"{score} against training time", lambda axes: _draw_times(axes, systems)),
+        "score_by_epoch.svg": (f"{score} by epoch", lambda axes: _draw_curves(axes, systems, by_time=False)),
+        "score_by_time.svg": (f"{score} against training time", lambda axes: _draw_curves(axes, systems, by_time=True)),
         f"score_by_{label.split()[-1]}.svg": (f"F1 by {label}", lambda axes: _draw_labels(axes, systems)),
         "score_by_speed.svg": (f"{score} against speed", lambda axes: _draw_speeds(axes, systems, speeds)),
     }
@@ -89,23 +88,18 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$").lstrip("_")
 
 
-def _draw_curves(axes: Axes, systems: Sequence[System], seconds_per_epoch: Callable[[Run], float]) -> None:
+def _draw_curves(axes: Axes, systems: Sequence[System], by_time: bool) -> None:
     for system, style in _styles(systems):
         for run in system.runs:
             epochs, scores = zip(*run.curve, strict=True)
-            axes.plot([epoch * seconds_per_epoch(run) for epoch in epochs], scores, **style, markersize=5, alpha=0.85)
+            step = run.results["seconds_per_epoch"] if by_time else 1
+            axes.plot([epoch * step for epoch in epochs], scores, **style, markersize=5, alpha=0.85)
     axes.set_ylabel(systems[0].task.main_metric_name)
-
-
-def _draw_epochs(axes: Axes, systems: Sequence[System]) -> None:
-    _draw_curves(axes, systems, lambda run: 1)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _draw_times(axes: Axes, systems: Sequence[System]) -> None:
-    _draw_curves(axes, systems, lambda run: run.results["seconds_per_epoch"])
-    _scale(axes, "training time in seconds", [run.seconds for system in systems for run in system.runs])
+    if by_time:
+        _scale(axes, "training time in seconds", [run.seconds for system in systems for run in system.runs])
+    else:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_labels(axes: Axes, systems: Sequence[System]) -> None:
@@ -114,8 +108,8 @@ def _draw_labels(axes: Axes, systems: Sequence[System]) -> None:
         shift = (number - (len(systems) - 1) / 2) * min(0.16, 0.7 / len(systems))
         places = [place + shift for place in range(len(labels))]
         names = [f"{label}_f1" for label in labels]
-        deviations = [system.deviation(name) for name in names] if len(system.runs) > 1 else None
-        axes.errorbar(places, [system.mean(name) for name in names], deviations, linestyle="none", **style)
+        deviations = [deviation for name in names if (deviation := system.deviation(name)) is not None]
+        axes.errorbar(places, [system.mean(name) for name in names], deviations or None, linestyle="none", **style)
     axes.set_xticks(range(len(labels)), [_plain(label) for label in labels], rotation=0 if len(labels) < 9 else 45)
     axes.set(xlabel=systems[0].task.label, ylabel="F1")
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.modelcard import extract_hyperparameters_from_trainer
@@ -36,6 +35,8 @@ SOFT_LABELS = "soft_labels.parquet"
 """The teachers' probabilities, in a run of distillation."""
 ENCODER_TOKENIZER = "pieces"
 """Folder with the tokenizer of the encoder beside a tagger of characters."""
+FIELDS = ("text", "gold", "predicted")
+"""The fields of a line of `PREDICTIONS`."""
 CURVES, CONFUSION = "training.png", "confusion.png"
 
 LOCAL_FILES = (TRAINING_RUN, PREDICTIONS, TRAINER_STATE, TRAINING_ARGUMENTS, COMPARISON_RUN, SOFT_LABELS)
@@ -51,7 +52,7 @@ def save_run(
     results: dict[str, Any],
     predictions: Iterable[tuple[str, Any, Any]],
     columns: dict[str, str],
-    training_columns: Mapping[str, str] = MappingProxyType({}),
+    training_columns: Mapping[str, str],
 ) -> None:
     """Write a finished run to the output folder: model, tokenizer, settings, predictions, curves and results.
 
@@ -85,8 +86,7 @@ def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) ->
         path: the file.
         predictions: text, gold and prediction of each example; the latter two are lists of spans, or names of classes.
     """
-    names = ("text", "gold", "predicted")
-    rows = (dict(zip(names, row, strict=True)) for row in predictions)
+    rows = (dict(zip(FIELDS, row, strict=True)) for row in predictions)
     with write_atomically(path) as file:
         file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
@@ -94,8 +94,8 @@ def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) ->
 def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     """Return the hyperparameters that the cards of `Trainer` list, and those that only our arguments have."""
     arguments = trainer.args
-    names = ("weight_decay", "max_grad_norm", "bf16", "learning_rate_decay", "ema_decay")
-    names += tuple(f"{part}_learning_rate" for part in ("head", "crf", "embedding"))
+    names = ["weight_decay", "max_grad_norm", "bf16", "learning_rate_decay", "ema_decay"]
+    names += [f"{part}_learning_rate" for part in ("head", "crf", "embedding")]
     listed = extract_hyperparameters_from_trainer(trainer)
     own = {name: getattr(arguments, name, None) for name in names}
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # Accelerate wraps it
@@ -105,9 +105,7 @@ def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     return listed | {name: value for name, value in own.items() if value}
 
 
-def training_summary(
-    log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str = "f1"
-) -> dict[str, float]:
+def training_summary(log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str) -> dict[str, float]:
     """Return the best and the mean validation score over the epochs, and the training time.
 
     Args:
@@ -235,12 +233,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Read one of the JSON files of a run folder.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or lacks one of the keys.
-    """
+    """Read a JSON file of a run folder, with the errors of [`read_run`]; `keys` are those that it must have."""
     _check_exists(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -252,12 +245,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_predictions(path: Path, task: Task) -> Predictions:
-    """Read a file that `save_predictions` wrote.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a line is damaged or of another task, or there is no line.
-    """
+    """Read a file that [`save_predictions`] wrote, with the errors of [`read_run`]."""
     _check_exists(path)
     rows = []
     with path.open(encoding="utf-8") as lines:
@@ -279,7 +267,7 @@ def _check_exists(path: Path) -> None:
 def _parse_prediction(row: Any, task: Task) -> tuple[str, Any, Any]:
     """Return text, gold and prediction of a row; raise a TypeError or ValueError if it is damaged."""
     kind, words = (list, "lists of [start, end, label]") if task is TAGGING else (str, "labels")
-    fields = [row.get(name) if isinstance(row, dict) else None for name in ("text", "gold", "predicted")]
+    fields: list[Any] = [row.get(name) if isinstance(row, dict) else None for name in FIELDS]
     if not all(map(isinstance, fields, (str, kind, kind))):
         raise ValueError(f"expected `text`, and `gold` and `predicted`, both {words} ({task.title})")
     text, *sides = fields

@@ -180,7 +180,7 @@ def check_card(card: ModelCard, results: Mapping[str, float], path: Path) -> Non
         ValueError: if a score is not in the results.
     """
     known = {value for value in results.values() if isinstance(value, float)}
-    for result in card.data.eval_results or []:
+    for result in card.data.get("eval_results") or []:
         if result.metric_value not in known:
             raise ValueError(
                 f"{path}: {result.metric_name} is {result.metric_value}, which is not in {RESULTS}: the card is of "
@@ -195,7 +195,7 @@ def _hub_id(name: str | None) -> str | None:
 
 def _requirement(name: str) -> str:
     """Return the requirement of this package for a library, quoted for a shell if it has versions."""
-    (requirement,) = (line for line in requires(PACKAGE) if re.match(r"[\w.-]+", line)[0] == name)
+    (requirement,) = (line for line in requires(PACKAGE) or () if re.split(r"[^\w.-]", line)[0] == name)
     return requirement if requirement == name else f'"{requirement}"'
 
 

@@ -55,11 +55,7 @@ class Error(NamedTuple):
 
 
 def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
-    """Tag the sentences of a data set, see `data.ner`.
-
-    Raises:
-        ValueError: if no entity is found at all, or the model has no label for a gold entity.
-    """
+    """Tag a data set of `data.ner`; raise ValueError if no entity is found, or a gold entity has an unknown label."""
     texts, names = list(dataset["text"]), labels_of(dataset)
     gold = [gold_spans(text, tags, names) for text, tags in zip(texts, dataset["tags"], strict=True)]
     known = {split_tag(label)[1] for label in predictor.pipe.model.config.id2label.values()}
@@ -92,7 +88,6 @@ class Analysis:
     """The numbers of a report, as tables whose keys are headings.
 
     Attributes:
-        sentences: the tagged sentences.
         seen: texts of the entities in the training sentences; None if these are unknown.
         bins: number of bins of the reliability diagram.
         gold_error_score: score from which on a predicted entity that contradicts gold is a probable error in gold.
@@ -184,11 +179,15 @@ class Analysis:
             for (gold, predicted), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
         ]
 
-    def probable_gold_errors(self) -> list[tuple[float, Error]]:
-        """Return the predicted entities with high scores that are not gold, with their scores, the highest first."""
-        found = [(self.sentences[e.row].predicted[e.predicted], e) for e in self.errors if e.predicted]
-        found = [(score, error) for score, error in found if score >= self.gold_error_score]
-        return sorted(found, key=lambda pair: (-pair[0], pair[1].row))
+    def probable_gold_errors(self, quoted: bool) -> Rows:
+        """Return the predicted entities with high scores that are not gold, the highest score first."""
+        rows = [
+            {"score": self.sentences[error.row].predicted[error.predicted]} | self.describe(error, quoted)
+            for error in self.errors
+            if error.predicted
+        ]
+        sure = (row for row in rows if row["score"] >= self.gold_error_score)
+        return sorted(sure, key=lambda row: -row["score"])
 
     def describe(self, error: Error, quoted: bool) -> dict[str, Any]:
         """Return an error as a row with the gold and predicted entities at its place, on request marked in the text."""
@@ -229,10 +228,7 @@ class Analysis:
             "training": training,
             "examples": self.examples(sentences),
             "gold_error_score": self.gold_error_score,
-            "probable gold errors": [
-                {"score": score} | self.describe(error, quoted=sentences > 0)
-                for score, error in self.probable_gold_errors()
-            ],
+            "probable gold errors": self.probable_gold_errors(quoted=sentences > 0),
         }
 
 

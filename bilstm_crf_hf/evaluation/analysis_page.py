@@ -17,17 +17,10 @@ CONFUSIONS = 10
 
 
 def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int = 20) -> dict[str, Any]:
-    """Write analysis.md, analysis.json and, with matplotlib, reliability.png to a folder.
+    """Write analysis.md, analysis.json and, with matplotlib, reliability.png; return the content of analysis.json.
 
-    Args:
-        folder: the folder, created if necessary.
-        analysis: the analysis.
-        model: name or folder of the model.
-        sentences: number of sentences to quote for each kind of error, and of probable errors in gold. With 0, no file
-            has a text of the data.
-
-    Returns:
-        The content of analysis.json.
+    The reports quote up to `sentences` sentences for each kind of error, and as many probable errors in gold. With 0,
+    no file has a text of the data.
     """
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {"model": model} | analysis.numbers(sentences)

@@ -30,9 +30,6 @@ def calibration_bins(
         bins: number of bins; a score of exactly 0 belongs to the first one.
         equal_mass: take quantiles of the scores as edges, so that bins have about equally many entities, in place of
             equal widths between 0 and 1. Equal scores stay in one bin.
-
-    Raises:
-        ValueError: if there are no scores, the two lists differ in length, or `bins` is not positive.
     """
     values, hits = _arrays(scores, right)
     if bins < 1:

@@ -110,10 +110,9 @@ class Difference(NamedTuple):
 
 
 def count_labels(system: System, labels: Sequence[str]) -> np.ndarray:
-    """Count the right, predicted and gold labels of each sentence, added up over the runs of a system.
+    """Count the right, predicted and gold labels of each sentence, added up over the runs: (sentences, labels, 3).
 
-    Returns:
-        (sentences, labels, 3), for taggers (sentences, 1, 3): entities are counted together (micro average).
+    The entities of taggers are counted together, for the micro average: (sentences, 1, 3).
     """
     return np.sum([_count_labels(run, labels) for run in system.runs], axis=0)
 

@@ -145,7 +145,6 @@ def to_markdown(
     sentences: int,
 ) -> str:
     """Write the report in Markdown, with the tables of `comparison.tables_of` and the pictures of `draw_pictures`."""
-    task, (texts, gold, _) = systems[0].task, systems[0].best.predictions
     differences: dict[tuple[str, str], Rows] = {pair: [] for pair in permutations([s.name for s in systems], 2)}
     for row in tables["differences"]:
         differences[row["right"], row["wrong"]].append(row)
@@ -156,11 +155,7 @@ def to_markdown(
         pictures=pictures,
         conditions=conditions,
         shown=sentences,
-        task=task,
-        is_tagging=task is TAGGING,
-        score=task.main_metric_name,
-        texts=texts,
-        gold=gold,
+        is_tagging=systems[0].task is TAGGING,
         differences=differences,
         single_runs=[system.name for system in systems[:2] if len(system.runs) == 1],
         resamples=RESAMPLES,
@@ -189,10 +184,10 @@ def _inline(title: str, svg: str) -> str:
 def write_report(
     folder: Path, systems: Sequence[System], speeds: dict[str, Speed], conditions: dict[str, Any], sentences: int = 20
 ) -> list[Path]:
-    """Write report.html, report.md, the tables as CSV and the pictures to a folder; return the files.
+    """Write report.html, report.md, the tables as CSV and the pictures to an existing folder; return the files.
 
     Args:
-        folder: the folder, which exists.
+        folder: the folder.
         systems: the systems, best first.
         speeds: speed of each system, by name.
         conditions: conditions of the measurement of `speeds`, by name.

@@ -33,12 +33,7 @@ def escape_markdown(text: str) -> str:
 
 
 def markdown_table(rows: Rows, decimals: int = 4) -> str:
-    """Write a table in Markdown, columns of numbers aligned right.
-
-    Args:
-        rows: at least one row.
-        decimals: decimals of fractions without a text of their own.
-    """
+    """Return one or more rows as a table in Markdown, columns of numbers aligned right."""
     aligned = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
     lines = [[escape_markdown(str(name)) for name in rows[0]], aligned]
     lines += [[_text(value, decimals) for value in row.values()] for row in rows]

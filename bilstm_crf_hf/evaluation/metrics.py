@@ -27,8 +27,7 @@ class TaggingMetric(evaluate.Metric):
     entities that begin or end inside a token count as found (a fifth of those in KLUE-NER with a WordPiece tokenizer).
 
     Args:
-        predictions: the predicted tags of each sentence.
-        references: the gold tags of each sentence.
+        predictions, references: the predicted and the gold tags of each sentence.
         labels: the tag set, for the macro average over characters. Default: the tags that occur.
 
     Returns, all between 0 and 1:
@@ -95,8 +94,7 @@ class ClassificationMetric(evaluate.Metric):
     """Metric of single labels with scikit-learn: accuracy, macro F1, and precision, recall and F1 of each class.
 
     Args:
-        predictions: the name of the predicted class of each text.
-        references: the name of the gold class of each text.
+        predictions, references: the names of the predicted and the gold class of each text.
 
     Returns, all between 0 and 1:
         accuracy: share of texts whose class is right.

@@ -22,11 +22,9 @@ logger = logging.getLogger(__name__)
 def plot_training(
     log_history: list[dict[str, Any]], path: Path, columns: dict[str, str], training_columns: Mapping[str, str]
 ) -> None:
-    """Plot losses and scores by epoch.
+    """Plot the losses and scores in `trainer.state.log_history` by epoch.
 
     Args:
-        log_history: `trainer.state.log_history`.
-        path: the PNG file.
         columns: names of validation scores, by their keys without `eval_`.
         training_columns: names of scores on the training set, by their keys.
     """

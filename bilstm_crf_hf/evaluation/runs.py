@@ -57,10 +57,9 @@ def save_run(
     """Write a finished run to the output folder: model, tokenizer, settings, predictions, curves and results.
 
     Args:
-        trainer: the trainer after training.
         settings: the argument dataclasses of the command beside the training arguments.
         results: content of `all_results.json`.
-        predictions: see `save_predictions`.
+        predictions: see [`save_predictions`].
         columns, training_columns: see `plots.plot_training`.
     """
     folder = Path(trainer.args.output_dir)
@@ -80,11 +79,9 @@ def save_run(
 
 
 def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
-    """Write one JSON object with `text`, `gold` and `predicted` per line, completely or not at all.
+    """Write one JSON object per line, completely or not at all, with the text, gold and prediction of each example.
 
-    Args:
-        path: the file.
-        predictions: text, gold and prediction of each example; the latter two are lists of spans, or names of classes.
+    Gold and prediction are lists of spans, or names of classes.
     """
     rows = (dict(zip(FIELDS, row, strict=True)) for row in predictions)
     with write_atomically(path) as file:
@@ -105,20 +102,23 @@ def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     return listed | {name: value for name, value in own.items() if value}
 
 
+def validation_curve(log_history: list[dict[str, Any]], metric: str) -> list[tuple[float, float]]:
+    """Return pairs of an epoch and its validation score, from `trainer.state.log_history` and a key without `eval_`."""
+    key = f"eval_{metric}"
+    return [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+
+
 def training_summary(log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str) -> dict[str, float]:
     """Return the best and the mean validation score over the epochs, and the training time.
 
-    Args:
-        log_history: `trainer.state.log_history`.
-        epoch_seconds: training time of each epoch in seconds, without evaluation.
-        metric: key of the score, without `eval_`.
+    `epoch_seconds` is the training time of each epoch, without evaluation; see [`validation_curve`] for the others.
     """
-    scores = [(entry[f"eval_{metric}"], entry["epoch"]) for entry in log_history if f"eval_{metric}" in entry]
-    best, epoch = max(scores, key=lambda pair: pair[0])
+    curve = validation_curve(log_history, metric)
+    epoch, best = max(curve, key=lambda pair: pair[1])
     return {
         f"best_{metric}": best,
         "best_epoch": epoch,
-        f"mean_{metric}": mean(score for score, _ in scores),
+        f"mean_{metric}": mean(score for _, score in curve),
         "epochs": len(epoch_seconds),
         "train_seconds": sum(epoch_seconds),
         "seconds_per_epoch": median(epoch_seconds) if epoch_seconds else 0.0,
@@ -198,8 +198,7 @@ class Run:
     @property
     def curve(self) -> list[tuple[float, float]]:
         """Return pairs of an epoch and its main score."""
-        key = f"eval_{self.task.main_metric}"
-        return [(entry["epoch"], entry[key]) for entry in self.history if key in entry]
+        return validation_curve(self.history, self.task.main_metric)
 
     @property
     def seconds(self) -> float:

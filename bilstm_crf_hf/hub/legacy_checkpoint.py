@@ -45,7 +45,12 @@ def convert_checkpoint(
     output = Path(output_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists already: name another output folder, or delete it")
-    folder = _local_folder(source)
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.bin", "*.pth"]))
+        except (OSError, ValueError) as error:
+            raise OSError(f"{source} is neither a folder nor a model that the Hub provides: {error}") from error
     if tokenizer_name is None and (folder / "tokenizer_config.json").is_file():
         tokenizer_name = str(folder)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, trust_remote_code=False) if tokenizer_name else None
@@ -106,15 +111,6 @@ def tensor_names(num_layers: int) -> dict[str, str]:
             names[f"lstm.{tensor}_l{layer}"] = f"bilstm.layers.{layer}.forward_lstm.{tensor}_l0"
             names[f"lstm.{tensor}_l{layer}_reverse"] = f"bilstm.layers.{layer}.backward_lstm.{tensor}_l0"
     return names
-
-
-def _local_folder(source: str | os.PathLike) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.bin", "*.pth"]))
-    except (OSError, ValueError) as error:
-        raise OSError(f"{source} is neither a folder nor a model that the Hub provides: {error}") from error
 
 
 def _weights_file(folder: Path) -> Path:

@@ -29,7 +29,6 @@ class TrainedModel:
     Attributes:
         config, results, run: contents of `config.json`, `all_results.json` and `training_run.json`.
         arguments: arguments of the training command.
-        task: task of the model.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -97,17 +96,13 @@ class TrainedModel:
 
 
 def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | None = None) -> ModelCard:
-    """Return the card of a trained model.
+    """Return the card of a trained model, with the errors of [`TrainedModel`].
 
     Args:
         folder: the folder of a finished run.
         repo_id: name of the model on the Hub, `name/model`.
         revision: tag in the snippet of the card.
         comparison: output folder of the command `compare`, whose table of systems goes into the card.
-
-    Raises:
-        FileNotFoundError: if a file of the run or of the comparison is missing.
-        ValueError: if a file is damaged, or the model is neither a tagger nor a text classifier.
     """
     model = TrainedModel(folder)
     name = repo_id.split("/")[-1]
@@ -174,11 +169,7 @@ def eval_results_yaml(folder: Path) -> str | None:
 
 
 def check_card(card: ModelCard, results: Mapping[str, float], path: Path) -> None:
-    """Check that the scores of a card, in the file `path`, are those of `all_results.json`.
-
-    Raises:
-        ValueError: if a score is not in the results.
-    """
+    """Raise ValueError if a score of a card, in the file `path`, is not one of those of `all_results.json`."""
     known = {value for value in results.values() if isinstance(value, float)}
     for result in card.data.get("eval_results") or []:
         if result.metric_value not in known:

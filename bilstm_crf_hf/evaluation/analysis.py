@@ -20,8 +20,9 @@ from .markdown import Rows
 THRESHOLDS = (0.5, 0.9, 0.99)
 """Scores from which on precision is computed."""
 
-LENGTHS = (1, 2, 3, 4, 6, 9)
-"""Upper limits of the groups of entities by length, in characters; one more group has longer entities."""
+LENGTHS = {"1": 1, "2": 2, "3": 3, "4": 4, "5–6": 6, "7–9": 9}
+"""Upper limits of the groups of entities by length, in characters, by their names; `LONGER` has longer entities."""
+LONGER = "≥ 10"
 
 
 class Sentence(NamedTuple):
@@ -51,9 +52,6 @@ class Error(NamedTuple):
         return [span for span in (self.gold, self.predicted) if span]
 
 
-# Sentences
-
-
 def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
     """Tag a data set of `data.ner`; raise ValueError if no entity is found, or a gold entity has an unknown label."""
     texts, names = list(dataset["text"]), labels_of(dataset)
@@ -80,16 +78,12 @@ def entity_texts(dataset: Dataset) -> set[str]:
     return {text[start:end] for text, tags in rows for start, end, _ in gold_spans(text, tags, names)}
 
 
-# Numbers
-
-
 @dataclass(frozen=True)
 class Analysis:
     """The numbers of a report, as tables whose keys are headings.
 
     Attributes:
         seen: texts of the entities in the training sentences; None if these are unknown.
-        bins: number of bins of the reliability diagram.
         gold_error_score: score from which on a predicted entity that contradicts gold is a probable error in gold.
     """
 
@@ -234,8 +228,4 @@ class Analysis:
 
 def _length_group(length: int) -> str:
     """Return the name of a group of `LENGTHS`; sorted names are in the order of lengths, since ≥ follows the digits."""
-    limit = next((limit for limit in LENGTHS if length <= limit), None)
-    if limit is None:
-        return f"≥ {LENGTHS[-1] + 1}"
-    first = max((smaller + 1 for smaller in LENGTHS if smaller < limit), default=1)
-    return str(limit) if first == limit else f"{first}–{limit}"
+    return next((name for name, limit in LENGTHS.items() if length <= limit), LONGER)

@@ -114,17 +114,16 @@ def count_labels(system: System, labels: Sequence[str]) -> np.ndarray:
 
     The entities of taggers are counted together, for the micro average: (sentences, 1, 3).
     """
-    return np.sum([_count_labels(run, labels) for run in system.runs], axis=0)
-
-
-def _count_labels(run: Run, labels: Sequence[str]) -> np.ndarray:
-    _, *sides = run.predictions
-    if run.task is TAGGING:
-        pairs = zip(*sides, strict=True)
-        counts = [(len({*gold} & {*predicted}), len(predicted), len(gold)) for gold, predicted in pairs]
-        return np.array(counts)[:, None]
-    gold, predicted = (np.array(side)[:, None] == np.array(labels) for side in sides)
-    return np.stack([gold & predicted, predicted, gold], axis=-1).astype(int)
+    counts = []
+    for _, *sides in (run.predictions for run in system.runs):
+        if system.task is TAGGING:
+            pairs = zip(*sides, strict=True)
+            rows = [[(len({*gold} & {*predicted}), len(predicted), len(gold))] for gold, predicted in pairs]
+            counts.append(np.array(rows))
+        else:
+            gold, predicted = (np.array(side)[:, None] == np.array(labels) for side in sides)
+            counts.append(np.stack([gold & predicted, predicted, gold], axis=-1).astype(int))
+    return np.sum(counts, axis=0)
 
 
 def f1_of_counts(counts: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import csv
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from io import StringIO
 from itertools import cycle, permutations
@@ -46,8 +46,7 @@ STYLE: dict[Any, Any] = {
 
 def draw_pictures(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[str, tuple[str, str]]:
     """Return title and SVG of the pictures of a report, by file name."""
-    task = systems[0].task
-    score, label = task.main_metric_name, task.label
+    score, label = systems[0].task.main_metric_name, systems[0].task.label
     pictures: dict[str, tuple[str, Callable[[Axes], None]]] = {
         "score_by_epoch.svg": (f"{score} by epoch", lambda axes: _draw_curves(axes, systems, by_time=False)),
         "score_by_time.svg": (f"{score} against training time", lambda axes: _draw_curves(axes, systems, by_time=True)),
@@ -75,12 +74,10 @@ def _picture(name: str, title: str, draw: Callable[[Axes], None]) -> str:
     return file.getvalue()
 
 
-def _styles(systems: Sequence[System]) -> list[tuple[System, dict[str, Any]]]:
-    """Return each system with its colour, marker and label."""
-    looks = zip(systems, cycle(COLOURS), cycle(MARKERS))
-    return [
-        (system, {"color": colour, "marker": marker, "label": _plain(system.name)}) for system, colour, marker in looks
-    ]
+def _styles(systems: Sequence[System]) -> Iterator[tuple[System, dict[str, Any]]]:
+    """Yield each system with its colour, marker and label."""
+    for system, colour, marker in zip(systems, cycle(COLOURS), cycle(MARKERS)):
+        yield system, {"color": colour, "marker": marker, "label": _plain(system.name)}
 
 
 def _plain(text: str) -> str:
@@ -178,16 +175,12 @@ def _inline(title: str, svg: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-# Files
-
-
 def write_report(
     folder: Path, systems: Sequence[System], speeds: dict[str, Speed], conditions: dict[str, Any], sentences: int = 20
 ) -> list[Path]:
     """Write report.html, report.md, the tables as CSV and the pictures to an existing folder; return the files.
 
     Args:
-        folder: the folder.
         systems: the systems, best first.
         speeds: speed of each system, by name.
         conditions: conditions of the measurement of `speeds`, by name.

@@ -77,10 +77,8 @@ class Task:
 
     def describe(self, architecture: str) -> str:
         """Return the description of the class `architecture` in model cards."""
-        for model_class, description in (self.bilstm, *self.heads.values()):
-            if model_class.__name__ == architecture:
-                return description
-        return "fine-tuned from a pretrained encoder"
+        descriptions = {each.model_class.__name__: each.description for each in (self.bilstm, *self.heads.values())}
+        return descriptions.get(architecture, "fine-tuned from a pretrained encoder")
 
 
 TAGGING = Task(

@@ -14,7 +14,6 @@ from ..evaluation.markdown import formatted, markdown_table
 from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
 
-TEMPLATE = Path(__file__).with_name("model_card_template.md")
 PACKAGE = "bilstm_crf_hf"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 SPLITS = {"eval": "validation", "test": "test"}
@@ -100,7 +99,7 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
 
     Args:
         folder: the folder of a finished run.
-        repo_id: name of the model on the Hub, `name/model`.
+        repo_id: `name/model` on the Hub.
         revision: tag in the snippet of the card.
         comparison: output folder of the command `compare`, whose table of systems goes into the card.
     """
@@ -108,7 +107,7 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
     name = repo_id.split("/")[-1]
     return ModelCard.from_template(
         card_metadata(model, name),
-        template_path=str(TEMPLATE),
+        template_path=str(Path(__file__).with_name("model_card_template.md")),
         name=name,
         repo_id=repo_id,
         revision=revision,

@@ -38,7 +38,6 @@ class EncoderCRFConfig(EncoderConfig):
         num_lstm_layers: number of BiLSTM layers between the encoder and the CRF.
         lstm_hidden_size: width of the output of a BiLSTM layer, both directions together.
         dropout: variational dropout on the output of the encoder and of each BiLSTM layer.
-        pad_token_id: id of the padding token.
         special_token_ids: ids of the tokens that are not in the chain of the CRF (`[CLS]`, `[SEP]`, ...).
     """
 

@@ -58,24 +58,23 @@ class LinearChainCRF(CRF):
             raise ValueError(f"got {len(labels)} labels for {num_tags} tags: give one label for each tag")
         self.labels = None if labels is None else tuple(labels)
         self.constrained = constrained
-        possible, continues = self._constraints()
-        self.register_buffer("possible", possible, persistent=False)
-        self.register_buffer("continues", continues, persistent=False)
+        for name, values in self._constraints().items():
+            self.register_buffer(name, values, persistent=False)
 
     def __repr__(self) -> str:
         return f"CRF(num_tags={self.num_tags})"  # pytorch-crf's tests expect this name
 
     def reset_constraints(self) -> None:
         """Fill the constraint buffers again, for a module whose buffers were allocated but not initialised."""
-        possible, continues = self._constraints()
-        self.possible.copy_(possible)
-        self.continues.copy_(continues)
+        for name, values in self._constraints().items():
+            self.get_buffer(name).copy_(values)
 
-    def _constraints(self) -> tuple[Tensor, Tensor]:
+    def _constraints(self) -> dict[str, Tensor]:
         """Return which transitions between states are possible, and which continue an entity, both (S, S)."""
         # Starts and ends are possible where a transition from O and to O is: the boundary behaves like the label O.
         states = [*(self.labels or ["O"] * self.num_tags), "O"]
-        return allowed_transitions(states) | (not self.constrained), entity_continuations(states)
+        possible = allowed_transitions(states) | (not self.constrained)
+        return {"possible": possible, "continues": entity_continuations(states)}
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:
         """Return the log-likelihood of `tags`.

@@ -219,9 +219,8 @@ def _scan_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tu
     """Combine the transition matrices pairwise, level by level (a parallel scan), then walk back down to the messages.
 
     The step to timestep t is the matrix transitions[i, j] + scores[t, j]; `reduce` over the state between two steps
-    multiplies their matrices. On the way up, each matrix of the next level is the product of two neighbours, until one
-    is left. On the way down, each node of this tree has the forward message before its steps and the backward message
-    after them; the matrices of its two children give both messages at the timestep between the children.
+    multiplies their matrices. On the way down, each node of this tree has the forward message before its steps and the
+    backward message after them; the matrices of its two children give both messages at the timestep between them.
     """
     identity = torch.full_like(transitions, IMPOSSIBLE).fill_diagonal_(0).expand(1, scores.shape[1], -1, -1)
     levels = [torch.cat([identity, transitions + scores[1:, :, None], identity])]  # (T + 3, B, S, S)
@@ -248,8 +247,7 @@ def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     of the continuations of each state and no back-pointers. The path is then read from the start on.
 
     Returns:
-        paths: (T + 2, B), the states of the best paths.
-        totals: (B,), the scores of these paths; -inf where no path is possible.
+        The states of the paths, (T + 2, B), and the scores of the paths, (B,); -inf where no path is possible.
     """
     if scores.device.type == "cpu":
         backward = _best_backward(scores, transitions)
@@ -275,11 +273,8 @@ def _best_backward(scores: Tensor, transitions: Tensor) -> Tensor:
 
 
 def _best_backward_in_threads(scores: Tensor, transitions: Tensor) -> Tensor:
-    """Compute `_best_backward` with PyTorch's operators, which share a large batch among threads.
-
-    States are padded to multiples of 16, so that rows are whole cache lines.
-    """
-    spare = -len(transitions) % 16
+    """Compute `_best_backward` with PyTorch's operators, which share a large batch among threads."""
+    spare = -len(transitions) % 16  # rows of multiples of 16 states are whole cache lines
     backward = nn.functional.pad(scores, (0, spare), value=IMPOSSIBLE)
     following = nn.functional.pad(transitions, (0, spare, 0, spare), value=IMPOSSIBLE).T.contiguous()
     paths = backward.new_empty(backward.shape[1], *following.shape)  # (B, S of the next, S)
@@ -303,8 +298,7 @@ def _read_path(backward: Tensor, transitions: Tensor) -> Tensor:
 def _scan_path(backward: Tensor, transitions: Tensor) -> Tensor:
     """Compute `_read_path` by pointer jumping.
 
-    `pointers[t, b, i]` is the state at t of the best path that is in state i `jump` timesteps earlier. Each round
-    doubles `jump`, until every pointer starts at the boundary before the sequence.
+    `pointers[t, b, i]` is the state at t of the best path that is in state i `jump` timesteps earlier.
     """
     start = torch.full_like(backward[:1], len(transitions) - 1, dtype=torch.long)  # (1, B, S)
     blocks = transitions.split(max(1, MAX_SCAN_ELEMENTS // backward.numel()))
@@ -324,8 +318,7 @@ def best_paths(scores: Tensor, transitions: Tensor, k: int) -> tuple[Tensor, Ten
     back-pointer is the index of the partial path that is extended.
 
     Returns:
-        paths: (k, T + 2, B), the states of the paths, best first.
-        totals: (k, B), the scores of these paths; -inf where fewer paths are possible.
+        The results of [`best_path`] for each rank, best first: (k, T + 2, B) and (k, B).
     """
     states = len(transitions)
     best = scores.new_full((scores.shape[1], k, states), -torch.inf)  # (B, k, S)

@@ -27,14 +27,6 @@ from .input_features import TOKEN_COLUMNS, InputFeatures, token_table
 from .pipeline_bilstm_crf import CUSTOM_PIPELINES
 from .processing_bilstm_crf import TEXT_INPUTS
 
-AUTO_MAP = {
-    "AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig",
-    "AutoModel": "modeling_bilstm_crf.BiLSTMCRFModel",
-    "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
-    "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
-}
-"""Entry of a saved configuration by which the Auto classes find the code with `trust_remote_code=True`."""
-
 
 @dataclass
 class BiLSTMCRFOutput(ModelOutput):
@@ -144,14 +136,14 @@ class _Reversal(torch.autograd.Function):
 def sequence_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
     """Return the fields of a configuration that tell [`Sequences`] the padding and special tokens.
 
-    The unknown token is not among them: it stands for a token of the text.
-
     Raises:
         ValueError: if the tokenizer has no padding token.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
-    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    special = sorted(
+        set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    )  # the unknown one is a token of the text
     return {"pad_token_id": tokenizer.pad_token_id, "special_token_ids": special}
 
 
@@ -200,7 +192,12 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
     """Base class of the models: initialisation, loading, saving, and the outputs of their heads."""
 
     config_class = BiLSTMCRFConfig
-    auto_map = AUTO_MAP
+    auto_map = {
+        "AutoModel": "modeling_bilstm_crf.BiLSTMCRFModel",
+        "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
+        "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
+    }
+    """Classes that load a saved model with `trust_remote_code=True`, beside its own and that of its configuration."""
     base_model_prefix = "bilstm"
     accepts_loss_kwargs = False  # the loss is a mean over sentences, which Trainer has to scale when it accumulates
     _keep_in_fp32_modules_strict: list[str] | None = ["crf"]
@@ -290,7 +287,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         fields = sequence_tokens(tokenizer) | {"token_columns": list(TOKEN_COLUMNS)}
         table = token_table(tokenizer)
         model = cls(BiLSTMCRFConfig(vocab_size=len(table), **fields, **config))
-        getattr(model, model.base_model_prefix, model).features.reset_table(table)
+        model.base_model.features.reset_table(table)
         return model
 
     @classmethod

@@ -53,10 +53,6 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     """
 
     config_class = CharacterEncoderConfig
-    auto_map = {
-        "AutoConfig": "modeling_character_encoder.CharacterEncoderConfig",
-        "AutoModelForTokenClassification": "modeling_character_encoder.CharacterEncoderForTokenClassification",
-    }
     _auto_class = "AutoModelForTokenClassification"
 
     def __init__(self, config: CharacterEncoderConfig) -> None:

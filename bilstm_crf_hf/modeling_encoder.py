@@ -25,6 +25,7 @@ from .modeling_bilstm_crf import (
 class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     """Base class of models with any encoder from `AutoModel` that takes `input_ids` and `attention_mask`."""
 
+    auto_map: dict[str, str] = {}  # `save_pretrained` adds the classes of the model and its configuration
     base_model_prefix = "encoder"
 
     @classmethod
@@ -70,10 +71,6 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
     """A tagger: an encoder, optional BiLSTM layers, a linear layer for the emissions and a constrained CRF."""
 
     config_class = EncoderCRFConfig
-    auto_map = {
-        "AutoConfig": "configuration_encoder.EncoderCRFConfig",
-        "AutoModelForTokenClassification": "modeling_encoder.EncoderCRFForTokenClassification",
-    }
     _auto_class = "AutoModelForTokenClassification"
     _token_fields = staticmethod(sequence_tokens)
 
@@ -118,10 +115,6 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
     """
 
     config_class = EncoderClassifierConfig
-    auto_map = {
-        "AutoConfig": "configuration_encoder.EncoderClassifierConfig",
-        "AutoModelForSequenceClassification": "modeling_encoder.EncoderForSequenceClassification",
-    }
     _auto_class = "AutoModelForSequenceClassification"
     _keep_in_fp32_modules_strict = None
 

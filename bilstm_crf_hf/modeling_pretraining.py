@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import UNKNOWN
 from .input_features import direction_windows
-from .modeling_bilstm_crf import AUTO_MAP, BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences
+from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences
 
 HEAD_SIZE = 128
 """Width of the layer between the BiLSTM and the output vocabulary."""
@@ -54,7 +54,6 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             layers can be added for fine-tuning.
     """
 
-    auto_map = AUTO_MAP | {"AutoModelForPreTraining": "modeling_pretraining.BiLSTMForPreTraining"}
     _auto_class = "AutoModelForPreTraining"
     _keep_in_fp32_modules_strict = None  # there is no CRF
 

@@ -67,7 +67,7 @@ class _Tagger(nn.Module):
         inputs = dict(zip(self.text_inputs, text_inputs, strict=True))
         emissions, sequences = self.model.emissions(input_ids, attention_mask, **inputs)
         emissions = emissions.double()
-        steps = self.model.crf.potentials(emissions.dtype)
+        steps = self.model.crf.potentials()
         start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
         path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
         return sequences.unpack(path, fill=UNKNOWN)

@@ -9,9 +9,7 @@ from .rows import read_rows, text_of
 def read_texts(path: str, column: str = "text") -> Iterator[str]:
     """Read the texts of a file as a stream.
 
-    Args:
-        path: a file of any type in `rows.READERS`. `FILE:COLUMN` names the column as well.
-        column: column of the texts if `path` does not name it. Lists of strings are joined.
+    `path` is a file of any type in `rows.READERS`, or `FILE:COLUMN`. Lists of strings in the column are joined.
 
     Raises:
         FileNotFoundError: if there is no such file.

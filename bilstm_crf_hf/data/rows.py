@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -48,11 +49,9 @@ class Row(NamedTuple):
 
 
 def read_rows(path: PathLike, suffix: str | None = None) -> Iterator[Row]:
-    """Read the rows of a file as a stream. Only a JSON array or a sheet is held in memory as a whole.
+    """Read the rows of a file of type `suffix`, or of a folder of Parquet files, as a stream.
 
-    Args:
-        path: a file, or a folder of Parquet files.
-        suffix: the file type, one of `READERS`. Default: the suffix of `path`.
+    Only a JSON array or a sheet is held in memory as a whole.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
@@ -110,7 +109,7 @@ def class_label(features: Features, column: str) -> ClassLabel | None:
 
 def find_column(rows: Iterable[Row], name: str | None, defaults: Sequence[str], source: str) -> str:
     """Return `name`, or the first of `defaults` if it is None, that is a column of a row; else raise ValueError."""
-    columns = dict.fromkeys(column for row in rows for column in row.columns)
+    columns = dict.fromkeys(chain.from_iterable(row.columns for row in rows))
     wanted = defaults if name is None else [name]
     for column in wanted:
         if column in columns:

@@ -89,10 +89,9 @@ def class_names(dataset: Dataset) -> list[str]:
 
 
 def merge_labels(datasets: DatasetDict, merges: Sequence[str]) -> DatasetDict:
-    """Return the same rows with some labels merged.
+    """Return the same rows with some labels merged, as in `슬픔+상처` or, with a new name, `아픔=슬픔+상처`.
 
-    Args:
-        merges: `슬픔+상처`, or `아픔=슬픔+상처` to name the merged label. It takes the place of the first label in it.
+    A merged label takes the place of the first label in it.
 
     Raises:
         ValueError: if a label is unknown or merged twice, if a merge has only one label, or if its name is that of
@@ -110,26 +109,23 @@ def merge_labels(datasets: DatasetDict, merges: Sequence[str]) -> DatasetDict:
             if name not in names:
                 raise ValueError(f"merge_labels: there is no label {name!r} ({merge}); there are {', '.join(names)}")
             if name in merged:
-                raise ValueError(
-                    f"merge_labels: {name} is merged twice: name it in one merge, with all other labels of that merge"
-                )
+                raise ValueError(f"merge_labels: {name} is merged twice: write one merge of all these labels")
             merged[name] = new
         if new in {merged.get(name, name) for name in names if name not in old}:
             raise ValueError(f"merge_labels: {new} is the name of another label ({merge}): choose a new one")
     kept = list(dict.fromkeys(merged.get(name, name) for name in names))
     ids = [kept.index(merged.get(name, name)) for name in names]
-    columns = {split: (dataset["text"][:], [ids[i] for i in dataset["label"]]) for split, dataset in datasets.items()}
-    return DatasetDict({split: _build(*pair, kept) for split, pair in columns.items()})
+    return DatasetDict(
+        {split: _build(rows["text"][:], [ids[i] for i in rows["label"]], kept) for split, rows in datasets.items()}
+    )
 
 
 def check_classes(dataset: Dataset) -> None:
     """Raise ValueError if a class has no row."""
     present = set(dataset["label"])
     if absent := [name for i, name in enumerate(class_names(dataset)) if i not in present]:
-        raise ValueError(
-            f"the training data has no row of the class {', '.join(absent)}: add some, merge the class with another "
-            "one with merge_labels, or raise max_train_samples"
-        )
+        problem = f"the training data has no row of the class {', '.join(absent)}"
+        raise ValueError(f"{problem}: add some, merge it with another one (merge_labels), or raise max_train_samples")
 
 
 def _labeled_texts(
@@ -145,8 +141,8 @@ def _labeled_texts(
         label_column = find_column(rows, label_column, LABEL_COLUMNS, source)
         pairs = [(row.columns.get(text_column), row.columns.get(label_column)) for row in rows]
         if label := class_label(features, label_column):
-            names = label.names
-            pairs = [(text, None if i is None or i < 0 else label.names[i]) for text, i in pairs]  # -1 on the Hub: none
+            names = label.names  # unlabelled rows have no id, or -1 on the Hub
+            pairs = [(text, None if i is None or i < 0 else label.names[i]) for text, i in pairs]
 
     texts = []
     for (place, _), (text, label) in zip(rows, pairs, strict=True):

@@ -13,15 +13,7 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from .. import __version__
-from ..alignment import (
-    IGNORED,
-    Span,
-    character_tags,
-    scheme_of,
-    spans_from_tags,
-    spans_from_token_tags,
-    token_tags,
-)
+from ..alignment import IGNORED, Span, character_tags, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..utils.files import write_atomically
 from .ner import labels_of

@@ -114,9 +114,8 @@ def find_column(rows: Iterable[Row], name: str | None, defaults: Sequence[str], 
     for column in wanted:
         if column in columns:
             return column
-    raise ValueError(
-        f"{source}: no column {' or '.join(wanted)}; its columns are {', '.join(columns)}: name one of them"
-    )
+    problem = f"no column {' or '.join(wanted)}; its columns are {', '.join(columns)}"
+    raise ValueError(f"{source}: {problem}: name one of them")
 
 
 def text_of(row: Row, column: str) -> str:

@@ -30,21 +30,16 @@ def build_character_tokenizer(
     if not characters:
         raise ValueError(f"no character occurs {min_frequency} times or more: give more texts, or lower min_frequency")
     tokens = [*SPECIAL_TOKENS.values(), *characters, *(f"##{c}" for c in characters)]
+    ids = {token: i for i, token in enumerate(tokens)}
     # Byte-pair encoding without merges gives single characters, with the prefix inside words.
-    model = models.BPE(
-        vocab={token: i for i, token in enumerate(tokens)},
-        merges=[],
-        unk_token=SPECIAL_TOKENS["unk_token"],
-        continuing_subword_prefix="##",
-    )
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(models.BPE(ids, merges=[], unk_token="[UNK]", continuing_subword_prefix="##"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokens.index(token)) for token in ("[CLS]", "[SEP]")],
+        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -31,17 +31,10 @@ EXAMPLES = [
     "두 시간 내내 졸았다. 결말도 뻔하다.",
 ]
 
-MAX_CHARACTERS = 50_000
-"""Limit of a request, which takes some seconds on a CPU, or half a minute if each line has one character."""
-
-BATCH_SIZE = 64
-"""Number of lines of similar length whose n-best paths are computed at a time."""
-
-CONTEXT = 40
-"""Number of characters shown on either side of the entities in which a reading differs from the best one."""
-
-READINGS = 5
-"""Number of readings of a line: the best one and four others."""
+MAX_CHARACTERS = 50_000  # per request: some seconds on a CPU, or half a minute if each line has one character
+BATCH_SIZE = 64  # number of lines of similar length whose n-best paths are computed at a time
+CONTEXT = 40  # number of characters shown on either side of the entities in which a reading differs from the best one
+READINGS = 5  # number of readings of a line: the best one and four others
 
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -90,9 +83,8 @@ def load(task: str, name: str, revision: str | None) -> Pipeline:
         SystemExit: if the model cannot be loaded, is for another task, or is on the Hub and `revision` is None.
     """
     if not Path(name).is_dir() and not revision:
-        raise SystemExit(
-            f"{name} is not a folder: to run the code of a model on the Hub, give the commit with --revision"
-        )
+        remedy = "to run the code of a model on the Hub, give the commit with --revision"
+        raise SystemExit(f"{name} is not a folder: {remedy}")
     try:
         pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
     except (ImportError, OSError, ValueError) as error:

@@ -7,12 +7,13 @@ and a warning counts them.
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from .rows import PathLike, Row, class_label, dataset_rows, find_column, read_features, read_rows
+from .rows import PathLike, Row, class_label, find_column, typed_rows
 from .splits import open_splits
 
 logger = logging.getLogger(__name__)
@@ -50,25 +51,21 @@ def load_classification_datasets(
     Args:
         dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
         data_files: the file of each split, in place of `dataset_name`.
-        text_column: column of texts. Default: the first of `TEXT_COLUMNS` that exists. In AI Hub's `.json`, the key of
-            the utterance, `HS01` by default.
-        label_column: column of labels. Default: the first of `LABEL_COLUMNS` that exists.
+        text_column, label_column: columns of texts and labels. Default: the first in `TEXT_COLUMNS` and
+            `LABEL_COLUMNS`. In AI Hub's `.json`, `text_column` is the key of the utterance, `HS01` by default.
         label_names: names for labels that are the integers from 0, or new names for those of a `ClassLabel`.
 
     Raises:
         FileNotFoundError: if a file does not exist.
         ImportError: if a file is a sheet and openpyxl is not installed.
-        ValueError: with file and line or row, if a file cannot be read, a text is not a string, or a label is missing,
-            of another type or not among those of `train`; if a suffix or a column is unknown, if `label_names` do not
-            fit, or if not exactly one of `dataset_name` and `data_files` is given.
+        ValueError: with file and row, if a file, a text or a label is not valid; if a suffix or a column is unknown,
+            `label_names` do not fit, or not exactly one of `dataset_name` and `data_files` is given.
     """
     splits, stored_names = {}, {}
     for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
-        if isinstance(data, Dataset):
-            rows, features = dataset_rows(data, source), data.features
-        else:
-            rows, features = read_rows(data, ".tsv" if data.suffix.lower() == ".txt" else None), read_features(data)
-        splits[split], stored_names[split] = _labeled_texts(list(rows), features, text_column, label_column, source)
+        suffix = ".tsv" if isinstance(data, Path) and data.suffix.lower() == ".txt" else None
+        rows, features = typed_rows(data, source, suffix)
+        splits[split], stored_names[split] = _labeled_texts(rows, features, text_column, label_column, source)
 
     origin = "train" if "train" in splits else next(iter(splits))
     labels = stored_names[origin]
@@ -94,8 +91,7 @@ def merge_labels(datasets: DatasetDict, merges: Sequence[str]) -> DatasetDict:
     A merged label takes the place of the first label in it.
 
     Raises:
-        ValueError: if a label is unknown or merged twice, if a merge has only one label, or if its name is that of
-            another label.
+        ValueError: if a label is unknown, alone or merged twice, or if a new name is that of another label.
     """
     names = class_names(next(iter(datasets.values())))
     merged: dict[str, str] = {}

@@ -17,18 +17,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ..alignment import Span, scheme_of, spans_from_tags, split_tag, tags_from_spans
-from .rows import (
-    TYPED_SUFFIXES,
-    PathLike,
-    Row,
-    check_suffix,
-    class_label,
-    dataset_rows,
-    find_column,
-    read_features,
-    read_lines,
-    read_rows,
-)
+from .rows import TYPED_SUFFIXES, PathLike, check_suffix, class_label, find_column, read_lines, typed_rows
 from .splits import open_splits
 
 logger = logging.getLogger(__name__)
@@ -78,16 +67,16 @@ def load_ner_datasets(
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if not exactly one of `dataset_name` and `data_files` is given, if a suffix is unknown, if a file
-            cannot be read, or if a split has a label that is not among those of `train`, or of `entity_types`.
+        ValueError: if not exactly one of `dataset_name` and `data_files` is given, a suffix is unknown, a file cannot
+            be read, or a split has a label that is not among those of `train`, or of `entity_types`.
     """
     sources = open_splits(dataset_name, dataset_config_name, data_files, revision)
     splits = {}
     for split, (source, data) in sources.items():
-        if isinstance(data, Dataset):
-            splits[split] = from_columns(data, text_column, label_column, source)
+        if isinstance(data, Path) and (layout := _layout_of(data)):
+            splits[split] = layout.read(data, entity_types)
         else:
-            splits[split] = _read_file(data, text_column, label_column, entity_types)
+            splits[split] = from_columns(data, text_column, label_column, source)
 
     labels = labels_of(splits["train"] if "train" in splits else next(iter(splits.values())))
     origin = "train" if entity_types is None else "entity_types"
@@ -123,8 +112,7 @@ def read_conll(path: PathLike, token_column: int = 0, tag_column: int = -1) -> D
     from 0, or from the end by negative numbers.
 
     Raises:
-        ValueError: with file and line, if a column is missing, a word is empty, or a tag is not valid or cannot follow
-            the previous tag.
+        ValueError: with file and line, if a column or a word is missing, or a tag is not valid at its place.
     """
     needed = max(2, *(i + 1 if i >= 0 else -i for i in (token_column, tag_column)))
 
@@ -186,30 +174,24 @@ def parse_inline(line: str, entity_types: Sequence[str] | None = None) -> Senten
 
 
 def from_columns(
-    dataset: Dataset, text_column: str | None = None, label_column: str | None = None, source: str = "data set"
+    data: Dataset | Path, text_column: str | None = None, label_column: str | None = None, source: str = "data set"
 ) -> Dataset:
-    """Convert a data set with a list of tokens and a list of tags in each row, such as `klue/ner` or `conll2003`.
+    """Convert rows with a list of tokens and a list of tags, such as those of `klue/ner` or `conll2003`.
 
-    If every token of the data set is a single character, the tokens are concatenated; otherwise they are words, joined
+    If every token of the data is a single character, the tokens are concatenated; otherwise they are words, joined
     by one space. In place of a list of tokens there may be a string, whose tokens are its characters. Tags are BIO or
     BIOES, as strings or as a `ClassLabel`. Other columns are ignored.
 
     Args:
-        text_column: column of tokens. Default: the first of `TEXT_COLUMNS` that exists.
-        label_column: column of tags. Default: the first of `TAGS_COLUMNS` that exists.
+        data: a data set, or a file or folder of a type in `TYPED_SUFFIXES`.
+        text_column, label_column: columns of tokens and tags. Default: the first in `TEXT_COLUMNS` and `TAGS_COLUMNS`.
         source: name of the data set in error messages.
 
     Raises:
         ValueError: if a column is missing; with the row, counted from 0, if a value is of another type, the numbers of
             tokens and tags differ, a token or tag is null or empty, or a tag cannot follow the previous tag.
     """
-    return _from_rows(dataset_rows(dataset, source), dataset.features, text_column, label_column, source)
-
-
-def _from_rows(
-    rows: Iterable[Row], features: Features, text_column: str | None, label_column: str | None, source: str
-) -> Dataset:
-    rows = list(rows)
+    rows, features = typed_rows(data, source)
     if not rows:
         raise ValueError(f"{source}: no sentence in it")
     text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
@@ -264,16 +246,16 @@ def _is_list_of(kind: type, values: Any) -> bool:
     return isinstance(values, list) and set(map(type, values)) <= {kind, type(None)}
 
 
-def _read_file(path: Path, text_column: str | None, label_column: str | None, types: Sequence[str] | None) -> Dataset:
+def _layout_of(path: Path) -> Layout | None:
+    """Return the layout of a file in lines, None for other files."""
     line_suffixes = [suffix for layout in LAYOUTS for suffix in layout.suffixes]
     suffix = "" if path.is_dir() else check_suffix(path, dict.fromkeys([*TYPED_SUFFIXES, *line_suffixes]))
     if suffix not in line_suffixes:
-        return _from_rows(read_rows(path), read_features(path), text_column, label_column, str(path))
+        return None
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise ValueError(f"{path}: no sentence in it")
-    layout = next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines))
-    return layout.read(path, types)
+    return next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines))
 
 
 def _is_klue(lines: list[str]) -> bool:
@@ -321,8 +303,7 @@ def _sentence(
 
 
 def _bio_labels(entity_types: Iterable[str]) -> list[str]:
-    pairs = [f"{prefix}-{label}" for label in sorted(set(entity_types) - {""}) for prefix in "BI"]
-    return [*pairs, "O"]
+    return [*(f"{prefix}-{label}" for label in sorted(set(entity_types) - {""}) for prefix in "BI"), "O"]
 
 
 def _dataset(sentences: list[Sentence], source: str, labels: list[str] | None = None) -> Dataset:

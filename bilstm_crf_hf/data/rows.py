@@ -56,8 +56,7 @@ def read_rows(path: PathLike, suffix: str | None = None) -> Iterator[Row]:
     Raises:
         FileNotFoundError: if there is no such file or folder.
         ImportError: if the file is a sheet and openpyxl is not installed.
-        ValueError: with file and line or row, if the file is not of this type or a row does not fit the header; if the
-            suffix is unknown.
+        ValueError: if the suffix is unknown; with line or row, if the file is not of this type or a row not valid.
     """
     path = Path(path)
     if not path.exists():
@@ -98,6 +97,13 @@ def read_features(path: Path) -> Features:
 def dataset_rows(dataset: Dataset, source: str) -> Iterator[Row]:
     """Read the rows of a data set, which errors call `source`. Values are those of Arrow: labels are ids."""
     return _table_rows(dataset.with_format("arrow").iter(BATCH_SIZE), source)
+
+
+def typed_rows(data: Path | Dataset, source: str, suffix: str | None = None) -> tuple[list[Row], Features]:
+    """Return the rows of a file or data set with the column types that it stores, as the functions above read them."""
+    if isinstance(data, Dataset):
+        return list(dataset_rows(data, source)), data.features
+    return list(read_rows(data, suffix)), read_features(data)
 
 
 def class_label(features: Features, column: str) -> ClassLabel | None:

@@ -18,7 +18,7 @@ from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, 
 from ..processing_bilstm_crf import TEXT_INPUTS
 
 INT32 = 6
-"""Number of the type that ONNX demands for the `sequence_lens` of an LSTM."""
+"""ONNX's number of the type of the `sequence_lens` of an LSTM."""
 
 
 def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike) -> None:

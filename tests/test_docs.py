@@ -40,14 +40,14 @@ VERBS = set(
         r"\w+",
         """
         Add Align Allocate Analyze Append Apply Arrange Ask Assign Attach Average Build Calculate Check Choose
-        Classify Clean Clear Clip Collate Collect Combine Compare Compile Compute Concatenate Configure Construct
+        Classify Clean Clear Clip Cluster Collate Collect Combine Compare Compile Compute Concatenate Configure Construct
         Convert Copy Count Create Decode Delete Derive Describe Detach Detect Determine Discard Distil Divide Do
         Download Draw Drop Embed Encode Ensure Enter Escape Estimate Evaluate Exchange Expand Export Extend Extract
         Fill Filter Find Finish Fit Flatten Format Freeze Gather Generate Give Group Handle Ignore Infer Initialize
         Insert
         Interleave Iterate Join Keep Let List Load Locate Log Make Mark Match Measure Merge Move Multiply Name Normalize
         Open Pack Pad Pair Parse Pick Plot Predict Prepare Print Publish Raise Read Reduce Refuse Register Remove
-        Rename Render Repeat Replace Reset Resolve Restore Return Run Save Select Send Serialize Serve Set Show
+        Rename Render Reverse Repeat Replace Reset Resolve Restore Return Run Save Select Send Serialize Serve Set Show
         Shuffle Sort Split Start Stop Store Strip Subtract Sum Summarize Tag Tokenize Train Transform Translate Turn
         Unpack Update Upload Validate Verify Wait Warn Work Wrap Write Yield
         """,

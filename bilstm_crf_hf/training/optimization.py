@@ -20,34 +20,31 @@ class RowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Update the parameters.
-
-        Args:
-            closure: function that computes the loss again, as in every optimizer of torch.
-        """
+        """Update the parameters, as `torch.optim.Optimizer.step` does."""
+        loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         taken: list[tuple[nn.Parameter, Tensor]] = []
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    self._step_rows(parameter, group)
-                    taken.append((parameter, parameter.grad))
+                grad = parameter.grad
+                if grad is not None and grad.is_sparse:
+                    self._step_rows(parameter, grad.coalesce(), group)
+                    taken.append((parameter, grad))
                     parameter.grad = None
         super().step()
         for parameter, grad in taken:
             parameter.grad = grad
-        return loss if closure is not None else None
+        return loss
 
-    def _step_rows(self, parameter: nn.Parameter, group: dict) -> None:
+    def _step_rows(self, parameter: nn.Parameter, grad: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] += 1
-        grad = parameter.grad.coalesce()
         rows, values = grad.indices()[0], grad.values()
         beta1, beta2 = group["betas"]
         first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)

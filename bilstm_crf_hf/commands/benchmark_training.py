@@ -37,11 +37,7 @@ def new_batches(corpus: EncodedCorpus, count: int, device: str, pad_to: int | No
 def new_trainer(
     models: Models, model: PreTrainedModel, corpus: EncodedCorpus, sentences: int | None, **options
 ) -> TaggerTrainer:
-    """Return a trainer over the first `sentences` (None: all) in random order, without evaluation.
-
-    Args:
-        options: training arguments. Default: an epoch, in bfloat16 off the CPU.
-    """
+    """Return a trainer of an epoch over the first `sentences` (None: all) in random order, in bfloat16 off the CPU."""
     accelerated = models.device != "cpu"
     defaults: dict[str, Any] = {
         "num_train_epochs": 1,

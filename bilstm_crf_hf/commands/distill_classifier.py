@@ -40,11 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_teacher(name: str, labels: Sequence[str], **options) -> Pipeline:
-    """Load the pipeline of a teacher, with the arguments `options`; it returns the probabilities of all labels.
-
-    Raises:
-        ValueError: if its labels differ from those of the student.
-    """
+    """Load the pipeline of a teacher, which returns the probabilities of all labels, those of the student."""
     teacher = pipeline("text-classification", model=name, top_k=None, function_to_apply="softmax", **options)
     check_teacher(teacher.model, labels)
     return teacher

@@ -75,10 +75,10 @@ class TaggerTrainingArguments(TrainingArguments):
     """`TrainingArguments` with defaults for a BiLSTM-CRF, and with a learning rate for each part of the model.
 
     `learning_rate_decay` is the schedule of PyTorch's ExponentialLR. A new head on a small encoder needs ten to thirty
-    times the learning rate of the encoder. The embeddings of a BiLSTM on a CPU have five times the learning rate (see
-    `optimization.RowAdamW`), since the momentum of dense AdamW moves a row for 1 / (1 - 0.9) = 10 steps in all; on
-    KLUE-NER the factor 5 scores as well as 10, and better on a few hundred sentences. With `cuda_graphs` (see
-    `graphs.GraphedSteps`), batches are padded to a multiple of 8 tokens; runs in float16 never use graphs.
+    times the learning rate of the encoder. Large embedding tables of a BiLSTM have five times the learning rate, except
+    in float16 (see `optimization.RowAdamW`), since the momentum of dense AdamW moves a row for 1 / (1 - 0.9) = 10 steps
+    in all; on KLUE-NER the factor 5 scores as well as 10, and better on a few hundred sentences. With `cuda_graphs`
+    (see `graphs.GraphedSteps`), batches are padded to a multiple of 8 tokens; runs in float16 never use graphs.
     """
 
     output_dir: str = "outputs/ner"
@@ -105,7 +105,7 @@ class TaggerTrainingArguments(TrainingArguments):
     )
     crf_learning_rate: float | None = HfArg(default=None, help="Default: head_learning_rate.")
     embedding_learning_rate: float | None = HfArg(
-        default=None, help="Default: learning_rate, and five times as much for large tables that are trained on a CPU."
+        default=None, help="Default: learning_rate, and five times as much for the large tables of a BiLSTM."
     )
     ema_decay: float | None = HfArg(default=None, help="The decay of an average of the weights, such as 0.998.")
     cuda_graphs: bool = HfArg(default=True, help="Run the steps of a BiLSTM as CUDA graphs on a single GPU.")

@@ -115,13 +115,7 @@ class ClassificationSetup(NamedTuple):
 def prepare_classification(
     model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]
 ) -> ClassificationSetup:
-    """Load tokenizer and model, and encode the texts.
-
-    Args:
-        model_arguments: the model and the tokenizer.
-        data_arguments: the texts.
-        sample: the file of each split that is read if `data_arguments` name no data.
-    """
+    """Load the model, and encode the texts of each split: those in the files of `sample` if no data are named."""
     datasets = load_texts(data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
@@ -142,14 +136,9 @@ def load_texts(arguments: DataArguments, sample: Mapping[str, Path]) -> DatasetD
 def encode_texts(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], limit: int, split: str
 ) -> Dataset:
-    """Encode texts as rows of `input_ids`, `attention_mask` and `labels`.
+    """Encode rows of `text` and `label` as rows of `input_ids`, `attention_mask` and `labels`.
 
-    Args:
-        dataset: rows of `text` and `label`.
-        tokenizer: the tokenizer of the model.
-        labels: the labels of the model in the order of their ids.
-        limit: the number of tokens after which texts are cut off.
-        split: the name of the split in the log.
+    Texts are cut off after `limit` tokens. `labels` are those of the model in the order of their ids.
     """
     encoded = tokenizer(dataset["text"][:], truncation=True, max_length=limit, return_token_type_ids=False)
     ids = [labels.index(name) for name in class_names(dataset)]

@@ -39,13 +39,7 @@ class DataArguments(SourceArguments):
 def prepare_tagging(
     model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]
 ) -> tuple[PreTrainedModel, dict[str, EncodedCorpus]]:
-    """Load the model, and encode the sentences of each split.
-
-    Args:
-        model_arguments: the model and the tokenizer.
-        data_arguments: the sentences.
-        sample: the file of each split that is read if `data_arguments` name no data.
-    """
+    """Load the model, and encode the sentences of each split: those in the files of `sample` if no data are named."""
     datasets = load_splits(load_ner_datasets, data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
@@ -67,14 +61,7 @@ def prepare_tagging(
 def load_piece_tokenizer(
     model: PreTrainedModel, name: str | None, subfolder: str = ENCODER_TOKENIZER, **options: Any
 ) -> PreTrainedTokenizerBase | None:
-    """Load the tokenizer of the encoder in a tagger of characters; return None for any other model.
-
-    Args:
-        model: the tagger.
-        name: the folder of the tagger, or its name on the Hub.
-        subfolder: the folder of the tokenizer below it.
-        options: further arguments of `AutoTokenizer.from_pretrained`.
-    """
+    """Load the tokenizer of the encoder in the tagger of characters `name`; return None for any other model."""
     if not isinstance(model, CharacterEncoderForTokenClassification):
         return None
     return AutoTokenizer.from_pretrained(name, subfolder=subfolder, **options)

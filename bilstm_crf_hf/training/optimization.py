@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 
 class RowAdamW(torch.optim.AdamW):
-    """`torch.optim.AdamW` that also accepts sparse gradients of embeddings, and updates only their rows.
+    """`torch.optim.AdamW` that updates only the rows of embedding tables that a batch has looked up.
 
-    A row that no token of a batch looks up keeps its value and its moments in that step, and is not decayed, as in
-    `torch.optim.SparseAdam`. Bias correction counts all steps. The state has the layout of AdamW.
+    Other rows keep their values and moments in that step, and are not decayed, as in `torch.optim.SparseAdam`. Bias
+    correction counts all steps. The state has the layout of AdamW.
+
+    The tables are the parameters with sparse gradients, and those in groups with `"rows": True`, whose gradients may be
+    dense, as on accelerators: there the update of a whole table costs nothing, but the host would have to wait for the
+    indices of its rows. A row whose dense gradient is zero counts as one that was not looked up.
     """
 
     @torch.no_grad()
@@ -29,8 +33,8 @@ class RowAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             for parameter in group["params"]:
                 grad = parameter.grad
-                if grad is not None and grad.is_sparse:
-                    self._step_rows(parameter, grad.coalesce(), group)
+                if grad is not None and (grad.is_sparse or group.get("rows")):
+                    (self._step_rows if grad.is_sparse else self._step_masked)(parameter, grad, group)
                     taken.append((parameter, grad))
                     parameter.grad = None
         super().step()
@@ -39,34 +43,51 @@ class RowAdamW(torch.optim.AdamW):
         return loss
 
     def _step_rows(self, parameter: nn.Parameter, grad: Tensor, group: dict) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
+        """Update the rows of a sparse gradient."""
+        state, rate, correction = self._next_state(parameter, group)
+        grad = grad.coalesce()
         rows, values = grad.indices()[0], grad.values()
         beta1, beta2 = group["betas"]
         first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
         second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
         state["exp_avg"].index_copy_(0, rows, first)
         state["exp_avg_sq"].index_copy_(0, rows, second)
-        steps = state["step"].item()
-        rate = group["lr"] / (1 - beta1**steps)
-        deviation = second.sqrt_().div_((1 - beta2**steps) ** 0.5).add_(group["eps"])
+        deviation = second.sqrt_().div_(correction).add_(group["eps"])
         decayed = parameter.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
         parameter.index_copy_(0, rows, decayed.addcdiv_(first, deviation, value=-rate))
 
+    def _step_masked(self, parameter: nn.Parameter, grad: Tensor, group: dict) -> None:
+        """Update the rows of a dense gradient that are not zero."""
+        state, rate, correction = self._next_state(parameter, group)
+        beta1, beta2 = group["betas"]
+        looked_up = grad.any(1, keepdim=True).to(grad.dtype)  # (V, 1), 1 or 0; the gradient of other rows is 0
+        first = state["exp_avg"].mul_(1 - (1 - beta1) * looked_up).add_(grad, alpha=1 - beta1)
+        second = state["exp_avg_sq"].mul_(1 - (1 - beta2) * looked_up).addcmul_(grad, grad, value=1 - beta2)
+        deviation = second.sqrt().div_(correction).add_(group["eps"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"] * looked_up)
+        parameter.addcdiv_(first * looked_up, deviation, value=-rate)
 
-def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> set[str]:
-    """Set `sparse` for all embeddings with at least `minimum` weights, and return the names of their weights."""
+    def _next_state(self, parameter: nn.Parameter, group: dict) -> tuple[dict, float, float]:
+        """Count a step; return the state, the rate, and the divisor of the deviation, both corrected for the bias."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        steps, (beta1, beta2) = state["step"].item(), group["betas"]
+        return state, group["lr"] / (1 - beta1**steps), (1 - beta2**steps) ** 0.5
+
+
+def use_sparse_gradients(model: nn.Module, minimum: int = 2**18, sparse: bool = True) -> set[str]:
+    """Set `sparse` of all embeddings with at least `minimum` weights, and return the names of their weights."""
     large = {
         f"{name}.weight": module
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and module.weight.numel() >= minimum
     }
     for module in large.values():
-        module.sparse = True
+        module.sparse = sparse
     return set(large)
 
 

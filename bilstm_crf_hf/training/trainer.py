@@ -175,21 +175,30 @@ class TaggerTrainer(Trainer):
         model = self.model if model is None else model
         optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
         by_rows: set[str] = set()
-        # On accelerators a dense update costs next to nothing, and NCCL reduces dense gradients only.
-        if self.is_bilstm and self.args.device.type == "cpu" and optimizer_class is torch.optim.AdamW:
+        # The gradient scaler of float16 knows only the step of AdamW itself.
+        if self.is_bilstm and not self.args.fp16 and optimizer_class is torch.optim.AdamW:
             optimizer_class = RowAdamW
-            by_rows = use_sparse_gradients(model)
+            by_rows = use_sparse_gradients(model, sparse=self._has_sparse_gradients())
         decaying = set(self.get_decay_parameter_names(model))
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        groups: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                decay = self.args.weight_decay if name in decaying else 0.0
-                groups.setdefault((self._learning_rate_of(name, name in by_rows), decay), []).append(parameter)
+                rows, decay = name in by_rows, self.args.weight_decay if name in decaying else 0.0
+                groups.setdefault((self._learning_rate_of(name, rows), decay, rows), []).append(parameter)
+        # A fused group would move its count of steps to the device when it is loaded.
         self.optimizer = optimizer_class(
-            [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
+            [
+                {"params": parameters, "lr": rate, "weight_decay": decay, "rows": rows}
+                | {"fused": options.get("fused") and not rows}
+                for (rate, decay, rows), parameters in groups.items()
+            ],
             **options,
         )
         return self.optimizer
+
+    def _has_sparse_gradients(self) -> bool:
+        # On accelerators a dense gradient costs next to nothing, and NCCL reduces dense ones only.
+        return self.is_bilstm and self.args.device.type == "cpu"
 
     def _learning_rate_of(self, name: str, by_rows: bool) -> float:
         rate = None
@@ -235,12 +244,12 @@ class TaggerTrainer(Trainer):
             self.average.load(self.model, Path(checkpoint))
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        if isinstance(getattr(self.optimizer, "optimizer", self.optimizer), RowAdamW):
+        if self._has_sparse_gradients():
             return clip_gradients(model.parameters(), self.args.max_grad_norm)
         return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
-        if grad_norm is None and isinstance(getattr(self.optimizer, "optimizer", self.optimizer), RowAdamW):
+        if grad_norm is None and self._has_sparse_gradients():
             grad_norm = clip_gradients(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
 

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 
 
 class RowAdamW(torch.optim.AdamW):
-    """`torch.optim.AdamW` that also takes sparse gradients of embeddings, and updates just their rows.
+    """`torch.optim.AdamW` that updates just those rows of embedding tables that a batch has looked up.
 
     A row that no token of a batch looks up keeps its value and moments in that step, and is not decayed either, as with
     `torch.optim.SparseAdam`; bias correction counts all steps. The state is laid out as that of AdamW.
+
+    Tables are the parameters with sparse gradients, and those of groups with `"rows": True`, whose gradients may be
+    dense: accelerators update a whole table in no time, and finding out which rows a batch has looked up would make the
+    host wait. A row whose gradient is zero then counts as not looked up.
     """
 
     @torch.no_grad()
@@ -27,8 +31,8 @@ class RowAdamW(torch.optim.AdamW):
         taken: list[tuple[nn.Parameter, Tensor]] = []
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    self._step_rows(parameter, group)
+                if parameter.grad is not None and (parameter.grad.is_sparse or group.get("rows")):
+                    (self._step_rows if parameter.grad.is_sparse else self._step_masked)(parameter, group)
                     taken.append((parameter, parameter.grad))
                     parameter.grad = None
         super().step()
@@ -37,12 +41,8 @@ class RowAdamW(torch.optim.AdamW):
         return loss if closure is not None else None
 
     def _step_rows(self, parameter: nn.Parameter, group: dict) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
+        """Update the rows of a sparse gradient."""
+        state, rate, correction = self._next_state(parameter, group)
         grad = parameter.grad.coalesce()
         rows, values = grad.indices()[0], grad.values()
         beta1, beta2 = group["betas"]
@@ -50,23 +50,46 @@ class RowAdamW(torch.optim.AdamW):
         second = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
         state["exp_avg"].index_copy_(0, rows, first)
         state["exp_avg_sq"].index_copy_(0, rows, second)
-        steps = state["step"].item()
-        rate = group["lr"] / (1 - beta1**steps)
-        deviation = second.sqrt_().div_((1 - beta2**steps) ** 0.5).add_(group["eps"])
+        deviation = second.sqrt_().div_(correction).add_(group["eps"])
         decayed = parameter.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
         parameter.index_copy_(0, rows, decayed.addcdiv_(first, deviation, value=-rate))
 
+    def _step_masked(self, parameter: nn.Parameter, group: dict) -> None:
+        """Update the rows of a dense gradient that are not zero."""
+        state, rate, correction = self._next_state(parameter, group)
+        grad, (beta1, beta2) = parameter.grad, group["betas"]
+        looked_up = grad.any(1, keepdim=True).to(grad.dtype)  # (V, 1), 1 or 0; the gradient of other rows is 0
+        first = state["exp_avg"].mul_(1 - (1 - beta1) * looked_up).add_(grad, alpha=1 - beta1)
+        second = state["exp_avg_sq"].mul_(1 - (1 - beta2) * looked_up).addcmul_(grad, grad, value=1 - beta2)
+        deviation = second.sqrt().div_(correction).add_(group["eps"])
+        parameter.mul_(1 - group["lr"] * group["weight_decay"] * looked_up)
+        parameter.addcdiv_(first * looked_up, deviation, value=-rate)
 
-def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> set[str]:
-    """Let embeddings of at least `minimum` weights give gradients of the rows looked up; the names of their weights."""
-    large = {
+    def _next_state(self, parameter: nn.Parameter, group: dict) -> tuple[dict, float, float]:
+        """Count a step; return the state, the rate, and the divisor of the deviation, both corrected for the bias."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        steps, (beta1, beta2) = state["step"].item(), group["betas"]
+        return state, group["lr"] / (1 - beta1**steps), (1 - beta2**steps) ** 0.5
+
+
+def large_embeddings(model: nn.Module, minimum: int = 2**18) -> dict[str, nn.Embedding]:
+    """Return the embeddings of at least `minimum` weights, by the names of these weights."""
+    return {
         f"{name}.weight": module
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding) and module.weight.numel() >= minimum
     }
-    for module in large.values():
+
+
+def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> None:
+    """Let embeddings of at least `minimum` weights give gradients of the rows looked up."""
+    for module in large_embeddings(model, minimum).values():
         module.sparse = True
-    return set(large)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:

@@ -28,7 +28,7 @@ from ..evaluation.runs import training_summary
 from ..hub.publishing import prepare, send
 from .averaging import WeightAverage
 from .graphs import PAD_TO, GraphedSteps
-from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from .optimization import RowAdamW, clip_gradients, large_embeddings, use_sparse_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -288,21 +288,31 @@ class TaggerTrainer(Trainer):
         model = self.model if model is None else model
         optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
         by_rows: set[str] = set()
-        # Elsewhere than on the CPU a dense update costs next to nothing, and NCCL reduces dense gradients only.
-        if self.is_bilstm and self.args.device.type == "cpu" and optimizer_class is torch.optim.AdamW:
+        # The scaler of gradients in float16 knows AdamW's own step only.
+        if self.is_bilstm and not self.args.fp16 and optimizer_class is torch.optim.AdamW:
             optimizer_class = RowAdamW
-            by_rows = use_sparse_gradients(model)
+            by_rows = set(large_embeddings(model))
+            # Elsewhere than on the CPU a dense gradient costs next to nothing, and NCCL reduces no other.
+            if self._has_sparse_gradients():
+                use_sparse_gradients(model)
         decaying = set(self.get_decay_parameter_names(model))
-        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        groups: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                decay = self.args.weight_decay if name in decaying else 0.0
-                groups.setdefault((self._rate_of(name, name in by_rows), decay), []).append(parameter)
+                decay, rows = self.args.weight_decay if name in decaying else 0.0, name in by_rows
+                groups.setdefault((self._rate_of(name, rows), decay, rows), []).append(parameter)
         self.optimizer = optimizer_class(
-            [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()],
+            [
+                {"params": parameters, "lr": rate, "weight_decay": decay, "rows": rows}
+                | {"fused": options.get("fused") and not rows}  # else loading moves the count of steps to the device
+                for (rate, decay, rows), parameters in groups.items()
+            ],
             **options,
         )
         return self.optimizer
+
+    def _has_sparse_gradients(self) -> bool:
+        return self.is_bilstm and self.args.device.type == "cpu"
 
     def _averaged(self) -> AbstractContextManager:
         training = self.average is not None and self.is_in_train
@@ -333,12 +343,12 @@ class TaggerTrainer(Trainer):
         return self.lr_scheduler
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        if isinstance(getattr(self.optimizer, "optimizer", self.optimizer), RowAdamW):
+        if self._has_sparse_gradients():
             return clip_gradients(model.parameters(), self.args.max_grad_norm)
         return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
-        if grad_norm is None and isinstance(getattr(self.optimizer, "optimizer", self.optimizer), RowAdamW):
+        if grad_norm is None and self._has_sparse_gradients():
             grad_norm = clip_gradients(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
 

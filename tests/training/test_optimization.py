@@ -60,6 +60,23 @@ def test_rows_that_are_not_looked_up_stay_as_they_are():
     assert changed.tolist() == [False, True, False, False, True, False]
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_dense_gradients_of_a_table_update_the_rows_that_sparse_ones_do(weight_decay):
+    dense, sparse = new_models()
+    ours = RowAdamW(
+        [{"params": dense[0].parameters(), "rows": True}, {"params": dense[1].parameters()}],
+        lr=0.1,
+        weight_decay=weight_decay,
+    )
+    theirs = RowAdamW(sparse.parameters(), lr=0.1, weight_decay=weight_decay)
+    for rows in ([1, 1, 3], [3, 4], [1, 5, 5]):
+        for model, optimizer in ((dense, ours), (sparse, theirs)):
+            lookups(model, torch.tensor(rows))
+            optimizer.step()
+    assert not dense[0].weight.grad.is_sparse
+    assert_equal_weights(dense, sparse)
+
+
 def test_state_goes_on_where_it_was_saved():
     _, sparse = new_models()
     optimizer = RowAdamW(sparse.parameters(), lr=0.1)

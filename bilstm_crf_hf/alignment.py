@@ -1,7 +1,7 @@
-"""Entities as spans, as tags and as token labels, and the ways between them.
+"""Conversion between entity spans on characters, tags, and tags of tokens.
 
-Everything is expressed through spans of characters, so that a tagger over any tokenizer (characters, WordPiece,
-SentencePiece) is trained and judged on the same text. Tag schemes are BIO and BIOES.
+Spans on characters are the common form, so that taggers with different tokenizers (characters, WordPiece,
+SentencePiece) are trained and evaluated on the same text. The tag schemes are BIO and BIOES.
 
 This file is copied into exported model repositories: it imports the standard library only.
 """
@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import NamedTuple
 
 IGNORED = -100
-"""The label of a token that takes no part in the loss, as in PyTorch's `CrossEntropyLoss(ignore_index=-100)`."""
+"""Label id of a token that the loss ignores, as in PyTorch's `CrossEntropyLoss(ignore_index=-100)`."""
 
-_OPENING, _INSIDE = "BS", "IE"
-_CLOSING = "ES"
+_BEGIN, _CONTINUE, _END = "BS", "IE", "ES"
+"""Prefixes of tags that begin, continue and end an entity."""
 
 
 class Span(NamedTuple):
-    """An entity `label` over the half-open range `[start, end)` of characters, or of tokens."""
+    """An entity of type `label` on the half-open range `[start, end)` of characters or tokens."""
 
     start: int
     end: int
@@ -28,10 +28,10 @@ class Span(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def split_tag(tag: str) -> tuple[str, str]:
-    """`"B-PS"` as `("B", "PS")` and `"O"` as `("O", "")`.
+    """Split a tag into prefix and type: `"B-PS"` into `("B", "PS")`, `"O"` into `("O", "")`.
 
     Raises:
-        ValueError: the tag is neither `O` nor one of the prefixes B, I, E, S with a type behind a hyphen.
+        ValueError: if the tag is neither `O` nor a prefix B, I, E or S, a hyphen and a type.
     """
     if tag == "O":
         return "O", ""
@@ -42,32 +42,33 @@ def split_tag(tag: str) -> tuple[str, str]:
 
 
 def spans_from_tags(tags: Iterable[str], strict: bool = False) -> list[Span]:
-    """The entities in a sequence of BIO or BIOES tags, in order.
+    """Return the entities in a sequence of BIO or BIOES tags, in order.
 
     Args:
-        tags: one tag a unit (character, token or word).
-        strict: whether an I- or E- tag that continues no entity of its type is an error. If not, it opens an entity,
-            which is the rule of conlleval and of seqeval's default mode.
+        tags: one tag for each unit (character, token or word).
+        strict: whether an I- or E- tag that continues no entity of its type is an error. If false, such a tag begins an
+            entity, as in conlleval and in the default mode of seqeval.
 
     Raises:
-        ValueError: a string is no tag; with `strict`, also a tag that cannot follow the one before it, with its place.
+        ValueError: if a string is not a tag or, with `strict`, if a tag cannot follow the one before it. The message
+            gives its position.
     """
     spans: list[Span] = []
-    start, current = 0, ""  # the open entity, if `current` is not empty
+    start, current = 0, ""  # start and type of the open entity; an empty type means that none is open
     previous, i = "O", -1
     for i, tag in enumerate(tags):
         if tag == "O" and not current:
             previous = tag
             continue
         prefix, label = split_tag(tag)
-        if prefix in _INSIDE and label != current and strict:
+        if prefix in _CONTINUE and label != current and strict:
             raise ValueError(f"{tag} at position {i} follows {previous}: it continues no {label} entity")
-        if current and (prefix not in _INSIDE or label != current):
+        if current and (prefix not in _CONTINUE or label != current):
             spans.append(Span(start, i, current))
             current = ""
         if label and not current:
             start, current = i, label
-        if prefix in _CLOSING and current:
+        if prefix in _END and current:
             spans.append(Span(start, i + 1, current))
             current = ""
         previous = tag
@@ -77,10 +78,10 @@ def spans_from_tags(tags: Iterable[str], strict: bool = False) -> list[Span]:
 
 
 def tags_from_spans(spans: Iterable[Span], length: int, scheme: str = "BIO") -> list[str]:
-    """`length` tags for non-overlapping `spans`; the inverse of [`spans_from_tags`].
+    """Return `length` tags for non-overlapping `spans`; the inverse of [`spans_from_tags`].
 
     Raises:
-        ValueError: a span is empty, lies outside `[0, length)` or overlaps another one; an unknown `scheme`.
+        ValueError: if a span is empty, lies outside `[0, length)` or overlaps another one, or if the scheme is unknown.
     """
     if scheme not in ("BIO", "BIOES"):
         raise ValueError(f"unknown tag scheme {scheme!r}: choose 'BIO' or 'BIOES'")
@@ -97,21 +98,21 @@ def tags_from_spans(spans: Iterable[Span], length: int, scheme: str = "BIO") -> 
 
 
 def scheme_of(labels: Iterable[str]) -> str:
-    """`"BIOES"` if any of the labels begins with `E-` or `S-`, else `"BIO"`."""
+    """Return `"BIOES"` if any label begins with `E-` or `S-`, otherwise `"BIO"`."""
     return "BIOES" if any(label.startswith(("E-", "S-")) for label in labels) else "BIO"
 
 
 def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The characters `[start, end)` of `text` that each token stands for, from a fast tokenizer's offsets.
+    """Return the range of characters `[start, end)` of `text` that each token covers, without overlaps.
 
-    Offsets need mending before they partition a text:
+    The offsets of a fast tokenizer are corrected as follows:
 
-    - special and padded tokens, and pieces of nothing but white space, get an empty range;
-    - white space at the edges is taken off (SentencePiece counts the space before a word in);
-    - of two tokens with the same first character the earlier one gets an empty range: a lone `▁` before a word, or the
-      first of several tokens that normalisation made from one character (`㎞` to `k`, `m`);
-    - a character that normalisation composes with the one before it (a mark, a jamo) goes to that one's token:
-      `tokenizers` ends the offsets of a composed character at its first part.
+    - Special tokens, padding and tokens of white space only get an empty range.
+    - White space at the edges of a range is removed (SentencePiece includes the space before a word).
+    - If two tokens have the same first character, the earlier one gets an empty range. It is a `▁` that stands alone
+      before a word, or one of several tokens into which normalisation splits a character (`㎞` into `k`, `m`).
+    - A character that normalisation composes with the one before it (a combining mark, a jamo) is added to the range of
+      that one, since `tokenizers` ends the offsets of a composed character after its first part.
     """
     ranges = list(offsets)
     following = len(text)
@@ -122,7 +123,7 @@ def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tupl
         while start < end and text[end - 1].isspace():
             end -= 1
         if start < end <= following:
-            while end < following and _goes_into(text, start, end):
+            while end < following and _composes_with_previous(text, start, end):
                 end += 1
         elif start < end:
             end = max(start, following)
@@ -131,8 +132,8 @@ def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tupl
     return ranges
 
 
-def _goes_into(text: str, start: int, end: int) -> bool:
-    """Whether normalisation makes one character of the last of `text[start:end]` and `text[end]`."""
+def _composes_with_previous(text: str, start: int, end: int) -> bool:
+    """Return whether normalisation composes `text[end]` with the last character of `text[start:end]`."""
     if text[end].isspace():
         return False
     composed = unicodedata.normalize("NFKC", text[start : end + 1])
@@ -143,22 +144,23 @@ def _goes_into(text: str, start: int, end: int) -> bool:
 def token_tags(
     text: str, offsets: Sequence[tuple[int, int]], spans: Iterable[Span], scheme: str = "BIO"
 ) -> list[str | None]:
-    """The tag of each token, None where its range of characters is empty (see [`character_ranges`]).
+    """Return the tag of each token, None if the token covers no character (see [`character_ranges`]).
 
     A token belongs to the entity that covers its *first* character, as in KLUE-baseline. An entity that begins inside
-    a token therefore begins at the next token, with a B- tag; one that holds no token's first character is lost, which
-    [`spans_from_token_tags`] of the result shows. Sequences are always valid in their scheme.
+    a token therefore begins at the next token, with a B- tag. An entity that covers no token's first character is lost;
+    to find such entities, compare `spans` with [`spans_from_token_tags`] of the result. The tags are always valid in
+    their scheme.
     """
     entity_at: dict[int, Span] = {i: span for span in spans for i in range(span.start, span.end)}
     ranges = character_ranges(text, offsets)
     content = [i for i, (start, end) in enumerate(ranges) if start < end]
     token_spans: list[Span] = []
     last = None
-    for place, i in enumerate(content):
+    for position, i in enumerate(content):  # position among the tokens that cover characters
         entity = entity_at.get(ranges[i][0])
         if entity is not None:
-            start = token_spans.pop().start if entity is last else place
-            token_spans.append(Span(start, place + 1, entity.label))
+            start = token_spans.pop().start if entity is last else position
+            token_spans.append(Span(start, position + 1, entity.label))
         last = entity
     tags: list[str | None] = [None] * len(ranges)
     for i, tag in zip(content, tags_from_spans(token_spans, len(content), scheme), strict=True):
@@ -169,9 +171,9 @@ def token_tags(
 def entities_of_tokens(
     text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]
 ) -> Iterator[tuple[Span, list[int]]]:
-    """Each entity that token tags say: its characters in `text` and its tokens.
+    """Yield each entity that the tags of the tokens encode: its span in `text` and the indices of its tokens.
 
-    `tags` are None for special and padded tokens. Entities of tokens that stand for no character are left out.
+    `tags` are None for special tokens and padding. Entities whose tokens cover no character are skipped.
     """
     ranges = character_ranges(text, offsets)
     tagged = [i for i, tag in enumerate(tags) if tag is not None]
@@ -183,34 +185,34 @@ def entities_of_tokens(
 
 
 def spans_from_token_tags(text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]) -> list[Span]:
-    """The entities on the characters of `text` that token tags say; the inverse of [`token_tags`]."""
+    """Return the entities in `text` that the tags of its tokens encode; the inverse of [`token_tags`]."""
     return [span for span, _ in entities_of_tokens(text, offsets, tags)]
 
 
 def character_tags(text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]) -> list[str]:
-    """The BIO tag of each character of `text` that token tags say, as KLUE-baseline spreads them.
+    """Return the BIO tag of each character of `text`, expanded from the tags of its tokens as in KLUE-baseline.
 
-    The first character of a token has its tag, the others continue it. Characters of no token (white space, and what
-    normalisation drops) continue the entity that the next token continues, and are O elsewhere. Unlike
-    [`spans_from_token_tags`], an I- tag that continues nothing stays one.
+    The first character of a token gets the tag of the token, the others continue it. Characters outside all tokens
+    (white space and characters that normalisation removes) are inside an entity if the next token continues it,
+    otherwise O. An I- tag that continues no entity is kept, whereas [`spans_from_token_tags`] makes it begin one.
     """
-    spread = ["O"] * len(text)
+    expanded = ["O"] * len(text)
     open_label, open_end = "", 0
     for (start, end), tag in zip(character_ranges(text, offsets), tags, strict=True):
         if start == end or tag is None:
             continue
         prefix, label = split_tag(tag)
         if label:
-            begin = open_end if prefix in _INSIDE and label == open_label else start
-            spread[begin:end] = [f"I-{label}"] * (end - begin)
-        if prefix in _OPENING:
-            spread[start] = f"B-{label}"
-        open_label, open_end = "" if prefix in _CLOSING else label, end
-    return spread
+            begin = open_end if prefix in _CONTINUE and label == open_label else start
+            expanded[begin:end] = [f"I-{label}"] * (end - begin)
+        if prefix in _BEGIN:
+            expanded[start] = f"B-{label}"
+        open_label, open_end = "" if prefix in _END else label, end
+    return expanded
 
 
 def render(text: str, spans: Iterable[Span]) -> str:
-    """`text` with its entities marked inline, as in KLUE's files: `<손흥민:PS>은 <춘천:LC>에서 태어났다.`"""
+    """Return `text` with its entities marked as in KLUE's files: `<손흥민:PS>은 <춘천:LC>에서 태어났다.`"""
     pieces, at = [], 0
     for start, end, label in sorted(spans):
         pieces += [text[at:start], f"<{text[start:end]}:{label}>"]

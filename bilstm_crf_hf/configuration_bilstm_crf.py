@@ -8,9 +8,9 @@ from transformers import PreTrainedConfig
 class BiLSTMCRFConfig(PreTrainedConfig):
     """Configuration of [`BiLSTMCRFModel`] and of the models with a head on it.
 
-    The defaults are those of the character tagger that `recipes/ner.py` trains. The model of the tutorial that this
-    package grew from is `embedding_size=768, hidden_size=256, ngrams=[], jamo_embedding_size=0, embedding_norm=1` and
-    every dropout 0.
+    The defaults are those of the character tagger that `bilstm-crf ner` trains. The model of the tutorial that this
+    package grew from has `embedding_size=768, hidden_size=256, ngrams=[], jamo_embedding_size=0, embedding_norm=1` and
+    all dropouts 0.
 
     Args:
         vocab_size: number of token ids.
@@ -31,12 +31,14 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         ngram_dropout: probability that a single n-gram's embedding is zeroed in training, so that the model learns
             to do without those that it has never seen.
         word_dropout: probability that a token's whole input is zeroed in training.
-        morphemes: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
-            `morphemes.morpheme_ids`; None leaves them out. What they mean, `InputFeatures.set_morphemes` has to say.
+        kiwi_version: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
+            `morphemes.morpheme_ids`; None leaves them out. `InputFeatures.set_morpheme_table` sets their meaning.
         morpheme_dropout: probability that the morphemes of a sentence are unknown in training, so that the tagger
-            learns to do without.
-        constrained: whether what the BIO or BIOES scheme of the labels rules out is impossible; false for weights that
-            were learnt without, as the tutorial's.
+            learns to do without them.
+        token_columns: names of the columns of the table that describes each token id, see
+            `input_features.token_table`. A saved model keeps those that it was saved with. Default: the first five.
+        constrained: whether sequences that the BIO or BIOES scheme of the labels rules out are impossible; false for
+            weights that were trained without constraints, such as the tutorial's.
         pad_token_id: id of the padding token.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...), wherever they stand.
     """
@@ -44,6 +46,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     model_type = "bilstm_crf"
     _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
     keys_to_ignore_at_inference = ["path_log_probs"]
+    attribute_map = {"morphemes": "kiwi_version"}  # the name of the field in models that were saved before
+    max_position_embeddings = None  # a BiLSTM reads sequences of any length
 
     vocab_size: int = 32000
     embedding_size: int = 128
@@ -58,8 +62,9 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     locked_dropout: float = 0.5
     ngram_dropout: float = 0.3
     word_dropout: float = 0.1
-    morphemes: str | None = None
+    kiwi_version: str | None = None
     morpheme_dropout: float = 0.2
+    token_columns: list[str] | None = None
     constrained: bool = True
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
@@ -67,10 +72,12 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.ngrams is None:
             self.ngrams = [[-1, 0], [0, 1]]
+        if self.token_columns is None:
+            self.token_columns = ["character", "word_start", "initial", "vowel", "final"]
         super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
-        """Part of `@strict`'s validation: sizes that fit each other, probabilities below 1, windows in order."""
+        """Check that sizes fit each other, probabilities are below 1 and windows are in order; `@strict` calls this."""
         if self.hidden_size <= 0 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
         if self.num_hidden_layers < 1:

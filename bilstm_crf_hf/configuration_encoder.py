@@ -1,4 +1,4 @@
-"""Configurations of models on a pretrained encoder. This file is copied into exported model repositories."""
+"""Configurations of the models on a pretrained encoder. This file is copied into exported model repositories."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
@@ -6,13 +6,14 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 @strict
 class EncoderConfig(PreTrainedConfig):
-    """What the models on an encoder have in common.
+    """Base configuration of the models on an encoder.
 
     Args:
-        encoder_config: configuration of the encoder, or its fields with its `model_type`. Default: BERT's.
+        encoder_config: configuration of the encoder, or a dictionary of its fields, `model_type` included. Default:
+            that of BERT.
     """
 
-    _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
+    _auto_class = "AutoConfig"  # makes `save_pretrained` copy the code
     sub_configs = {"encoder_config": AutoConfig}
 
     encoder_config: dict | PreTrainedConfig | None = None
@@ -24,17 +25,26 @@ class EncoderConfig(PreTrainedConfig):
             self.encoder_config = AutoConfig.for_model(**self.encoder_config)
         super().__post_init__(**kwargs)
 
+    @property
+    def max_position_embeddings(self) -> int:
+        """Return the number of positions of the encoder.
+
+        Raises:
+            AttributeError: if the configuration of the encoder has none.
+        """
+        return self.encoder_config.max_position_embeddings
+
 
 @strict
 class EncoderCRFConfig(EncoderConfig):
     """Configuration of [`EncoderCRFForTokenClassification`].
 
     Args:
-        num_lstm_layers: number of BiLSTM layers between encoder and CRF.
-        lstm_hidden_size: width of a BiLSTM layer's output, both directions together.
-        dropout: variational dropout on the encoder's output and on that of each BiLSTM layer.
+        num_lstm_layers: number of BiLSTM layers between the encoder and the CRF.
+        lstm_hidden_size: width of the output of a BiLSTM layer, both directions together.
+        dropout: variational dropout on the output of the encoder and of each BiLSTM layer.
         pad_token_id: id of the padding token.
-        special_token_ids: ids that take no part in the sequence of the CRF (`[CLS]`, `[SEP]`, ...).
+        special_token_ids: ids of the tokens that are not in the chain of the CRF (`[CLS]`, `[SEP]`, ...).
     """
 
     model_type = "encoder_crf"
@@ -47,7 +57,7 @@ class EncoderCRFConfig(EncoderConfig):
     special_token_ids: list[int] | None = None
 
     def validate_sizes(self) -> None:
-        """Part of `@strict`'s validation."""
+        """Check the fields. `@strict` calls every method whose name begins with `validate_`."""
         if self.num_lstm_layers < 0:
             raise ValueError(f"num_lstm_layers must not be negative, got {self.num_lstm_layers}")
         if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
@@ -61,8 +71,8 @@ class EncoderClassifierConfig(EncoderConfig):
     """Configuration of [`EncoderForSequenceClassification`].
 
     Args:
-        pooling: what stands for a text: the output of the encoder's own `pooler`, or the `mean` over its tokens.
-        classifier_hidden_size: width between the two linear layers.
+        pooling: representation of a text: the output of the encoder's `pooler`, or the `mean` of its hidden states.
+        classifier_hidden_size: width of the output of the first of two linear layers.
         classifier_dropout: dropout on the pooled output, and between the linear layers.
     """
 
@@ -73,7 +83,7 @@ class EncoderClassifierConfig(EncoderConfig):
     classifier_dropout: float = 0.3
 
     def validate_head(self) -> None:
-        """Part of `@strict`'s validation."""
+        """Check the fields. `@strict` calls every method whose name begins with `validate_`."""
         if self.pooling not in ("pooler", "mean"):
             raise ValueError(f"pooling must be 'pooler' or 'mean', got {self.pooling!r}")
         if not 0 <= self.classifier_dropout < 1:

@@ -1,13 +1,14 @@
-"""Forward-backward over the lattice of all tag sequences, and Viterbi's recursion.
+"""Forward-backward and Viterbi recursions of a linear-chain CRF.
 
-Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states. The last state is `outside`: every sequence comes
-from it and goes back to it. [`enclose`] puts a timestep outside in front and one behind, and lets a sequence that is
-shorter than T stay outside from its end on. Thereby starts and ends are transitions like all others, and no recursion
-needs lengths or masks.
+Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states. The states are the tags and, last, the boundary:
+the state before the start and after the end of each sequence. [`add_boundary`] puts a timestep in this state before the
+first timestep and one after the last, and keeps sequences shorter than T in it from their end on. Starts and ends are
+then transitions like all others, and the recursions need no lengths and no masks.
 
-On the CPU a step is so small that calling an operator takes longer than what it computes; numpy's are called several
-times faster than torch's, so that the recursions over timesteps are numpy's there. Elsewhere they are products of
-matrices, combined by halves: a number of kernels that grows with the logarithm of T.
+The recursions over timesteps run in numpy on the CPU: one timestep is so little work that the overhead of calling
+PyTorch's operators would dominate. On other devices they are parallel scans of matrix products, whose number of kernel
+launches grows with log T, not with T (Hassan, Särkkä and García-Fernández, 2021, "Temporal parallelization of inference
+in hidden Markov models").
 
 This file is copied into exported model repositories: it imports torch and numpy only.
 """
@@ -20,154 +21,187 @@ import torch
 from torch import Tensor, nn
 
 IMPOSSIBLE = -1e30
-"""Log-score of what cannot occur: finite, so that no gradient becomes NaN, and below any sum of real scores."""
+"""Log-score of the impossible: below any sum of real scores, and finite, so that no gradient becomes NaN."""
 
-LARGEST_PRODUCT = 2**27
-"""Elements of the largest tensor that recursions by halves may make."""
+MAX_SCAN_ELEMENTS = 2**27
+"""Number of elements of the largest tensor that a parallel scan may create."""
 
 
-def enclose(emissions: Tensor, inside: Tensor, dtype: torch.dtype) -> Tensor:
-    """The log-scores of all states, (T + 2, B, S): those of the tags between two timesteps outside.
+def add_boundary(emissions: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the log-scores of all states, (T + 2, B, S), at the timesteps and at the two boundaries around them.
 
     Args:
         emissions: (T, B, K), the scores of the tags.
-        inside: (T, B) booleans, which timesteps lie within the sequences.
+        mask: (T, B), true on the timesteps of the sequences.
+        dtype: dtype of the result.
     """
     timesteps, batch, num_tags = emissions.shape
     scores = emissions.new_empty(timesteps + 2, batch, num_tags + 1, dtype=dtype)
-    _enclose(emissions, inside, scores, never=IMPOSSIBLE, always=0)
-    return scores.clamp_(min=IMPOSSIBLE)  # of -inf, the difference of two would be NaN
+    _fill_states(scores, emissions, mask, zero=IMPOSSIBLE, one=0)
+    return scores.clamp_(min=IMPOSSIBLE)  # the difference of two scores of -inf would be NaN
 
 
-def _enclose(tags: Tensor, inside: Tensor, states: Tensor, never: float, always: float) -> None:
-    states.fill_(never)
-    states[:: len(tags) + 1, :, -1] = always
+def _fill_states(states: Tensor, tags: Tensor, mask: Tensor, zero: float, one: float) -> None:
+    """Write `tags` (T, B, K) and the boundary into `states` (T + 2, B, S).
+
+    `zero` and `one` are those of the semiring: 0 and 1 for probabilities, `IMPOSSIBLE` and 0 for their logarithms.
+    """
+    states.fill_(zero)
+    states[:: len(tags) + 1, :, -1] = one
     states[1:-1, :, :-1] = tags
-    states[1:-1, :, :-1].masked_fill_(~inside[..., None], never)
-    states[1:-1, :, -1].masked_fill_(~inside, always)
+    states[1:-1, :, :-1].masked_fill_(~mask[..., None], zero)
+    states[1:-1, :, -1].masked_fill_(~mask, one)
 
 
-def is_moderate(emissions: Tensor, transitions: Tensor) -> bool:
-    """Whether scores are so small that [`ScaledLattice`] loses nothing; never off the CPU, whose host would wait.
+def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
+    """Return whether the scores are small enough for [`ScaledLattice`] to be exact; always false off the CPU.
 
-    Between two rescalings, and on the at most three steps by which a BIO or BIOES scheme leads from any tag to any
-    other, the weight of a tag falls or grows by no more than the extent of the scores a step. float64 reaches from
-    e^-708 to e^709, of which something is left for sums over tags.
+    Between two rescalings, and over the at most three steps in which a BIO or BIOES scheme leads from any tag to any
+    other, the weight of a tag grows or falls by at most a factor of e^range per step, where `range` is the range of the
+    emissions plus that of the transitions. float64 covers e^-708 to e^709; the limit of 600 leaves room for the sums
+    over tags. Off the CPU, reading the range would make the host wait for the device.
     """
     if emissions.device.type != "cpu" or not emissions.numel():
         return False
-    extent = 0.0
+    score_range = 0.0
     for scores in (emissions.detach(), transitions.masked_fill(transitions < IMPOSSIBLE / 2, 0)):
         lowest, highest = scores.aminmax()
-        extent += max(highest.item(), 0) - min(lowest.item(), 0)
-    return extent < 600 / (ScaledLattice.RESCALE_EVERY + 3)
+        score_range += max(highest.item(), 0) - min(lowest.item(), 0)
+    return score_range < 600 / (ScaledLattice.RESCALE_EVERY + 3)
 
 
 class Lattice(Protocol):
-    """What the forward and backward messages of a batch tell."""
+    """Forward and backward messages of a batch, and the quantities that follow from them."""
 
     log_z: Tensor
-    """The logarithm of the partition function, (B,)."""
+    """Logarithm of the partition function, (B,)."""
 
-    def log_posterior(self) -> Tensor:
-        """log P(y_t = k), (T + 2, B, S)."""
+    def log_marginals(self) -> Tensor:
+        """Return log P(y_t = k), (T + 2, B, S)."""
 
-    def log_ahead(self) -> Tensor:
-        """The log-score of all that follows from y_t = k on, its emission included, up to a constant a timestep."""
+    def log_backward(self) -> Tensor:
+        """Return the log-sum over all continuations from y_t = k, its emission included, (T + 2, B, S).
 
-    def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """P(y_t = k) * weights_b, (T + 2, B, S), and sums over t and b of weights_b * P(y_t = i, y_t+1 = j), (S, S)."""
+        The values are exact up to one constant for each timestep and sequence.
+        """
+
+    def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the expected numbers of states and transitions, weighted by sequence with `weights` (B,).
+
+        They are the derivatives of `weights @ log_z` with respect to the scores (Sutton and McCallum, 2012, section 5).
+
+        Returns:
+            states: weights[b] * P(y_t = k), (T + 2, B, S).
+            transitions: sum over t and b of weights[b] * P(y_t = i, y_t+1 = j), (S, S).
+        """
 
 
-def forward_backward(emissions: Tensor, inside: Tensor, transitions: Tensor, moderate: bool) -> Lattice:
-    """The lattice of emissions (T, B, K), taken the fast way if they are moderate; `inside` as in [`enclose`]."""
-    if moderate:
-        lattice = ScaledLattice(emissions, inside, transitions)
-        if lattice.log_z.isfinite().all():  # else some sequence has no possible path at all
+def forward_backward(emissions: Tensor, mask: Tensor, transitions: Tensor, use_scaling: bool | None = None) -> Lattice:
+    """Run the forward and the backward recursion.
+
+    Args:
+        emissions: (T, B, K), the scores of the tags.
+        mask: (T, B), true on the timesteps of the sequences.
+        transitions: (S, S), the scores of the transitions between states.
+        use_scaling: whether to run in probability space, which is faster. Default: [`can_use_scaling`].
+    """
+    if use_scaling is None:
+        use_scaling = can_use_scaling(emissions, transitions)
+    if use_scaling:
+        lattice = ScaledLattice(emissions, mask, transitions)
+        if lattice.log_z.isfinite().all():  # a sequence without any possible path needs the finite log-scores
             return lattice
-    return LogLattice(emissions, inside, transitions)
+    return LogLattice(emissions, mask, transitions)
 
 
 class LogLattice:
-    """Messages as logarithms: right for scores of any size."""
+    """Messages in log space: exact for scores of any size."""
 
-    def __init__(self, emissions: Tensor, inside: Tensor, transitions: Tensor) -> None:
-        self.scores, self.transitions = enclose(emissions, inside, transitions.dtype), transitions
-        self.alpha, self.ahead = _messages(self.scores, transitions, _log_sum_exp)
-        self.log_z = self.ahead[0, :, -1]
+    def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
+        self.scores, self.transitions = add_boundary(emissions, mask, transitions.dtype), transitions
+        self.forward, self.backward = _messages(self.scores, transitions, _log_sum_exp)  # (T + 2, B, S) each
+        self.log_z = self.backward[0, :, -1]  # (B,)
 
-    def log_posterior(self) -> Tensor:
-        return (self.alpha + self.ahead - self.scores).log_softmax(-1)
+    def log_marginals(self) -> Tensor:
+        return (self.forward + self.backward - self.scores).log_softmax(-1)
 
-    def log_ahead(self) -> Tensor:
-        return self.ahead
+    def log_backward(self) -> Tensor:
+        return self.backward
 
-    def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """A block of timesteps at a time, so that the (T, B, S, S) tensor of pairs never takes more than 64 MB."""
-        weights = weights.to(self.alpha.dtype)
+    def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Work on blocks of timesteps, so that the (block, B, S, S) tensor of pairs never takes more than 64 MB."""
+        weights = weights.to(self.forward.dtype)
         pairs = torch.zeros_like(self.transitions)
-        block = max(1, 2**23 // max(1, self.alpha.shape[1] * pairs.numel()))
-        for t in range(0, len(self.alpha) - 1, block):
-            before, behind = self.alpha[t:-1][:block, :, :, None], self.ahead[t + 1 :][:block, :, None]
-            scores = before + behind + (self.transitions - self.log_z[:, None, None])
-            # At most 1, also where gold tags are impossible, whose scores are so low that rounding exceeds differences.
-            pairs += torch.einsum("tbij,b->ij", scores.clamp_(max=0).exp_(), weights)
-        return self.log_posterior().exp() * weights[:, None], pairs
+        block = max(1, 2**23 // max(1, self.forward.shape[1] * pairs.numel()))
+        for t in range(0, len(self.forward) - 1, block):
+            left = self.forward[t:-1][:block, :, :, None]  # (block, B, S, 1)
+            right = self.backward[t + 1 :][:block, :, None]  # (block, B, 1, S)
+            log_pairs = left + right + (self.transitions - self.log_z[:, None, None])  # (block, B, S, S)
+            # Probabilities are at most 1. The clamp holds this for impossible gold tags too, whose scores are so low
+            # that rounding errors exceed differences between scores.
+            pairs += torch.einsum("tbij,b->ij", log_pairs.clamp_(max=0).exp_(), weights)
+        return self.log_marginals().exp() * weights[:, None], pairs
 
 
 class ScaledLattice:
-    """Messages as probabilities up to a factor, brought back to a sum of 1 every few timesteps: a product a step.
+    """Messages in probability space, rescaled to a sum of 1 every few timesteps (Rabiner, 1989, section V.A).
 
-    In float64 nothing that counts underflows for scores that [`is_moderate`] lets pass. Time runs forwards in the first
-    half of each array (T + 2, 2, B, S), and backwards in the second.
+    Each step of the recursion is one matrix product, in float64, which loses nothing for scores that
+    [`can_use_scaling`] accepts. The forward and the backward recursion run side by side in a dimension of size 2: index
+    0 is the forward recursion, index 1 the backward recursion, on reversed time.
     """
 
     RESCALE_EVERY = 8
 
-    def __init__(self, emissions: Tensor, inside: Tensor, transitions: Tensor) -> None:
-        self.transitions = transitions.exp()
+    def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
+        self.transitions = transitions.exp()  # (S, S)
         timesteps, batch, num_tags = emissions.shape
         emitted = transitions.new_empty(timesteps + 2, 2, batch, num_tags + 1)
-        _enclose(emissions.double().exp(), inside, emitted[:, 0], never=0, always=1)
+        _fill_states(emitted[:, 0], emissions.double().exp(), mask, zero=0, one=1)
         self.emitted, emitted = emitted[:, 0], emitted.numpy()
         emitted[:, 1] = emitted[::-1, 0]
-        both = torch.stack([self.transitions, self.transitions.T]).numpy()
+        both = torch.stack([self.transitions, self.transitions.T]).numpy()  # (2, S, S)
+        # `entering` and `message`, both (2, B, S), are the message at t without and with its emission.
         entered, scales = np.ones_like(emitted), np.ones((timesteps + 2, 2, batch, 1))
         message = emitted[0]
-        with np.errstate(invalid="ignore"):  # where there is no path, a sum is 0, and so will be Z
-            for t, (entering, step) in enumerate(zip(entered[1:], emitted[1:]), 1):
-                message = np.matmul(message, both, out=entering) * step
+        with np.errstate(invalid="ignore"):  # 0 / 0 in a sequence without any possible path, whose Z is not finite
+            for t, (entering, emission) in enumerate(zip(entered[1:], emitted[1:]), 1):
+                message = np.matmul(message, both, out=entering) * emission
                 if t % self.RESCALE_EVERY == 0:
                     message.sum(-1, keepdims=True, out=scales[t])
                     message /= scales[t]
-        entered, self.scales = torch.from_numpy(entered), torch.from_numpy(scales[:, 0])
-        self.alpha = entered[:, 0] * self.emitted  # not yet divided by the scales (T + 2, B, 1)
-        self.beta = entered[:, 1].flip(0)  # without the emission
-        self.log_z = self.alpha[-1, :, -1].log() + self.scales[:-1].log().sum((0, 2))
+        entered, self.scales = torch.from_numpy(entered), torch.from_numpy(scales[:, 0])  # scales: (T + 2, B, 1)
+        self.forward = entered[:, 0] * self.emitted  # (T + 2, B, S), not yet divided by the scale at t
+        self.backward = entered[:, 1].flip(0)  # (T + 2, B, S), without the emission at t
+        self.log_z = self.forward[-1, :, -1].log() + self.scales[:-1].log().sum((0, 2))  # (B,)
 
-    def _joint(self) -> tuple[Tensor, Tensor]:
-        """P(y_t = k) up to a factor a timestep, (T + 2, B, S), and this factor's inverse, (T + 2, B, 1)."""
-        joint = self.alpha * self.beta
+    def _unnormalized_marginals(self) -> tuple[Tensor, Tensor]:
+        """Return P(y_t = k) * total_t, (T + 2, B, S), and the totals, (T + 2, B, 1)."""
+        joint = self.forward * self.backward
         return joint, joint.sum(-1, keepdim=True)
 
-    def log_posterior(self) -> Tensor:
-        joint, total = self._joint()
+    def log_marginals(self) -> Tensor:
+        joint, total = self._unnormalized_marginals()
         return joint.div_(total).log_()
 
-    def log_ahead(self) -> Tensor:
-        return (self.beta * self.emitted).log_()
+    def log_backward(self) -> Tensor:
+        return (self.backward * self.emitted).log_()
 
-    def expectations(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        joint, total = self._joint()
+    def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum the pairs over timesteps and sequences in one matrix product.
+
+        P(y_t = i, y_u = j) = forward_t[i] / scale_t * transitions[i, j] * emitted_u[j] * backward_u[j] / total_u with
+        u = t + 1: without the division by total_u, the sum over i is forward_u[j] * backward_u[j].
+        """
+        joint, total = self._unnormalized_marginals()
         factors = weights[:, None] / total  # (T + 2, B, 1)
-        # The total of all pairs at t and t + 1 is that at t + 1, before alpha was divided.
-        behind = (self.beta[1:] * self.emitted[1:]).mul_(factors[1:] / self.scales[:-1])
-        pairs = self.transitions * (self.alpha[:-1].flatten(0, 1).T @ behind.flatten(0, 1))
+        right = (self.backward[1:] * self.emitted[1:]).mul_(factors[1:] / self.scales[:-1])  # (T + 1, B, S)
+        pairs = self.transitions * (self.forward[:-1].flatten(0, 1).T @ right.flatten(0, 1))  # (S, S)
         return joint.mul_(factors), pairs
 
 
-Sum = Callable[[Tensor, int], Tensor]
-"""Over paths, along a dimension: [`_log_sum_exp`] of all, or `torch.amax` for the best."""
+Reduction = Callable[[Tensor, int], Tensor]
+"""Reduction of path scores along a dimension: [`_log_sum_exp`] sums over paths, `torch.amax` takes the best one."""
 
 
 def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
@@ -176,126 +210,166 @@ def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
     return (scores - largest).exp_().sum(dim).log_().add_(largest.squeeze(dim))
 
 
-def _messages(scores: Tensor, transitions: Tensor, total: Sum) -> tuple[Tensor, Tensor]:
-    """Of every state: the total over the ways up to it, and over those from it on, its own score included in both."""
-    by_halves = scores.device.type != "cpu" and scores.numel() * transitions.numel() <= LARGEST_PRODUCT
-    return (_messages_by_halves if by_halves else _messages_by_steps)(scores, transitions, total)
+def _messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
+    """Compute the forward and the backward messages in log space.
+
+    Args:
+        scores: (T + 2, B, S), from [`add_boundary`].
+        transitions: (S, S).
+        reduce: how to combine the paths.
+
+    Returns:
+        forward: (T + 2, B, S), the paths up to each state, reduced; the score of the state is included.
+        backward: (T + 2, B, S), the paths from each state on, reduced; the score of the state is included.
+    """
+    scan = scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
+    return (_scan_messages if scan else _sequential_messages)(scores, transitions, reduce)
 
 
-def _messages_by_steps(scores: Tensor, transitions: Tensor, total: Sum) -> tuple[Tensor, Tensor]:
-    """Both directions as one batch."""
-    inputs = torch.stack([scores, scores.flip(0)], 1).unbind(0)  # T + 2 of (2, B, S)
+def _sequential_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
+    """Compute the messages one timestep after the other, both directions as one batch."""
+    inputs = torch.stack([scores, scores.flip(0)], 1).unbind(0)  # T + 2 tensors of (2, B, S)
     both = torch.stack([transitions, transitions.T])[:, None]  # (2, 1, S, S)
     messages = [inputs[0]]
     for step in inputs[1:]:
-        messages.append(total(messages[-1][..., None] + both, -2) + step)
-    forwards, backwards = torch.stack(messages, 1)
-    return forwards, backwards.flip(0)
+        messages.append(reduce(messages[-1][..., None] + both, -2) + step)
+    forward, backward = torch.stack(messages, 1)
+    return forward, backward.flip(0)
 
 
-def _messages_by_halves(scores: Tensor, transitions: Tensor, total: Sum) -> tuple[Tensor, Tensor]:
-    """A step is a matrix. Up a tree, matrices of neighbouring stretches are multiplied; down again, messages at the two
-    ends of a stretch and the matrices of its halves give those in its middle."""
+def _scan_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
+    """Combine the transition matrices pairwise, level by level (a parallel scan), then walk back down to the messages.
+
+    The step to timestep t is the matrix transitions[i, j] + scores[t, j]; `reduce` over the state between two steps
+    multiplies their matrices. On the way up, each matrix of the next level is the product of two neighbours, until one
+    is left. On the way down, each node of this tree has the forward message before its steps and the backward message
+    after them; the matrices of its two children give both messages at the timestep between the children.
+    """
     identity = torch.full_like(transitions, IMPOSSIBLE).fill_diagonal_(0).expand(1, scores.shape[1], -1, -1)
     levels = [torch.cat([identity, transitions + scores[1:, :, None], identity])]  # (T + 3, B, S, S)
     while len(levels[-1]) > 1:
         if len(levels[-1]) % 2:
             levels[-1] = torch.cat([levels[-1], identity])
         first, second = levels[-1][::2], levels[-1][1::2]
-        levels.append(total(first[..., None] + second[..., None, :, :], -2))
-    before, behind = scores[:1], torch.zeros_like(scores[:1])
+        levels.append(reduce(first[..., None] + second[..., None, :, :], -2))
+    before, after = scores[:1], torch.zeros_like(scores[:1])  # (nodes, B, S)
     for matrices in levels[-2::-1]:
         first, second = matrices[::2], matrices[1::2]
-        before, behind = before[: len(first)], behind[: len(first)]  # of an identity that made a level even, nothing
-        middle = total(before[..., None] + first, -2), total(second + behind[..., None, :], -1)
-        before = torch.stack([before, middle[0]], 1).flatten(0, 1)
-        behind = torch.stack([middle[1], behind], 1).flatten(0, 1)
-    return before[1 : len(scores) + 1], behind[: len(scores)] + scores
+        before, after = before[: len(first)], after[: len(first)]  # without the identity that made the level even
+        between = reduce(before[..., None] + first, -2), reduce(second + after[..., None, :], -1)
+        before = torch.stack([before, between[0]], 1).flatten(0, 1)
+        after = torch.stack([between[1], after], 1).flatten(0, 1)
+    # Leaf t + 1 is the step that follows timestep t, leaf t the step that leads to it.
+    return before[1 : len(scores) + 1], after[: len(scores)] + scores
 
 
 def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
-    """The best path (T + 2, B) and its score (B,), -inf where there is no path.
+    """Find the best path of each sequence with the Viterbi algorithm, run from the end to the start.
 
-    What Viterbi's recursion keeps is the best score of all that follows each state, not pointers: the path is then read
-    from the start on, looking at one row of the transitions a step.
+    The recursion stores the best score of the continuations of each state and no back-pointers. The path is then read
+    from the start on, with one row of the transitions for each timestep.
+
+    Args:
+        scores: (T + 2, B, S), from [`add_boundary`].
+        transitions: (S, S).
+
+    Returns:
+        paths: (T + 2, B), the states of the best paths.
+        totals: (B,), the scores of these paths; -inf where no path is possible.
     """
     if scores.device.type == "cpu":
-        ahead = _best_ahead(scores, transitions)
-        path = _follow(ahead, transitions)
+        backward = _best_backward(scores, transitions)
+        path = _read_path(backward, transitions)
     else:
-        _, ahead = _messages(scores, transitions, torch.amax)
-        path = _follow_by_halves(ahead, transitions)
-    total = ahead[0, :, -1]
-    return path, total.masked_fill(total < IMPOSSIBLE / 2, -torch.inf)
+        _, backward = _messages(scores, transitions, torch.amax)
+        path = _scan_path(backward, transitions)
+    totals = backward[0, :, -1]
+    return path, totals.masked_fill(totals < IMPOSSIBLE / 2, -torch.inf)
 
 
-def _best_ahead(scores: Tensor, transitions: Tensor) -> Tensor:
-    """The best score of what follows each state, its own included, on the CPU."""
-    ahead = scores.clone().numpy()
-    following = np.ascontiguousarray(transitions.numpy().T)[:, None]  # (S of the next, 1, S)
-    entering = np.empty((len(following), *ahead.shape[1:]))  # the maximum over the first dimension is the fastest
-    if entering.size > 2**15:
-        return _best_ahead_in_threads(scores, transitions)
-    for t in range(len(ahead) - 1, 0, -1):
-        np.add(ahead[t].T[..., None], following, out=entering)
-        ahead[t - 1] += entering.max(0)
-    return torch.from_numpy(ahead)
+def _best_backward(scores: Tensor, transitions: Tensor) -> Tensor:
+    """Return the best score of the paths from each state on, its own included, (T + 2, B, S), on the CPU."""
+    backward = scores.clone().numpy()
+    following = np.ascontiguousarray(transitions.numpy().T)[:, None]  # (S of the next timestep, 1, S)
+    paths = np.empty((len(following), *backward.shape[1:]))  # (S of the next, B, S): the first is fastest to reduce
+    if paths.size > 2**15:
+        return _best_backward_in_threads(scores, transitions)
+    for t in range(len(backward) - 1, 0, -1):
+        np.add(backward[t].T[..., None], following, out=paths)
+        backward[t - 1] += paths.max(0)
+    return torch.from_numpy(backward)
 
 
-def _best_ahead_in_threads(scores: Tensor, transitions: Tensor) -> Tensor:
-    """The same where a step is large: torch's operators share out the batch, if rows are whole lines of the cache."""
+def _best_backward_in_threads(scores: Tensor, transitions: Tensor) -> Tensor:
+    """Compute `_best_backward` with PyTorch's operators, which share a large batch among threads.
+
+    States are padded to multiples of 16, so that rows are whole cache lines.
+    """
     spare = -len(transitions) % 16
-    ahead = nn.functional.pad(scores, (0, spare), value=IMPOSSIBLE)
+    backward = nn.functional.pad(scores, (0, spare), value=IMPOSSIBLE)
     following = nn.functional.pad(transitions, (0, spare, 0, spare), value=IMPOSSIBLE).T.contiguous()
-    entering = ahead.new_empty(ahead.shape[1], *following.shape)  # (B, S of the next, S)
-    best = torch.empty_like(ahead[0])
-    steps = ahead.unbind(0)[::-1]
-    for behind, step in zip(steps, steps[1:]):
-        torch.add(behind[..., None], following, out=entering)
-        step += torch.amax(entering, 1, out=best)
-    return ahead[..., : len(transitions)]
+    paths = backward.new_empty(backward.shape[1], *following.shape)  # (B, S of the next, S)
+    best = torch.empty_like(backward[0])  # (B, S)
+    steps = backward.unbind(0)[::-1]
+    for after, step in zip(steps, steps[1:]):
+        torch.add(after[..., None], following, out=paths)
+        step += torch.amax(paths, 1, out=best)
+    return backward[..., : len(transitions)]
 
 
-def _follow(ahead: Tensor, transitions: Tensor) -> Tensor:
-    """The path from outside that goes on with the best of each timestep, on the CPU."""
-    rows, scores = transitions.numpy(), ahead.numpy()
+def _read_path(backward: Tensor, transitions: Tensor) -> Tensor:
+    """Return the best path (T + 2, B): from the boundary on, the state with the best continuation, on the CPU."""
+    rows, scores = transitions.numpy(), backward.numpy()
     path = np.full(scores.shape[:2], len(rows) - 1)
     for t in range(1, len(path)):
         (rows.take(path[t - 1], 0) + scores[t]).argmax(-1, out=path[t])
     return torch.from_numpy(path)
 
 
-def _follow_by_halves(ahead: Tensor, transitions: Tensor) -> Tensor:
-    """The same path: which state follows which, of stretches of 1, 2, 4, ... steps up to each timestep."""
-    outside = torch.full_like(ahead[:1], len(transitions) - 1, dtype=torch.long)
-    blocks = transitions.split(max(1, LARGEST_PRODUCT // ahead.numel()))
-    followers = [(block + ahead[1:, :, None]).argmax(-1) for block in blocks]
-    pointers = torch.cat([outside, torch.cat(followers, -1)])
-    stretch = 1
-    while stretch < len(pointers):
-        pointers = torch.cat([pointers[:stretch], pointers[stretch:].gather(-1, pointers[:-stretch])])
-        stretch *= 2
+def _scan_path(backward: Tensor, transitions: Tensor) -> Tensor:
+    """Compute `_read_path` by pointer jumping.
+
+    `pointers[t, b, i]` is the state at t of the best path that is in state i `jump` timesteps earlier. Each round
+    doubles `jump`, until every pointer starts at the boundary before the sequence.
+    """
+    start = torch.full_like(backward[:1], len(transitions) - 1, dtype=torch.long)  # (1, B, S)
+    blocks = transitions.split(max(1, MAX_SCAN_ELEMENTS // backward.numel()))
+    states = [(block + backward[1:, :, None]).argmax(-1) for block in blocks]  # (T + 1, B, rows of the block) each
+    pointers = torch.cat([start, torch.cat(states, -1)])
+    jump = 1
+    while jump < len(pointers):
+        pointers = torch.cat([pointers[:jump], pointers[jump:].gather(-1, pointers[:-jump])])
+        jump *= 2
     return pointers[..., -1]
 
 
 def best_paths(scores: Tensor, transitions: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best paths (k, T + 2, B) and their scores (k, B), -inf where there are fewer paths.
+    """Find the k best paths of each sequence with the list Viterbi algorithm (Seshadri and Sundberg, 1994).
 
-    By Viterbi's recursion over the k best ways into each state. A way is one of k ranks of one of S states, flattened
-    to rank * S + state; a back-pointer is the way before.
+    The recursion keeps the k best partial paths into each state. Rank r of state s has the index r * S + s; a
+    back-pointer is the index of the partial path that is extended.
+
+    Args:
+        scores: (T + 2, B, S), from [`add_boundary`].
+        transitions: (S, S).
+        k: number of paths.
+
+    Returns:
+        paths: (k, T + 2, B), the states of the paths, best first.
+        totals: (k, B), the scores of these paths; -inf where fewer paths are possible.
     """
     states = len(transitions)
-    ways = scores.new_full((scores.shape[1], k, states), -torch.inf)
-    ways[:, 0] = scores[0]
+    best = scores.new_full((scores.shape[1], k, states), -torch.inf)  # (B, k, S)
+    best[:, 0] = scores[0]
     pointers = []
-    for step in scores[1:, :, None].unbind(0):
-        entering = (ways[..., None] + transitions).flatten(1, 2)  # (B, k * S, S)
-        ways, pointer = entering.topk(k, 1)
-        ways = ways + step
-        pointers.append(pointer.flatten(1))
-    totals = ways[..., -1]
-    current = torch.arange(1, k + 1, device=scores.device) * states - 1  # all ranks of `outside`
-    path = [current.expand_as(totals)]
+    for step in scores[1:, :, None].unbind(0):  # (B, 1, S)
+        extended = (best[..., None] + transitions).flatten(1, 2)  # (B, k * S, S)
+        best, pointer = extended.topk(k, 1)
+        best = best + step
+        pointers.append(pointer.flatten(1))  # (B, k * S)
+    totals = best[..., -1]  # (B, k)
+    ranks = torch.arange(1, k + 1, device=scores.device) * states - 1  # all ranks of the boundary
+    path = [ranks.expand_as(totals)]
     for pointer in pointers[::-1]:
         path.append(pointer.gather(1, path[-1]))
     paths = torch.stack(path[::-1]) % states  # (T + 2, B, k)

@@ -1,13 +1,14 @@
 """BiLSTM-CRF models in PyTorch. This file is copied into exported model repositories.
 
 Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence, K labels.
-Inside, the tokens of a sentence's sequence (attended to, and not special) stand in front and tensors are time-major.
+Inside the models, tensors are time-major, and the tokens of each sequence (attended to, and not special) come first.
 """
 
+import inspect
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from transformers.utils import ModelOutput
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import UNKNOWN, LinearChainCRF
-from .input_features import InputFeatures, token_table
+from .input_features import TOKEN_COLUMNS, InputFeatures, token_table
 from .pipeline_bilstm_crf import CUSTOM_PIPELINES
+from .processing_bilstm_crf import TEXT_INPUTS
 
 AUTO_MAP = {
     "AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig",
@@ -30,7 +32,7 @@ AUTO_MAP = {
     "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
     "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
 }
-"""Entry of a saved configuration by which the Auto classes find the code, with `trust_remote_code=True`."""
+"""Entry of a saved configuration by which the Auto classes find the code with `trust_remote_code=True`."""
 
 
 @dataclass
@@ -38,12 +40,12 @@ class BiLSTMCRFOutput(ModelOutput):
     """Output of [`BiLSTMCRFForTokenClassification`]. Positions outside of a sequence hold 0, and -100 in `predictions`.
 
     Args:
-        loss: scalar, if labels were given: the negative log-likelihood, mean over the sentences of the batch.
+        loss: scalar, if labels are given: the negative log-likelihood, mean over the sentences of the batch.
         logits: (B, S, K). In evaluation the logarithm of each label's posterior probability, so that their softmax is
             that probability; in training the emissions of the CRF.
-        predictions: (B, S), in evaluation: the label ids of the best path.
-        path_log_probs: (B, S, 3), in evaluation: from which the exact probability of each entity on the best path
-            follows, see `LinearChainCRF.posterior`.
+        predictions: (B, S), in evaluation: the label ids of the Viterbi path.
+        path_log_probs: (B, S, 3), in evaluation: the exact probability of each entity on the Viterbi path follows from
+            them, see `LinearChainCRF.posterior`.
     """
 
     loss: Tensor | None = None
@@ -52,15 +54,36 @@ class BiLSTMCRFOutput(ModelOutput):
     path_log_probs: Tensor | None = None
 
 
-class Sequences:
-    """Which tokens of a padded batch make up the sequences, and the way there and back.
+@dataclass
+class NBestOutput(ModelOutput):
+    """Output of `nbest`, the best path first.
 
-    The sequence of a sentence is its tokens that are attended to and not special: derived from the ids alone, it is
-    the same in training and inference, on either side of padding, with and without special tokens.
+    Args:
+        predictions: (B, N, S), label ids; -100 outside of a sequence, and throughout if there are fewer than N paths.
+        probabilities: (B, N), the posterior probability of each path; 0 if there is no such path, or no token.
+    """
+
+    predictions: Tensor | None = None
+    probabilities: Tensor | None = None
+
+
+class Sequences:
+    """The sequences in a padded batch: the tokens of each sentence that are attended to and not special.
+
+    They are derived from the ids alone, so that they are the same in training and in inference, on either side of
+    padding, with and without special tokens.
+
+    Args:
+        input_ids: (B, S).
+        attention_mask: (B, S), or None for all ones.
+        special: ids that belong to no sequence.
+
+    Attributes:
+        inside: (T, B), true for the timesteps of each sequence, which begins at timestep 0.
+        lengths: (B,).
     """
 
     def __init__(self, input_ids: Tensor, attention_mask: Tensor | None, special: Iterable[int]) -> None:
-        """Args: input_ids (B, S); attention_mask (B, S) or None for all ones; special: ids that belong to none."""
         chosen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         for token_id in special:
             chosen = chosen & (input_ids != token_id)
@@ -78,16 +101,23 @@ class Sequences:
 
     @classmethod
     def of(cls, config: PreTrainedConfig, input_ids: Tensor, attention_mask: Tensor | None) -> "Sequences":
-        """The sequences under a configuration with `pad_token_id` and `special_token_ids`."""
+        """Return the sequences under a configuration with `pad_token_id` and `special_token_ids`."""
         return cls(input_ids, attention_mask, {config.pad_token_id, *(config.special_token_ids or [])} - {None})
 
-    def front(self, values: Tensor) -> Tensor:
-        """(B, S, ...) to (T, B, ...): the values of each sequence from timestep 0 on."""
+    @property
+    def mask(self) -> Tensor:
+        """Return the mask (T, B) for the CRF: a sentence without tokens is one timestep, since none may be empty."""
+        mask = self.inside.clone()
+        mask[0] = True
+        return mask
+
+    def pack(self, values: Tensor) -> Tensor:
+        """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
         order = self.order.view(*self.order.shape, *(1,) * (values.dim() - 2))
         return values.gather(1, order.expand(*self.order.shape, *values.shape[2:])).transpose(0, 1)
 
-    def back(self, values: Tensor, fill: float = 0) -> Tensor:
-        """(T, B, ...) to (B, S, ...): each timestep where its token stands, `fill` elsewhere."""
+    def unpack(self, values: Tensor, fill: float = 0) -> Tensor:
+        """Move the values (T, B, ...) back to the places of their tokens, (B, S, ...), with `fill` elsewhere."""
         rank = (self.chosen.cumsum(1) - 1).clamp(min=0)  # (B, S)
         values = values.transpose(0, 1)
         trailing = (1,) * (values.dim() - 2)
@@ -95,12 +125,12 @@ class Sequences:
         return spread.masked_fill(~self.chosen.view(*rank.shape, *trailing), fill)
 
     def reverse(self, values: Tensor) -> Tensor:
-        """(T, B, D) with each sequence turned round and padding left where it is."""
+        """Reverse each sequence of (T, B, D) in its place; padding stays where it is."""
         return _Reversal.apply(values, self.reversal)
 
 
 class _Reversal(torch.autograd.Function):
-    """Rows of (T, B, D) in the order `rows`, which is its own inverse; much faster than `gather` and its gradient."""
+    """Permutation of the rows of (T, B, D) by `rows`, its own inverse; much faster than `gather` and its gradient."""
 
     @staticmethod
     def forward(ctx, values: Tensor, rows: Tensor) -> Tensor:
@@ -113,10 +143,12 @@ class _Reversal(torch.autograd.Function):
 
 
 def sequence_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
-    """The fields of a configuration by which [`Sequences`] tells padding and special tokens; unknown ones count.
+    """Return the fields of a configuration that tell [`Sequences`] the padding and special tokens.
+
+    The unknown token is not among them: it stands for a token of the text.
 
     Raises:
-        ValueError: the tokenizer has no padding token.
+        ValueError: if the tokenizer has no padding token.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
@@ -138,15 +170,18 @@ class LockedDropout(nn.Module):
 
 
 class BiLSTMLayer(nn.Module):
-    """One bidirectional layer, (T, B, D) for either direction to (T, B, H), that pays no heed to padding.
+    """One bidirectional LSTM layer, (T, B, D) for either direction to (T, B, H), that padding does not change.
 
-    Sequences begin at timestep 0, so the forward direction meets the padding last. The backward one reads each
-    sequence reversed in its own place. Both run at the speed of the plain padded kernel; `pack_padded_sequence` is
-    several times slower to train on CPU.
+    Sequences begin at timestep 0, so the forward direction meets the padding last. The backward direction reads each
+    sequence reversed in its place. Both run at the speed of the plain padded kernel; `pack_padded_sequence` is several
+    times slower to train on CPU.
+
+    Args:
+        input_sizes: D of the forward and of the backward direction.
+        hidden_size: H, both directions together.
     """
 
     def __init__(self, input_sizes: tuple[int, int], hidden_size: int) -> None:
-        """`input_sizes`: D of the forward and of the backward direction."""
         super().__init__()
         self.forward_lstm = nn.LSTM(input_sizes[0], hidden_size // 2)
         self.backward_lstm = nn.LSTM(input_sizes[1], hidden_size // 2)
@@ -157,8 +192,17 @@ class BiLSTMLayer(nn.Module):
         return torch.cat([ahead, sequences.reverse(behind)], -1)
 
 
+def takes_text_inputs(forward: Callable) -> Callable:
+    """Name the inputs of `TEXT_INPUTS` in the signature of `forward`: `Trainer` drops columns that it does not name."""
+    signature = inspect.signature(forward)
+    *parameters, keywords = signature.parameters.values()
+    parameters += [keywords.replace(name=name, kind=keywords.KEYWORD_ONLY, default=None) for name in TEXT_INPUTS]
+    forward.__signature__ = signature.replace(parameters=parameters)
+    return forward
+
+
 class BiLSTMCRFPreTrainedModel(PreTrainedModel):
-    """Initialisation and loading common to the models."""
+    """Base class of the models: initialisation, loading, saving, and the outputs of their heads."""
 
     config_class = BiLSTMCRFConfig
     auto_map = AUTO_MAP
@@ -175,7 +219,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
                 elif name.startswith("weight_ih"):
                     init.xavier_uniform_(parameter)
                 else:
-                    # The forget gate, second of i, f, g, o, begins open (Jozefowicz et al., 2015).
+                    # Open the forget gate, the second of i, f, g, o (Jozefowicz et al., 2015).
                     forget = torch.zeros(4, module.hidden_size)
                     forget[1] = name.startswith("bias_ih")
                     init.copy_(parameter, forget.flatten())
@@ -187,64 +231,86 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, InputFeatures):
             module.reset_table()
-            if self.config.morphemes:
+            if self.config.kiwi_version:
                 init.zeros_(module.morpheme_table)
         elif isinstance(module, LinearChainCRF):
             module.reset_parameters()
             module.reset_constraints()
 
     def new_crf(self, **options) -> LinearChainCRF:
-        """A CRF over the labels of the configuration, with the arguments of [`LinearChainCRF`] as keywords."""
+        """Return a CRF over the labels of the configuration; `options` are arguments of [`LinearChainCRF`]."""
         labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
         return LinearChainCRF(len(labels), labels=labels, **options)
 
-    def tag(
+    def emissions(self, input_ids: Tensor, **inputs: Tensor | None) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) of a model with a CRF, and the sequences that they belong to."""
+        raise NotImplementedError(f"{type(self).__name__} has no CRF")
+
+    @torch.no_grad()
+    def nbest(self, input_ids: Tensor, num_paths: int = 5, **inputs: Tensor | None) -> NBestOutput:
+        """Return the most probable paths of each sentence with their exact probabilities, for a model with a CRF.
+
+        Args:
+            input_ids: (B, S).
+            num_paths: number of paths N.
+            inputs: further inputs of `forward`, without `labels`.
+        """
+        emissions, sequences = self.emissions(input_ids, **inputs)
+        mask = sequences.mask
+        paths, scores = self.crf.nbest(emissions, mask, num_paths)  # (N, T, B), (N, B)
+        # The scores of two paths of a long sentence may be equal in float32; their likelihoods are not.
+        likelihoods = [self.crf(emissions, path.clamp(min=0), mask, reduction="none") for path in paths]
+        nothing = scores.isinf() | (sequences.lengths == 0)
+        probabilities = torch.stack(likelihoods).exp().masked_fill(nothing, 0)  # (N, B)
+        predictions = torch.stack([sequences.unpack(path, fill=UNKNOWN) for path in paths], 1)  # (B, N, S)
+        return NBestOutput(predictions=predictions, probabilities=probabilities.T)
+
+    def crf_output(
         self, emissions: Tensor, sequences: Sequences, labels: Tensor | None, return_dict: bool | None
     ) -> BiLSTMCRFOutput | tuple:
-        """What a model with a CRF makes of emissions (T, B, K)."""
-        # A sentence without any token is a sequence of one unknown label: its loss is 0, and `back` drops the rest.
-        mask = sequences.inside.clone()
-        mask[0] = True
+        """Return the output of a model with a CRF for emissions (T, B, K) and `labels` (B, S)."""
+        # A sentence without any token is a sequence of one unknown label: its loss is 0, `unpack` drops the rest.
+        mask = sequences.mask
         output = BiLSTMCRFOutput()
         if labels is not None:
-            tags = sequences.front(labels).masked_fill(~sequences.inside, UNKNOWN)
+            tags = sequences.pack(labels).masked_fill(~sequences.inside, UNKNOWN)
             output["loss"] = -self.crf(emissions, tags, mask, reduction="mean")
         if self.training:
-            output["logits"] = sequences.back(emissions)
+            output["logits"] = sequences.unpack(emissions)
         else:
             log_marginals, paths, path_log_probs = self.crf.posterior(emissions, mask)
-            output["logits"] = sequences.back(log_marginals)
-            output["predictions"] = sequences.back(paths, fill=UNKNOWN)
-            output["path_log_probs"] = sequences.back(path_log_probs)
+            output["logits"] = sequences.unpack(log_marginals)
+            output["predictions"] = sequences.unpack(paths, fill=UNKNOWN)
+            output["path_log_probs"] = sequences.unpack(path_log_probs)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
-    def classify(
+    def classifier_output(
         self, logits: Tensor, labels: Tensor | None, return_dict: bool | None
     ) -> SequenceClassifierOutput | tuple:
-        """What a model that classifies texts makes of logits (B, K) and `labels` (B,) or (B, K)."""
+        """Return the output of a text classifier for logits (B, K) and `labels`, ids (B,) or probabilities (B, K)."""
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         output = SequenceClassifierOutput(loss=loss, logits=logits)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, **config) -> "BiLSTMCRFPreTrainedModel":
-        """A new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
+        """Return a new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
 
         Raises:
-            ValueError: the tokenizer has no padding token.
+            ValueError: if the tokenizer has no padding token.
         """
-        tokens = sequence_tokens(tokenizer)
+        fields = sequence_tokens(tokenizer) | {"token_columns": list(TOKEN_COLUMNS)}
         table = token_table(tokenizer)
-        model = cls(BiLSTMCRFConfig(vocab_size=len(table), **tokens, **config))
+        model = cls(BiLSTMCRFConfig(vocab_size=len(table), **fields, **config))
         getattr(model, model.base_model_prefix, model).features.reset_table(table)
         return model
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """As every model's.
+        """Load a model as `PreTrainedModel` does.
 
         Raises:
-            OSError: there is no model at this place, or its weights are damaged.
+            OSError: if there is no such model, or its weights are damaged.
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -255,10 +321,10 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """As every model's, with the code of all models and of the pipeline.
+        """Save the model as `PreTrainedModel` does, with the code of the models and of the pipeline.
 
-        Files are written in a folder of their own and then moved into place, so that an interrupted save leaves those
-        of an earlier one whole.
+        The files are written to a temporary folder and then moved into place, so that an interrupted save leaves the
+        files of an earlier one intact.
         """
         self.config.auto_map = dict(self.auto_map)
         is_classifier = self._auto_class == "AutoModelForSequenceClassification"  # which the stock pipeline suits
@@ -275,7 +341,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
 
 
 class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
-    """Input features and BiLSTM layers without a head."""
+    """BiLSTM layers over the input features, without a head."""
 
     _auto_class = "AutoModel"  # which makes `save_pretrained` copy the code
 
@@ -292,16 +358,22 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         return self.features.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """As every model's; in a larger vocabulary, new ids are characters of their own."""
+        """Set the token embeddings; in a larger vocabulary, each new id is a different character."""
         self.features.word_embeddings = value
         self.features.resize_table(value.num_embeddings)
 
     def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
-        """The sequences in a batch: see [`Sequences`]."""
+        """Return the sequences in a batch."""
         return Sequences.of(self.config, input_ids, attention_mask)
 
-    def encode(self, input_ids: Tensor, sequences: Sequences, morpheme_ids: Tensor | None = None) -> Tensor:
-        """Hidden states (T, B, H) of the sequences, each from timestep 0 on; padding behind them holds anything."""
+    def encode(self, input_ids: Tensor, sequences: Sequences, **text_inputs: Tensor | None) -> Tensor:
+        """Return the hidden states (T, B, H) of the sequences; behind the end of a sequence they are arbitrary.
+
+        Args:
+            input_ids: (B, S).
+            sequences: the sequences in the batch.
+            text_inputs: (B, S) each, see `InputFeatures.forward`.
+        """
         kept = None
         if self.training and self.config.word_dropout:
             kept = torch.rand(sequences.inside.shape, device=input_ids.device) >= self.config.word_dropout
@@ -310,8 +382,8 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
             x = self.locked_dropout(self.embedding_dropout(x))
             return x if kept is None else x * kept[..., None]
 
-        morphemes = None if morpheme_ids is None else sequences.front(morpheme_ids)
-        ahead, behind = self.features(sequences.front(input_ids), sequences.inside, morphemes)
+        text_inputs = {name: sequences.pack(ids) for name, ids in text_inputs.items() if ids is not None}
+        ahead, behind = self.features(sequences.pack(input_ids), sequences.inside, **text_inputs)
         x = drop(ahead)
         inputs = (x, x if behind is ahead else drop(behind))
         for layer in self.layers:
@@ -326,15 +398,22 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         token_type_ids: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> BaseModelOutput | tuple:
-        """Hidden states (B, S, H) of the tokens, 0 at special and padded ones. `token_type_ids` are not used."""
+        """Return the hidden states (B, S, H) of the tokens, 0 at special and padded ones.
+
+        Args:
+            input_ids: (B, S).
+            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
+            token_type_ids: not used; tokenizers made for BERT pass them.
+            return_dict: whether to return a `ModelOutput`. Default: that of the configuration.
+        """
         sequences = self.sequences(input_ids, attention_mask)
-        hidden = sequences.back(self.encode(input_ids, sequences))
+        hidden = sequences.unpack(self.encode(input_ids, sequences))
         output = BaseModelOutput(last_hidden_state=hidden)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
 
 class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
-    """BiLSTM, linear emissions and a CRF, which the names of the labels constrain unless the configuration says no."""
+    """A BiLSTM with linear emissions and a CRF, which the tag scheme of the labels constrains by default."""
 
     _auto_class = "AutoModelForTokenClassification"
 
@@ -346,31 +425,40 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         self.crf = self.new_crf(constrained=config.constrained)
         self.post_init()
 
+    def emissions(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **text_inputs: Tensor | None
+    ) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
+        sequences = self.bilstm.sequences(input_ids, attention_mask)
+        return self.classifier(self.bilstm.encode(input_ids, sequences, **text_inputs)), sequences
+
+    @takes_text_inputs
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        morpheme_ids: Tensor | None = None,
         return_dict: bool | None = None,
+        **text_inputs: Tensor | None,
     ) -> BiLSTMCRFOutput | tuple:
-        """
+        """Tag a batch of sentences.
+
         Args:
             input_ids: (B, S).
             attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
             token_type_ids: not used; tokenizers made for BERT pass them.
             labels: (B, S). -100 outside of the sequences; -100 within one is an unknown label, summed over.
-            morpheme_ids: (B, S), see `morphemes.morpheme_ids`, for a model that reads morphemes; it tags less well
-                without.
+            return_dict: whether to return a `ModelOutput`. Default: that of the configuration.
+            text_inputs: (B, S) each, such as `morpheme_ids`, if the configuration asks for them, see
+                `processing_bilstm_crf.TEXT_INPUTS`; without them the model tags less well.
         """
-        sequences = self.bilstm.sequences(input_ids, attention_mask)
-        emissions = self.classifier(self.bilstm.encode(input_ids, sequences, morpheme_ids))
-        return self.tag(emissions, sequences, labels, return_dict)
+        emissions, sequences = self.emissions(input_ids, attention_mask, **text_inputs)
+        return self.crf_output(emissions, sequences, labels, return_dict)
 
 
 class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
-    """BiLSTM, the largest value of each hidden unit over the tokens of the sequence, dropout and a linear layer."""
+    """A BiLSTM, maximum pooling over the tokens of the sequence, dropout and a linear layer."""
 
     _auto_class = "AutoModelForSequenceClassification"
     _keep_in_fp32_modules_strict = None  # there is no CRF
@@ -391,22 +479,24 @@ class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> SequenceClassifierOutput | tuple:
-        """
+        """Classify a batch of texts.
+
         Args:
             input_ids: (B, S).
             attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
             token_type_ids: not used; tokenizers made for BERT pass them.
+            return_dict: whether to return a `ModelOutput`. Default: that of the configuration.
             labels: (B,), or probabilities (B, K), of which the loss is the cross entropy, mean over the texts of the
                 batch.
 
         Returns:
-            `logits` (B, K). Those of a sentence without any token are the biases of the last layer.
+            `logits` (B, K); for a text without any token, the biases of the last layer.
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
         pooled = hidden.masked_fill(~sequences.inside[..., None], -torch.inf).amax(0)
         pooled = pooled.masked_fill((sequences.lengths == 0)[:, None], 0)
-        return self.classify(self.classifier(self.dropout(pooled)), labels, return_dict)
+        return self.classifier_output(self.classifier(self.dropout(pooled)), labels, return_dict)
 
 
 def _wants_dict(model: PreTrainedModel, return_dict: bool | None) -> bool:

@@ -1,7 +1,7 @@
-"""A tagger of characters that reads a BiLSTM's and an encoder's states. This file is copied into exported repositories.
+"""A tagger of characters on a BiLSTM and an encoder. This file is copied into exported model repositories.
 
-Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence, P pieces of
-the encoder's tokenizer, H the width of the encoder, K labels.
+Letters in shapes: B sentences, S characters with padding and special tokens, T characters of the longest sequence
+without them, P subwords (tokens of the encoder), H hidden size of the encoder, K labels.
 """
 
 import os
@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderConfig
-from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput, BiLSTMLayer, LockedDropout
+from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput, BiLSTMLayer, LockedDropout, Sequences
 from .modeling_encoder import EncoderPreTrainedModel
 
 
@@ -22,9 +22,9 @@ class CharacterEncoderConfig(EncoderConfig):
     """Configuration of [`CharacterEncoderForTokenClassification`].
 
     Args:
-        bilstm_config: configuration of the BiLSTM over characters, or its fields.
-        lstm_hidden_size: width of the output of the BiLSTM layer on the states of both, both directions together.
-        dropout: variational dropout on the states of the encoder and on those of that layer.
+        bilstm_config: configuration of the BiLSTM over characters, or a dictionary of its fields.
+        lstm_hidden_size: width of the output of the last BiLSTM layer, both directions together.
+        dropout: variational dropout on the hidden states of the encoder and of the last BiLSTM layer.
     """
 
     model_type = "character_encoder"
@@ -44,11 +44,12 @@ class CharacterEncoderConfig(EncoderConfig):
 
 
 class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
-    """A BiLSTM layer and a CRF over characters, on the states of a BiLSTM and of an encoder's pieces that cover them.
+    """A tagger of characters that combines the hidden states of a BiLSTM and of a pretrained encoder.
 
-    What the encoder knows of words meets the exact edges of characters: a fifth of the entities in KLUE-NER begin or
-    end inside a piece, and no tagger of pieces can find these. The model is large, and a teacher of small ones. Its
-    tokenizer is that of characters; what the pieces are, `tagging.piece_columns` says.
+    The hidden state of each character is concatenated with that of the subword that covers it; a BiLSTM layer and a CRF
+    follow. The encoder knows words, and the characters give exact boundaries: a fifth of the entities in KLUE-NER begin
+    or end inside a subword, so that a tagger of subwords cannot find them. The model is large and serves as a teacher
+    for distillation. Its tokenizer is that of the characters; `piece_columns` computes the inputs of the encoder.
     """
 
     config_class = CharacterEncoderConfig
@@ -62,7 +63,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         super().__init__(config)
         self.bilstm = BiLSTMCRFModel(config.bilstm_config)
         self.encoder = AutoModel.from_config(config.encoder_config)
-        self.encoder.pooler = None  # of BERT and its kind: weights that would never get a gradient
+        self.encoder.pooler = None  # unused: its weights would never get a gradient
         width = config.encoder_config.hidden_size
         self.norm = nn.LayerNorm(width)
         self.dropout = LockedDropout(config.dropout)
@@ -76,14 +77,16 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     def from_encoder(
         cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
     ) -> "CharacterEncoderForTokenClassification":
-        """A new tagger on a pretrained encoder and BiLSTM, with the fields of the configuration as keywords.
+        """Create a tagger with a new head on a pretrained encoder and a pretrained BiLSTM.
 
         Args:
             encoder: name of a model on the Hub, or its folder.
-            tokenizer: that of the BiLSTM, loaded from where the BiLSTM is, too.
+            tokenizer: the tokenizer of the BiLSTM. Its `name_or_path` is where the BiLSTM is loaded from.
+            trust_remote_code: whether to run code from the repository of the encoder.
+            config: fields of the configuration of the model.
         """
         characters = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path)
-        characters.config.name_or_path = ""  # which would get into the saved configuration
+        characters.config.name_or_path = ""  # otherwise it would be saved with the configuration
         config |= {"bilstm_config": characters.config}
         model = super().from_encoder(encoder, tokenizer, trust_remote_code=trust_remote_code, **config)
         model.bilstm.load_state_dict(characters.state_dict())
@@ -91,7 +94,24 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
 
     @classmethod
     def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
-        return {}  # those of the characters are in `bilstm_config`
+        return {}  # `bilstm_config` has those of the characters
+
+    def emissions(
+        self,
+        input_ids: Tensor,
+        piece_ids: Tensor,
+        piece_mask: Tensor,
+        piece_index: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
+        sequences = self.bilstm.sequences(input_ids, attention_mask)
+        characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
+        pieces = self.norm(self.encode(piece_ids, piece_mask, None)[0])  # (B, P, H)
+        covering = sequences.pack(pieces.gather(1, piece_index[..., None].expand(-1, -1, pieces.shape[-1])))
+        x = torch.cat([characters, self.dropout(covering)], -1)
+        hidden = self.dropout(self.layer((x, x), sequences))
+        return self.classifier(hidden), sequences
 
     def forward(
         self,
@@ -103,18 +123,15 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> BiLSTMCRFOutput | tuple:
-        """
+        """Compute loss, posterior and best paths; see [`BiLSTMCRFForTokenClassification`] for the output.
+
         Args:
-            input_ids: (B, S), of the characters.
-            piece_ids: (B, P), input of the encoder.
-            piece_mask: (B, P), its attention mask.
-            piece_index: (B, S), from 0 to P - 1: the piece that covers the character.
-            attention_mask, labels: (B, S), as those of [`BiLSTMCRFForTokenClassification`]; so is the output.
+            input_ids: (B, S), ids of the characters.
+            piece_ids: (B, P), ids of the subwords, the input of the encoder.
+            piece_mask: (B, P), attention mask of the subwords.
+            piece_index: (B, S), the index, from 0 to P - 1, of the subword that covers each character.
+            attention_mask: (B, S), attention mask of the characters. Default: 1 on all but padding.
+            labels: (B, S), ids of the tags; see [`BiLSTMCRFForTokenClassification`].
         """
-        sequences = self.bilstm.sequences(input_ids, attention_mask)
-        characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
-        pieces = self.norm(self.encode(piece_ids, piece_mask, None)[0])  # (B, P, H)
-        covering = sequences.front(pieces.gather(1, piece_index[..., None].expand(-1, -1, pieces.shape[-1])))
-        x = torch.cat([characters, self.dropout(covering)], -1)
-        hidden = self.dropout(self.layer((x, x), sequences))
-        return self.tag(self.classifier(hidden), sequences, labels, return_dict)
+        emissions, sequences = self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask)
+        return self.crf_output(emissions, sequences, labels, return_dict)

@@ -1,7 +1,7 @@
-"""A CRF, or the head of a classifier, on a pretrained encoder. This file is copied into exported model repositories.
+"""Taggers and classifiers on a pretrained encoder. This file is copied into exported model repositories.
 
-Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence, H the width
-of the encoder, K labels.
+Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence without them,
+H hidden size of the encoder, K labels.
 """
 
 import os
@@ -23,7 +23,7 @@ from .modeling_bilstm_crf import (
 
 
 class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
-    """A model whose body is any model of `AutoModel` that takes `input_ids` and `attention_mask`."""
+    """Base class of models with any encoder from `AutoModel` that takes `input_ids` and `attention_mask`."""
 
     base_model_prefix = "encoder"
 
@@ -31,14 +31,16 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     def from_encoder(
         cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
     ) -> "EncoderPreTrainedModel":
-        """A new head on a pretrained encoder, with the fields of the model's configuration as keywords.
+        """Create a model with a new head on a pretrained encoder.
 
         Args:
             encoder: name of a model on the Hub, or its folder.
-            tokenizer: its tokenizer.
+            tokenizer: the tokenizer of the encoder.
+            trust_remote_code: whether to run code from the repository of the encoder.
+            config: fields of the configuration of the model.
         """
         body = AutoModel.from_pretrained(encoder, trust_remote_code=trust_remote_code)
-        body.config.name_or_path = ""  # which would get into the saved configuration
+        body.config.name_or_path = ""  # otherwise it would be saved with the configuration
         model = cls(cls.config_class(encoder_config=body.config, **cls._token_fields(tokenizer), **config))
         state = {name: value for name, value in body.state_dict().items() if name in model.encoder.state_dict()}
         model.encoder.load_state_dict(state)
@@ -49,7 +51,7 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
         return {"pad_token_id": tokenizer.pad_token_id}
 
     def attended(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """The mask (B, S); where none is given, everything that is not `pad_token_id` is attended to."""
+        """Return the attention mask, (B, S). If none is given, it is 1 on all tokens but padding."""
         if attention_mask is not None:
             return attention_mask
         if self.config.pad_token_id is None:
@@ -57,7 +59,7 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
         return (input_ids != self.config.pad_token_id).long()
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None):
-        """The output of the encoder; `token_type_ids` reach those that know them."""
+        """Return the output of the encoder. It gets `token_type_ids` only if it has embeddings for them."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None and getattr(self.config.encoder_config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_type_ids
@@ -65,9 +67,10 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
 
 
 class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
-    """An encoder, BiLSTM layers if wanted, linear emissions and a CRF constrained by the names of the labels.
+    """A tagger: an encoder, optional BiLSTM layers, a linear layer for the emissions and a CRF.
 
-    The chain is that of [`BiLSTMCRFForTokenClassification`]: tokens that are attended to and not special.
+    The CRF is constrained by the names of the labels. As in [`BiLSTMCRFForTokenClassification`], its chain consists of
+    the tokens that are attended to and not special.
     """
 
     config_class = EncoderCRFConfig
@@ -80,7 +83,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
     def __init__(self, config: EncoderCRFConfig) -> None:
         super().__init__(config)
         self.encoder = AutoModel.from_config(config.encoder_config)
-        self.encoder.pooler = None  # of BERT and its kind: weights that would never get a gradient
+        self.encoder.pooler = None  # unused: its weights would never get a gradient
         self.dropout = LockedDropout(config.dropout)
         widths = [config.encoder_config.hidden_size] + [config.lstm_hidden_size] * config.num_lstm_layers
         self.lstm_layers = nn.ModuleList(BiLSTMLayer((width, width), config.lstm_hidden_size) for width in widths[:-1])
@@ -92,6 +95,18 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
     def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
         return sequence_tokens(tokenizer)
 
+    def emissions(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
+        attention_mask = self.attended(input_ids, attention_mask)
+        sequences = Sequences.of(self.config, input_ids, attention_mask)
+        hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
+        x = self.dropout(sequences.pack(hidden))
+        for layer in self.lstm_layers:
+            x = self.dropout(layer((x, x), sequences))
+        return self.classifier(x), sequences
+
     def forward(
         self,
         input_ids: Tensor,
@@ -100,20 +115,15 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> BiLSTMCRFOutput | tuple:
-        """Arguments and output are those of [`BiLSTMCRFForTokenClassification`]."""
-        attention_mask = self.attended(input_ids, attention_mask)
-        sequences = Sequences.of(self.config, input_ids, attention_mask)
-        hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
-        x = self.dropout(sequences.front(hidden))
-        for layer in self.lstm_layers:
-            x = self.dropout(layer((x, x), sequences))
-        return self.tag(self.classifier(x), sequences, labels, return_dict)
+        """Compute loss, posterior and best paths; see [`BiLSTMCRFForTokenClassification`]."""
+        emissions, sequences = self.emissions(input_ids, attention_mask, token_type_ids)
+        return self.crf_output(emissions, sequences, labels, return_dict)
 
 
 class EncoderForSequenceClassification(EncoderPreTrainedModel):
-    """Dropout and layer normalisation on the pooled output of an encoder, then two linear layers with ReLU between.
+    """A classifier of texts: dropout, layer normalisation and two linear layers on the pooled output of an encoder.
 
-    The head of the tutorial that classified emotions with KoBERT.
+    The head is that of the tutorial that classifies emotions with KoBERT.
     """
 
     config_class = EncoderClassifierConfig
@@ -150,7 +160,7 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> SequenceClassifierOutput | tuple:
-        """`labels`: (B,); the loss is the cross entropy. `logits`: (B, K)."""
+        """Compute the logits, (B, K), and the cross entropy if `labels` (B,) are given."""
         attention_mask = self.attended(input_ids, attention_mask)
         output = self.encode(input_ids, attention_mask, token_type_ids)
         if self.config.pooling == "mean":
@@ -158,4 +168,4 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
             pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
         else:
             pooled = output[1]
-        return self.classify(self.classifier(pooled), labels, return_dict)
+        return self.classifier_output(self.classifier(pooled), labels, return_dict)

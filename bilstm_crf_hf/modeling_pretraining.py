@@ -1,7 +1,7 @@
 """Pretraining of the BiLSTM on raw text. This file is copied into exported model repositories.
 
-Letters in shapes: B texts, S tokens with padding and special tokens, T tokens of the longest sequence, V the
-vocabulary, K labels, N questions.
+Letters in shapes: B texts, S tokens with padding and special tokens, T tokens of the longest sequence without them,
+H hidden size, V tokens of the vocabulary, K labels, N predicted tokens.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from .input_features import direction_windows
 from .modeling_bilstm_crf import AUTO_MAP, BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences, _wants_dict
 
 HEAD_SIZE = 128
-"""Width of the layer between BiLSTM and vocabulary."""
+"""Width of the layer between the BiLSTM and the output vocabulary."""
 
-ASKED = 0.5
-"""Questions a batch has, as a share of its tokens with padding. All would teach little more, and take longer."""
+PREDICTED_SHARE = 0.5
+"""Number of tokens that a batch predicts, relative to its size with padding: more take longer and teach little more."""
 
 
 @dataclass
@@ -28,11 +28,11 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
     """Output of [`BiLSTMForPreTraining`].
 
     Args:
-        loss: scalar, the sum of the following ones.
-        cloze_loss: scalar, the mean cross entropy of the tokens asked for: among all tokens of the vocabulary on
-            accelerators, among those that the batch asks for on CPUs. The two are not comparable.
-        tag_loss: scalar, if labels were given: their mean cross entropy.
-        logits: (B, S, K), if labels were given: those of the tags, 0 outside of a sequence.
+        loss: scalar, the sum of `cloze_loss` and `tag_loss`.
+        cloze_loss: scalar, the mean cross entropy of the predicted tokens. The softmax is over the whole vocabulary on
+            accelerators, and over the tokens that the batch predicts on the CPU: the two are not comparable.
+        tag_loss: scalar, the mean cross entropy of the tags, if labels were given.
+        logits: (B, S, K), those of the tags, if labels were given; 0 outside a sequence.
     """
 
     loss: Tensor | None = None
@@ -42,17 +42,17 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
 
 
 class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
-    """A cloze over tokens and, where labels are given, tags of them, such as those of their morphemes.
+    """A BiLSTM that learns to predict tokens from their context and, if labels are given, to tag them.
 
-    A token is guessed from the nearest forward state before it and backward state behind it that have not read the
-    token itself: with bigrams as inputs, those two tokens away. Nothing is masked, so that the BiLSTM meets what it
-    will meet in use, and any token can be asked for. That is a bidirectional language model as ELMo's (Peters et al.,
-    2018) whose directions answer together, as in Baevski et al. (2019). Tags are read as a tagger's emissions are, by a
-    layer that no tagger takes for its own.
+    Each token is predicted from the nearest forward state before it and the nearest backward state after it that have
+    not read the token itself; with bigrams as inputs, these are two tokens away. No token is masked, so that the inputs
+    are the same as in fine-tuning and every token can be predicted. This is a bidirectional language model like ELMo
+    (Peters et al., 2018), but both directions predict together, as in Baevski et al. (2019). Tags, such as those of
+    morphemes, are predicted by a linear layer that a fine-tuned tagger does not reuse.
 
     Raises:
-        ValueError: there is more than one layer. The second one would have read the token that is asked for; it can be
-            added when the model is fine-tuned.
+        ValueError: if there is more than one layer, since the second one would have read the predicted token. Further
+            layers can be added for fine-tuning.
     """
 
     auto_map = AUTO_MAP | {"AutoModelForPreTraining": "modeling_pretraining.BiLSTMForPreTraining"}
@@ -77,48 +77,51 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         labels: Tensor | None = None,
         return_dict: bool | None = None,
     ) -> BiLSTMForPreTrainingOutput | tuple:
-        """
+        """Compute the losses, and the logits of the tags.
+
         Args:
             input_ids: (B, S).
-            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
-            token_type_ids: not used; tokenizers made for BERT pass them.
-            labels: (B, S), ids of tags, -100 where there is none.
+            attention_mask: (B, S), 0 on padding. Default: 1 on all tokens but `pad_token_id`.
+            token_type_ids: not used; accepted because tokenizers made for BERT return them.
+            labels: (B, S), ids of the tags, -100 on tokens without one.
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
-        hidden = self.bilstm.encode(input_ids, sequences)
-        loss = cloze_loss = self.cloze(hidden, sequences.front(input_ids), sequences)
+        hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
+        loss = cloze_loss = self.cloze_loss(hidden, sequences.pack(input_ids), sequences)
         tag_loss = logits = None
         if labels is not None:
-            logits = sequences.back(self.tag_classifier(hidden))
+            logits = sequences.unpack(self.tag_classifier(hidden))
             tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNKNOWN)
             loss = cloze_loss + tag_loss
         output = BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)
         return output if _wants_dict(self, return_dict) else output.to_tuple()
 
-    def cloze(self, hidden: Tensor, tokens: Tensor, sequences: Sequences) -> Tensor:
-        """The loss of guessing tokens drawn from `tokens` (T, B) from the states `hidden` (T, B, H), a scalar."""
-        states = self.around(hidden, sequences).flatten(0, 1)
-        drawn = torch.randint(len(states), (max(1, int(ASKED * len(states))),), device=states.device)  # (N,)
-        asked = sequences.inside.flatten()[drawn]
-        answers = tokens.flatten()[drawn]
+    def cloze_loss(self, hidden: Tensor, tokens: Tensor, sequences: Sequences) -> Tensor:
+        """Return the mean cross entropy of randomly drawn `tokens` (T, B), predicted from `hidden` (T, B, H)."""
+        states = self.context_states(hidden, sequences).flatten(0, 1)  # (T * B, H)
+        drawn = torch.randint(len(states), (max(1, int(PREDICTED_SHARE * len(states))),), device=states.device)  # (N,)
+        inside = sequences.inside.flatten()[drawn]  # (N,)
+        targets = tokens.flatten()[drawn]  # (N,)
         weight, bias = self.vocabulary.weight, self.vocabulary.bias
-        if tokens.device.type == "cpu":  # elsewhere the host would have to wait for how many tokens differ
-            candidates, answers = answers.unique(return_inverse=True)
+        if tokens.device.type == "cpu":  # elsewhere the host would wait for the number of different tokens
+            candidates, targets = targets.unique(return_inverse=True)
             weight, bias = weight[candidates], bias[candidates]
-        logits = linear(self.transform(states[drawn]), weight, bias)  # (N, V), or of the tokens that were drawn only
+        logits = linear(self.transform(states[drawn]), weight, bias)  # (N, V or number of candidates)
         total = cross_entropy(
-            logits.float(), answers.masked_fill(~asked, UNKNOWN), ignore_index=UNKNOWN, reduction="sum"
+            logits.float(), targets.masked_fill(~inside, UNKNOWN), ignore_index=UNKNOWN, reduction="sum"
         )
-        return total / asked.sum().clamp(min=1)
+        return total / inside.sum().clamp(min=1)
 
-    def around(self, hidden: Tensor, sequences: Sequences) -> Tensor:
-        """(T, B, H): for each token the forward state before it and the backward state behind it that have not read it.
+    def context_states(self, hidden: Tensor, sequences: Sequences) -> Tensor:
+        """Return, for each token, the nearest forward and backward states that have not read it, (T, B, H).
 
-        Where there is none, at the ends of a sequence, they are 0.
+        The forward states are before the token, the backward states after it. They are 0 beyond the ends of a sequence.
         """
         forward, backward = direction_windows(self.config)
+        # A direction has read a token as soon as one of its n-gram windows reaches that token: keep the distance.
         before = 1 + max([0, *(self.config.ngrams[i][1] for i in forward)])
-        behind = 1 + max([0, *(-self.config.ngrams[i][0] for i in backward)])
-        ahead, back = (hidden * sequences.inside[..., None]).chunk(2, -1)
-        steps = len(hidden)
-        return torch.cat([pad(ahead, (0, 0, 0, 0, before, 0))[:steps], pad(back, (0, 0, 0, 0, 0, behind))[behind:]], -1)
+        after = 1 + max([0, *(-self.config.ngrams[i][0] for i in backward)])
+        left, right = (hidden * sequences.inside[..., None]).chunk(2, -1)  # (T, B, H / 2) each
+        left = pad(left, (0, 0, 0, 0, before, 0))[: len(hidden)]
+        right = pad(right, (0, 0, 0, 0, 0, after))[after:]
+        return torch.cat([left, right], -1)

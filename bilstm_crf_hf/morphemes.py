@@ -1,4 +1,9 @@
-"""The morphemes of Korean text by Kiwi, as inputs of taggers. This file is copied into exported model repositories."""
+"""The morphemes of Korean text by Kiwi, as inputs of taggers. This file is copied into exported model repositories.
+
+Kiwi is a morphological analyser of Korean (the package kiwipiepy). Four words are used for its parts in one sense each:
+`kiwi_version`, the version of its dictionary and language model; `morpheme_ids`, the inputs of a tagger; the tag of a
+morpheme, its part of speech or, of a noun, its cluster; `morpheme_table`, the tag of each of Kiwi's ids.
+"""
 
 import os
 import unicodedata
@@ -11,28 +16,28 @@ from typing import Any
 
 from .alignment import character_ranges
 
-CLUSTERS = 256
-"""Of nouns. Among them are such of family names, of politicians, of Korean towns, of states, of firms, of units."""
+NUM_CLUSTERS = 256
+"""Number of clusters of nouns: family names, politicians, Korean towns, states, firms and units have some each."""
 
-KNOWN = 80_000
-"""Ids of Kiwi's morphemes, by frequency, among which are all that its language model knows."""
+NUM_MORPHEMES = 80_000
+"""Number of Kiwi's ids, by frequency, that a tagger knows; they include all that Kiwi's language model knows."""
 
-PARTS_OF_SPEECH = 61
-"""The first ids are morphemes without a form: one for each part of speech, or mark of one."""
+NUM_PARTS_OF_SPEECH = 61
+"""Number of the first ids, which are morphemes without a form: one for each part of speech, or mark of one."""
 
 
-def analyzer():
-    """Kiwi itself, a `kiwipiepy.Kiwi`.
+def kiwi():
+    """Return Kiwi itself, a `kiwipiepy.Kiwi`.
 
     Raises:
-        ImportError: kiwipiepy is missing.
+        ImportError: if kiwipiepy is missing.
     """
-    return _kiwi(os.getpid())
+    return _kiwi_of_process(os.getpid())
 
 
 @cache
-def _kiwi(process: int):
-    """That of a process: its threads do not live on in a fork."""
+def _kiwi_of_process(process: int):
+    """Return the Kiwi of a process: its threads do not survive a fork."""
     try:
         from kiwipiepy import Kiwi
     except ImportError as error:
@@ -40,51 +45,53 @@ def _kiwi(process: int):
     return Kiwi()
 
 
-def installed_version() -> str | None:
-    """Of Kiwi's dictionary and language model, by which the ids of morphemes have their meaning."""
+def installed_kiwi_version() -> str | None:
+    """Return the version of `kiwipiepy_model`, by which the ids of morphemes have their meaning, or None."""
     found = find_spec("kiwipiepy") and find_spec("kiwipiepy_model")
     return version("kiwipiepy_model") if found else None
 
 
-def missing(wanted: str) -> str | None:
-    """What to do about it, if the morphemes of this version of `kiwipiepy_model` are not to be had here."""
-    if (installed := installed_version()) == wanted:
+def missing_kiwi(kiwi_version: str) -> str | None:
+    """Return what to do if this version of `kiwipiepy_model` is not installed, or None if it is."""
+    if (installed := installed_kiwi_version()) == kiwi_version:
         return None
     return (
-        f"the model reads morphemes of kiwipiepy_model {wanted}, and {installed or 'none'} is installed: "
-        f"pip install kiwipiepy kiwipiepy_model=={wanted}"
+        f"the model reads morphemes of kiwipiepy_model {kiwi_version}, and {installed or 'none'} is installed: "
+        f"pip install kiwipiepy kiwipiepy_model=={kiwi_version}"
     )
 
 
-def check_version(wanted: str) -> None:
-    """
+def check_version(kiwi_version: str) -> None:
+    """Check that the morphemes of this version can be computed here; exported graphs call this.
+
     Raises:
-        ImportError: the morphemes of this version are not to be had here.
+        ImportError: if they cannot.
     """
-    if reason := missing(wanted):
+    if reason := missing_kiwi(kiwi_version):
         raise ImportError(reason)
 
 
 @lru_cache(maxsize=1)
-def parts_of_speech() -> dict[str, int]:
-    """The id of each part of speech in the tag set of Sejong."""
-    return {analyzer().morpheme(i).tag: i for i in range(1, PARTS_OF_SPEECH)}
+def part_of_speech_ids() -> dict[str, int]:
+    """Return the id of each part of speech in the tag set of the Sejong corpus."""
+    return {kiwi().morpheme(i).tag: i for i in range(1, NUM_PARTS_OF_SPEECH)}
 
 
 def part_of_speech(token) -> str:
-    """Without the mark of irregular conjugation, as in `VV-I`."""
+    """Return the part of speech of a token of Kiwi without the mark of irregular conjugation, as in `VV-I`."""
     return token.tag.split("-")[0]
 
 
 def analyze(texts: Iterable[str]) -> Iterator[list[tuple[int, int, Any]]]:
-    """The morphemes of each text, each with the characters `[start, end)` that it has to itself.
+    """Yield the morphemes of each text, as the characters `[start, end)` that each has to itself and Kiwi's token.
 
-    Where a syllable holds the end of one morpheme and the next one (`한` is `하` and `ᆫ`), it goes to the first.
+    If a syllable holds the end of one morpheme and the beginning of the next one (`한` is `하` and `ᆫ`), it belongs to
+    the first.
 
     Raises:
-        ImportError: kiwipiepy is missing.
+        ImportError: if kiwipiepy is missing.
     """
-    for tokens in analyzer().tokenize(texts):
+    for tokens in kiwi().tokenize(texts):
         found, end = [], 0
         for token in tokens:
             start = max(token.start, end)
@@ -95,32 +102,33 @@ def analyze(texts: Iterable[str]) -> Iterator[list[tuple[int, int, Any]]]:
 
 
 def morpheme_ids(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
-    """What a tagger reads of the morpheme of each token: 0 if there is none, else `1 + 2 * id`, and 1 more within it.
+    """Return what a tagger reads of the morpheme of each token: 0 without one, else `1 + 2 * id`, plus 1 within it.
 
-    The id is Kiwi's, or that of the part of speech if it is not among the `KNOWN` ones. As in `alignment.token_tags`,
-    the first character of a token decides.
+    The id is Kiwi's, or that of the part of speech if Kiwi's is not below `NUM_MORPHEMES`. As in
+    `alignment.token_tags`, the first character of a token decides.
 
     Args:
-        offsets: of the tokens of each text.
+        texts: a text for each row of offsets; equal texts that stand side by side are analysed once.
+        offsets: characters `[start, end)` of the tokens of each text.
 
     Raises:
-        ImportError: kiwipiepy is missing.
+        ImportError: if kiwipiepy is missing.
     """
     rows, remaining = [], iter(offsets)
-    same = [(text, len(list(windows))) for text, windows in groupby(texts)]  # windows of a text stand side by side
-    composed = [_composed(text) for text, _ in same]
-    for (text, windows), (_, places), found in zip(same, composed, analyze(c for c, _ in composed), strict=True):
+    distinct = [(text, len(list(windows))) for text, windows in groupby(texts)]  # windows of a text stand side by side
+    composed = [_compose(text) for text, _ in distinct]
+    for (text, windows), (_, places), found in zip(distinct, composed, analyze(c for c, _ in composed), strict=True):
         at = [0] * (1 + max(places, default=0))
         for start, end, token in found:
-            known = token.id if token.id < KNOWN else parts_of_speech()[part_of_speech(token)]
+            known = token.id if token.id < NUM_MORPHEMES else part_of_speech_ids()[part_of_speech(token)]
             at[start:end] = [1 + 2 * known] + [2 + 2 * known] * (end - start - 1)
         for pairs in islice(remaining, windows):
             rows.append([at[places[start]] if start < end else 0 for start, end in character_ranges(text, pairs)])
     return rows
 
 
-def _composed(text: str) -> tuple[str, Sequence[int]]:
-    """`text` in NFC, as Kiwi wants it, and of each of its characters the place there."""
+def _compose(text: str) -> tuple[str, Sequence[int]]:
+    """Return `text` in NFC, which Kiwi expects, and for each character of `text` its index there."""
     if unicodedata.is_normalized("NFC", text):
         return text, range(len(text))
     characters, places = [""], []

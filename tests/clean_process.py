@@ -1,4 +1,4 @@
-"""Runs code where the package cannot be imported, as for a user who only has an exported model."""
+"""A process in which the package cannot be imported, as for a user who only has an exported model."""
 
 import json
 import os
@@ -10,7 +10,10 @@ from typing import Any
 
 
 def run_without_package(code: str, folder: Path, environment: dict[str, str] | None = None) -> Any:
-    """The JSON that `code` prints last, run in `folder`: offline and with an empty cache of remote code, by default."""
+    """Run `code` in `folder` and return the JSON that it prints last.
+
+    By default it runs offline and with an empty cache of remote code.
+    """
     if environment is None:
         environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
     script = "import sys\nsys.modules['bilstm_crf_hf'] = None\n" + textwrap.dedent(code)

@@ -1,4 +1,4 @@
-"""A small tagger over a dozen sentences, which the tests share."""
+"""Sentences and small taggers that the tests share."""
 
 import os
 from pathlib import Path
@@ -15,11 +15,12 @@ from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import parse_inline, read_inline
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.runs import save_run
-from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version
-from bilstm_crf_hf.training.arguments import CardArguments
-from bilstm_crf_hf.training.loading import ModelArguments
-from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
+from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SPEECH, installed_kiwi_version
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
+from bilstm_crf_hf.training.trainer import TaggerTrainer
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
 
@@ -37,7 +38,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """What is encoded here, in processes that tests start too, stays out of the user's cache."""
+    """Keep encoded data sets out of the user's cache, also in the processes that tests start."""
     folder = tmp_path_factory.mktemp("datasets")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_DATASETS_CACHE", str(folder))
@@ -56,7 +57,7 @@ def tokenizer(texts):
 
 
 def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassification:
-    """An untrained tagger whose scores are as uneven as a trained one's."""
+    """Return an untrained tagger whose scores vary as much as those of a trained one."""
     torch.manual_seed(seed)
     options = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
@@ -69,10 +70,10 @@ def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassific
 
 
 def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
-    """One that reads morphemes: of random tags, since `morphology.morpheme_table` takes long to make."""
+    """Return a tagger that reads morphemes, whose table has random tags since the real one takes long to compute."""
     pytest.importorskip("kiwipiepy")
-    model = new_tagger(tokenizer, morphemes=installed_version(), embedding_norm=8.0)
-    model.bilstm.features.set_morphemes(torch.randint(CLUSTERS + PARTS_OF_SPEECH, (KNOWN,)))
+    model = new_tagger(tokenizer, kiwi_version=installed_kiwi_version(), embedding_norm=8.0)
+    model.bilstm.features.set_morpheme_table(torch.randint(NUM_CLUSTERS + NUM_PARTS_OF_SPEECH, (NUM_MORPHEMES,)))
     return model
 
 
@@ -82,14 +83,17 @@ def tagger(tokenizer) -> BiLSTMCRFForTokenClassification:
 
 
 def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, **data: str) -> Path:
-    """`folder`, with what recipes/ner.py leaves there; steps have length zero, so that the model stays as it is.
+    """Write a run folder as recipes/ner.py does, and return it. The learning rate is 0: the weights stay the same.
 
     Args:
-        data: of `SourceArguments`.
+        model: the tagger to save.
+        tokenizer: its tokenizer.
+        folder: the run folder.
+        data: fields of `SourceArguments`.
     """
     sentences = folder.with_name(f"{folder.name}.txt")
     sentences.write_text("\n".join(SENTENCES), encoding="utf-8")
-    corpus = EncodedCorpus(read_inline(sentences), tokenizer, LABELS)
+    corpus = EncodedCorpus(read_inline(sentences), BiLSTMCRFProcessor(tokenizer), LABELS)
     trainer = TaggerTrainer(
         model,
         TaggerTrainingArguments(str(folder), learning_rate=0.0, num_train_epochs=1, use_cpu=True, disable_tqdm=True),
@@ -97,15 +101,15 @@ def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, 
         train_dataset=corpus.inputs,
         eval_dataset=corpus.inputs,
         processing_class=tokenizer,
-        compute_metrics=corpus.scorer(),
+        compute_metrics=EntityScorer(corpus),
         preprocess_logits_for_metrics=best_labels,
         columns={"f1": "F1"},
     )
     _, results = trainer.train_and_score(
-        {"train": corpus.inputs, "validation": corpus.inputs}, {"validation": corpus.scorer()}
+        {"train": corpus.inputs, "validation": corpus.inputs}, {"validation": EntityScorer(corpus)}
     )
     results |= {f"{split}_sentences": len(SENTENCES) for split in ("train", "validation")}
-    rows = [{"text": text, "gold": spans, "predicted": []} for text, spans in zip(corpus.texts, corpus.spans)]
+    predictions = [(text, spans, []) for text, spans in zip(corpus.texts, corpus.spans)]
     settings = [ModelArguments(), SourceArguments(**data), CardArguments(license="apache-2.0")]
-    save_run(trainer, settings, results, rows, {"f1": "F1"})
+    save_run(trainer, settings, results, predictions, {"f1": "F1"})
     return folder

@@ -1,4 +1,4 @@
-"""A Hub in memory, with as much of the real one's interface as its real client needs to publish and load models."""
+"""A Hub in memory, with the part of the API that huggingface_hub needs to publish and load models."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from clean_process import run_without_package
 
 USER, TOKEN, READ_TOKEN = "tester", "hf_" + "w" * 34, "hf_" + "r" * 34
 ROLES = {TOKEN: "write", READ_TOKEN: "read"}
-NEEDED = {"whoami-v2": "read", "validate-yaml": None, "paths-info": None}  # "write" for all else that is posted
+NEEDED = {"whoami-v2": "read", "validate-yaml": None, "paths-info": None}  # all other POST requests need "write"
 URLS = (
     r"/api/(?P<what>whoami-v2|validate-yaml|repos)(/create)?",
     r"/api/models/(?P<repo>[^/]+/[^/]+)(/(?P<what>[^/]+)(/(?P<revision>[^/]+)(/(?P<path>.+))?)?)?",
@@ -31,7 +31,7 @@ URLS = (
 
 @dataclass
 class Request:
-    """What arrived: `path` has no query, `range` is the header, `status` stays None if there was no answer."""
+    """A request that arrived. `path` has no query, `range` is the header, `status` is None if there was no answer."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Fault:
 
 
 class Refusal(Exception):
-    """An answer of which the client makes an exception, by status and code."""
+    """An error response, from whose status and code the client makes an exception."""
 
     def __init__(self, status: int, message: str, code: str = "", content: dict | None = None, **headers: str) -> None:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -68,7 +68,7 @@ class Blob(bytes):
 
 
 class LFSBlob(Blob):
-    """A file in LFS, to which git has a pointer."""
+    """A file in LFS; git stores a pointer to it."""
 
     etag = property(lambda self: hashlib.sha256(self).hexdigest())
 
@@ -100,7 +100,7 @@ class Repository:
         return commit
 
     def at(self, revision: str) -> Commit:
-        """The commit of a branch, a tag, or a hash, of which seven characters will do."""
+        """Return the commit of a branch, a tag or a hash of at least seven characters."""
         hashes = [commit for commit in self.commits if commit.sha.startswith(revision) and len(revision) >= 7]
         for commit in (self.branches.get(revision), self.tags.get(revision), *hashes):
             if commit:
@@ -109,17 +109,17 @@ class Repository:
 
 
 class HubServer(ThreadingHTTPServer):
-    """A Hub on 127.0.0.1, from `start` to `stop` or as a context, with models below `USER`.
+    """A Hub on 127.0.0.1 with models of `USER`, running from `start` to `stop` or as a context manager.
 
-    `TOKEN` may write, `READ_TOKEN` may not, any other token is refused. What is in LFS is on `localhost`, to the client
-    another host, which it sends no token, as it does with the real Hub's storage.
+    `TOKEN` may write, `READ_TOKEN` may not, any other token is rejected. LFS storage is on `localhost`, which is
+    another host for the client, so that it sends no token there, as with the storage of the real Hub.
 
     Attributes:
         endpoint, url: the value of `HF_ENDPOINT`.
-        lfs: whether *.safetensors go by LFS; otherwise all files go by the commit.
-        repositories: by id; `repositories["tester/m"].at("v1").files` are bytes by path.
-        objects: what came by LFS, by SHA-256, whether or not a commit followed.
-        requests: all that arrived, in this order.
+        lfs: whether *.safetensors are uploaded by LFS; otherwise all files are part of the commit.
+        repositories: repositories by id; `repositories["tester/m"].at("v1").files` are bytes by path.
+        objects: files uploaded by LFS, by SHA-256, whether or not a commit followed.
+        requests: all requests, in order of arrival.
     """
 
     def __init__(self, lfs: bool = True) -> None:
@@ -143,36 +143,36 @@ class HubServer(ThreadingHTTPServer):
     __enter__, __exit__ = start, stop
 
     def break_after(self, count: int | None, method: str, pattern: str, times: int = 1, reset: bool = False) -> None:
-        """Closes the connection of the next `times` requests of this method with the regular expression in their path.
+        """Close the connection of the next `times` requests whose method and path match.
 
         Args:
-            count: the bytes that get through, of the upload, or of the answer to a request without a body (0: not even
-                its status). None: the request is carried out, and only the answer is lost.
-            method: in capitals.
-            pattern: the path is without the query.
-            times: the client tries most requests 6 times, some just once.
-            reset: with RST, like a host that fails, instead of FIN.
+            count: number of bytes that get through: of the upload, or of the response to a request without a body (0:
+                not even its status). None: the request is carried out and only the response is lost.
+            method: the method, in capitals.
+            pattern: regular expression to find in the path (without the query).
+            times: number of requests to break. The client tries most requests 6 times, some only once.
+            reset: whether to close with RST, like a host that fails, instead of FIN.
         """
         self.faults.append(Fault(method, pattern, times, count, reset))
 
     def answer(self, status: int, method: str, pattern: str, times: int = 1) -> None:
-        """Answers such requests with an error, 503 say, and does nothing else."""
+        """Answer the next `times` requests whose method and path match with an error `status`, such as 503, only."""
         self.faults.append(Fault(method, pattern, times, status=status))
 
     def environment(self, home: Path, token: str | None = TOKEN, **variables: str) -> dict[str, str]:
-        """Variables of a process for which this is the Hub, with its cache in `home`, and nothing else of the Hub's."""
+        """Return the variables of a process that uses this Hub, with its cache in `home` and no other Hub settings."""
         kept = {k: v for k, v in os.environ.items() if not re.match("HF_|HUGGING_?FACE_|TRANSFORMERS_", k)}
         off = ["HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_PROGRESS_BARS"]
         own = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
         return kept | dict.fromkeys(off, "1") | own | ({"HF_TOKEN": token} if token else {}) | variables
 
     def run(self, code: str, home: Path, token: str | None = TOKEN, **variables: str) -> Any:
-        """The JSON that `code` prints last, in a process of this `environment` that cannot import the package."""
+        """Run `code` with this Hub where the package cannot be imported, and return the JSON that it prints last."""
         return run_without_package(code, home, self.environment(home, token, **variables))
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A connection. `METHOD_what` answers `METHOD /.../what/...` with a status, bytes or JSON, and maybe headers."""
+    """A connection. The method `METHOD_what` answers `METHOD /.../what/...` with status, bytes or JSON, and headers."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -243,7 +243,7 @@ class Handler(BaseHTTPRequestHandler):
             if repo is None or (repo.private and not role):
                 raise Refusal(404 if role else 401, "Repository not found", "RepoNotFound")
         needed = NEEDED.get(what, "write" if method == "POST" else None)
-        if needed and not role:  # without the code, the client makes RepositoryNotFoundError of it only with https
+        if needed and not role:  # without the code, the client raises RepositoryNotFoundError only over https
             raise Refusal(401, "Invalid username or password.", "RepoNotFound" if "repo" in parts else "")
         if needed == "write" != role:
             raise Refusal(403, "Forbidden: you must use a write token")
@@ -295,7 +295,7 @@ class Handler(BaseHTTPRequestHandler):
         return 200, [entries[path] for path in parse_qs(self.body.decode())["paths"] if path in entries]
 
     def entries(self, files: dict[str, Blob]) -> dict[str, dict[str, Any]]:
-        """Folders and files by path."""
+        """Return folders and files by path."""
         folders = sorted({str(folder) for path in files for folder in Path(path).parents} - {"."})
         entries = {path: {"type": "directory", "oid": "0" * 40, "path": path} for path in folders}
         return entries | {path: {"type": "file", "path": path} | blob.entry() for path, blob in files.items()}

@@ -1,3 +1,5 @@
+"""Tests of the conversions between spans, tags and tokens, with tokenizers of three kinds."""
+
 import itertools
 import random
 import re
@@ -79,7 +81,7 @@ def wordpiece():
 
 @pytest.fixture(scope="module")
 def sentencepiece():
-    """Unigram with Metaspace: most words are not in the vocabulary with their `▁`, which is then a token alone."""
+    """Return a Unigram tokenizer with Metaspace; the `▁` before a word is mostly a token of its own."""
     texts = "".join([*SENTENCES, *AWKWARD])
     letters = sorted(c for c in set(unicodedata.normalize("NFKC", texts)) if not c.isspace())
     pieces = ["▁", "▁서울", "▁한강", "▁19", *letters]
@@ -100,7 +102,7 @@ def offsets_of(tokenizer, text, **options):
 
 
 def round_trip(tokenizer, text, spans, scheme="BIO"):
-    """The spans left after a way to the labels of tokens and back."""
+    """Convert spans to tags of tokens and back."""
     offsets = offsets_of(tokenizer, text)
     return spans_from_token_tags(text, offsets, token_tags(text, offsets, spans, scheme))
 
@@ -116,12 +118,12 @@ def surfaces(text, spans):
     ("tag", "parts"),
     [("O", ("O", "")), ("B-PS", ("B", "PS")), ("E-LC", ("E", "LC")), ("I-date-time", ("I", "date-time"))],
 )
-def test_split_tag_takes_the_prefix_from_the_type(tag, parts):
+def test_split_tag_separates_prefix_and_type(tag, parts):
     assert split_tag(tag) == parts
 
 
 @pytest.mark.parametrize("tag", ["", "B", "B-", "-PS", "PS", "O-PS", "b-PS", "BPS", "L-PS", "PS-B", "o", "BI-PS"])
-def test_a_string_that_is_no_tag_is_an_error_that_names_it(tag):
+def test_a_string_that_is_not_a_tag_is_an_error_that_quotes_it(tag):
     with pytest.raises(ValueError, match=re.escape(repr(tag))):
         split_tag(tag)
     with pytest.raises(ValueError, match=re.escape(repr(tag))):
@@ -129,7 +131,7 @@ def test_a_string_that_is_no_tag_is_an_error_that_names_it(tag):
 
 
 @pytest.mark.parametrize("prefixes", ["BI", "BIES"])
-def test_lenient_spans_are_those_of_seqeval_for_every_sequence_of_tags_valid_or_not(prefixes):
+def test_spans_equal_those_of_seqeval_for_valid_and_invalid_sequences(prefixes):
     tags = ["O", *(f"{prefix}-{label}" for prefix in prefixes for label in ("PS", "LC"))]
     for length in range(5 if len(prefixes) == 4 else 6):
         for sequence in itertools.product(tags, repeat=length):
@@ -137,7 +139,7 @@ def test_lenient_spans_are_those_of_seqeval_for_every_sequence_of_tags_valid_or_
             assert spans_from_tags(sequence) == expected, sequence
 
 
-def test_strict_accepts_exactly_the_sequences_in_which_each_inside_tag_continues_an_entity_of_its_type():
+def test_strict_accepts_exactly_the_sequences_whose_inside_tags_continue_an_entity_of_their_type():
     entity = "B-{0} (I-{0} )*(E-{0} )?|S-{0} "
     valid = re.compile(f"(O |{entity.format('PS')}|{entity.format('LC')})*")
     tags = ["O", *(f"{prefix}-{label}" for prefix in "BIES" for label in ("PS", "LC"))]
@@ -160,7 +162,7 @@ def test_strict_accepts_exactly_the_sequences_in_which_each_inside_tag_continues
         (["S-PS", "E-PS"], "E-PS at position 1 follows S-PS"),
     ],
 )
-def test_strict_errors_name_the_tag_its_place_and_the_tag_before_it(tags, message):
+def test_strict_errors_name_the_tag_its_position_and_the_tag_before_it(tags, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         spans_from_tags(tags, strict=True)
 
@@ -172,14 +174,14 @@ def test_strict_errors_name_the_tag_its_place_and_the_tag_before_it(tags, messag
         ("BIOES", ["B-PS", "I-PS", "E-PS", "S-PS", "O", "S-LC"]),
     ],
 )
-def test_neighbouring_entities_of_one_type_stay_two(scheme, tags):
+def test_adjacent_entities_of_one_type_stay_separate(scheme, tags):
     spans = [Span(0, 3, "PS"), Span(3, 4, "PS"), Span(5, 6, "LC")]
     assert tags_from_spans(spans, 6, scheme) == tags
     assert spans_from_tags(tags, strict=True) == spans
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_tags_of_random_spans_lead_back_to_them(scheme):
+def test_spans_from_tags_inverts_tags_from_spans(scheme):
     rng = random.Random(0)
     for _ in range(300):
         length = rng.randrange(12)
@@ -202,7 +204,7 @@ def test_tags_of_random_spans_lead_back_to_them(scheme):
         ([Span(1, 2, "LC"), Span(0, 4, "PS")], "PS [0, 4) overlaps"),
     ],
 )
-def test_spans_that_no_tags_can_say_are_errors(spans, message):
+def test_spans_that_no_tags_can_represent_are_errors(spans, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         tags_from_spans(spans, 4)
 
@@ -226,11 +228,11 @@ def test_scheme_of_labels(labels, scheme):
     assert scheme_of(labels) == scheme
 
 
-# Characters that tokens stand for
+# Characters that tokens cover
 
 
 @pytest.mark.parametrize("text", ["", " ", " \t\n "])
-def test_a_text_with_nothing_visible_has_no_tags_and_no_entities(tokenizer, text):
+def test_a_text_of_white_space_has_no_tags_and_no_entities(tokenizer, text):
     offsets = offsets_of(tokenizer, text)
     assert all(start == end for start, end in character_ranges(text, offsets))
     assert set(token_tags(text, offsets, [])) <= {None}
@@ -261,14 +263,14 @@ def test_ranges_partition_the_visible_characters(request, name, text):
 
 @pytest.mark.parametrize("text", ["보고 싶다 ㅋㅠㅠ", "감사ㄳ 합니다", "ㄱㅏ나다", "ｶﾞ를 읽다", "ﾊﾝｸﾞﾙ"])
 @pytest.mark.parametrize("name", ["characters", "sentencepiece"])
-def test_letters_that_normalisation_composes_belong_to_the_token_they_went_into(request, name, text):
-    """NFKC reads `ㅋㅠ` as `큐`, `사ㄳ` as `삯`, whose offsets `tokenizers` gives as those of the first letter."""
+def test_letters_that_normalisation_composes_belong_to_the_token_of_the_composed_character(request, name, text):
+    """NFKC composes `ㅋㅠ` to `큐` and `사ㄳ` to `삯`; `tokenizers` returns the offsets of the first letter only."""
     ranges = character_ranges(text, offsets_of(request.getfixturevalue(name), text))
     covered = [i for start, end in ranges for i in range(start, end)]
     assert covered == [i for i, character in enumerate(text) if not character.isspace()]
 
 
-def test_special_and_padded_tokens_stand_for_no_character(wordpiece):
+def test_special_tokens_and_padding_cover_no_character(wordpiece):
     text = "서울에 왔다"
     encoded = wordpiece(
         text, padding="max_length", max_length=16, return_offsets_mapping=True, return_special_tokens_mask=True
@@ -278,7 +280,7 @@ def test_special_and_padded_tokens_stand_for_no_character(wordpiece):
     assert encoded["special_tokens_mask"].count(1) >= 2
 
 
-def test_ranges_of_sentencepiece_leave_out_lone_word_marks_and_the_spaces_of_words(sentencepiece):
+def test_ranges_of_sentencepiece_exclude_single_word_marks_and_the_spaces_before_words(sentencepiece):
     text = "강 서울  강"
     assert sentencepiece.tokenize(text) == ["▁", "강", "▁서울", "▁", "▁", "강"]
     offsets = offsets_of(sentencepiece, text)
@@ -289,7 +291,7 @@ def test_ranges_of_sentencepiece_leave_out_lone_word_marks_and_the_spaces_of_wor
 @pytest.mark.parametrize(
     ("text", "offsets", "ranges"),
     [
-        ("가나다", [(0, 2), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 3)]),  # `나` is cut into bytes
+        ("가나다", [(0, 2), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 3)]),  # `나` is split into bytes
         ("😀가", [(0, 1), (0, 1), (0, 2)], [(0, 0), (0, 0), (0, 2)]),
         ("❤\ufe0f강", [(0, 1), (2, 3)], [(0, 2), (2, 3)]),  # a mark that the tokenizer drops
         ("서울 강", [(0, 3), (3, 4)], [(0, 2), (3, 4)]),
@@ -297,25 +299,25 @@ def test_ranges_of_sentencepiece_leave_out_lone_word_marks_and_the_spaces_of_wor
         ("서울", [(0, 0), (0, 2), (0, 0), (2, 2)], [(0, 0), (0, 2), (0, 0), (2, 2)]),
     ],
 )
-def test_ranges_do_not_overlap_nor_end_in_white_space_whatever_the_offsets(text, offsets, ranges):
+def test_ranges_neither_overlap_nor_end_in_white_space_for_any_offsets(text, offsets, ranges):
     assert character_ranges(text, offsets) == ranges
 
 
-def test_of_tokens_made_from_one_character_the_last_one_stands_for_it(characters):
+def test_of_several_tokens_from_one_character_the_last_one_covers_it(characters):
     text = "삼㎞"
     assert offsets_of(characters, text, add_special_tokens=False) == [(0, 1), (1, 2), (1, 2)]
     assert character_ranges(text, [(0, 1), (1, 2), (1, 2)]) == [(0, 1), (1, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("space", [" ", "\t", "\n", "\r\n", "\u3000", " \n"])
-def test_white_space_behind_an_entity_is_no_part_of_it(tokenizer, space):
+def test_white_space_after_an_entity_is_not_part_of_it(tokenizer, space):
     text = f"서울{space}부산{space}"
     start = text.index("부산")
     spans = [Span(0, 2, "LC"), Span(start, start + 2, "LC")]
     assert round_trip(tokenizer, text, spans) == spans
 
 
-def test_parts_of_a_composed_character_belong_to_its_token(characters):
+def test_parts_of_a_decomposed_character_belong_to_one_token(characters):
     text = unicodedata.normalize("NFD", "각 힣")
     assert len(text) == 7
     assert character_ranges(text, offsets_of(characters, text, add_special_tokens=False)) == [(0, 3), (4, 7)]
@@ -325,9 +327,9 @@ def test_parts_of_a_composed_character_belong_to_its_token(characters):
 
 
 def expected_after(text, offsets, spans):
-    """What tokens can express of `spans`, by the rule alone: each entity is the tokens whose first character it holds.
+    """Return the spans that tokens can represent: each entity is the tokens whose first character it covers.
 
-    For texts and tokenizers whose offsets need no mending.
+    This holds for texts and tokenizers whose offsets need no correction.
     """
     kept = []
     for span in spans:
@@ -339,12 +341,12 @@ def expected_after(text, offsets, spans):
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @pytest.mark.parametrize(("text", "spans"), PARSED)
-def test_round_trip_of_sentences_gives_what_tokens_can_express(wordpiece, characters, text, spans, scheme):
+def test_round_trip_of_sentences_keeps_what_tokens_can_represent(wordpiece, characters, text, spans, scheme):
     assert round_trip(characters, text, spans, scheme) == spans
     assert round_trip(wordpiece, text, spans, scheme) == expected_after(text, offsets_of(wordpiece, text), spans)
 
 
-def test_the_wordpiece_tokenizer_of_these_tests_has_entities_that_tokens_cannot_express(wordpiece):
+def test_the_wordpiece_tokenizer_can_represent_some_entities_and_not_others(wordpiece):
     assert any(round_trip(wordpiece, text, spans) != spans for text, spans in PARSED)
     assert any(round_trip(wordpiece, text, spans) == spans for text, spans in PARSED)
 
@@ -364,7 +366,7 @@ UNITS += [unicodedata.normalize("NFD", syllable) for syllable in "가각힣é"] 
 
 
 def random_sentence(rng):
-    """A text of random units, and entities that begin and end at borders of visible units."""
+    """Return a text of random units, and entities that begin and end at the edges of visible units."""
     units = [rng.choice(UNITS) for _ in range(rng.randrange(1, 15))]
     starts = [0, *itertools.accumulate(map(len, units))]
     borders = sorted(rng.sample(range(len(units) + 1), min(len(units) + 1, rng.randrange(7))))
@@ -413,19 +415,19 @@ def test_an_entity_that_begins_inside_a_token_begins_at_the_next_one():
     assert surfaces(text, spans_from_token_tags(text, offsets, tags)) == [("면세점", "OG")]
 
 
-def test_an_entity_that_holds_no_first_character_is_lost_and_its_neighbours_are_not():
+def test_an_entity_that_covers_no_first_character_is_lost_and_its_neighbours_are_kept():
     text, offsets = "한미일", [(0, 2), (2, 3)]
     tags = token_tags(text, offsets, [Span(0, 1, "LC"), Span(1, 2, "LC"), Span(2, 3, "LC")])
     assert tags == ["B-LC", "B-LC"]
     assert surfaces(text, spans_from_token_tags(text, offsets, tags)) == [("한미", "LC"), ("일", "LC")]
 
 
-def test_two_entities_of_the_same_type_in_neighbouring_tokens_are_not_joined_in_bioes():
+def test_entities_of_the_same_type_in_adjacent_tokens_stay_separate_in_bioes():
     text, offsets = "서울부산에", [(0, 2), (2, 4), (4, 5)]
     assert token_tags(text, offsets, [Span(0, 2, "LC"), Span(2, 4, "LC")], "BIOES") == ["S-LC", "S-LC", "O"]
 
 
-def test_a_lone_word_mark_within_an_entity_has_no_tag_and_does_not_cut_it(sentencepiece):
+def test_a_single_word_mark_within_an_entity_has_no_tag_and_does_not_split_it(sentencepiece):
     text, spans = parse_inline("<강 서울:LC>은")
     assert sentencepiece.tokenize(text) == ["▁", "강", "▁서울", "은"]
     assert token_tags(text, offsets_of(sentencepiece, text), spans) == [None, "B-LC", "I-LC", "O"]
@@ -440,7 +442,7 @@ def test_entities_of_tokens_names_the_tokens_of_each_entity_and_skips_those_with
     text = "강 서울은 강"
     assert sentencepiece.tokenize(text) == ["▁", "강", "▁서울", "은", "▁", "강"]
     offsets = offsets_of(sentencepiece, text)
-    tags = ["B-PS", "I-PS", "B-LC", "O", "B-DT", "O"]  # as a model might tag, word marks too
+    tags = ["B-PS", "I-PS", "B-LC", "O", "B-DT", "O"]  # a model may tag word marks too
     assert list(entities_of_tokens(text, offsets, tags)) == [((0, 1, "PS"), [0, 1]), ((2, 4, "LC"), [2])]
     tags = [None, "B-PS", "I-PS", "I-LC", None, "I-LC"]
     assert list(entities_of_tokens(text, offsets, tags)) == [((0, 4, "PS"), [1, 2]), ((4, 7, "LC"), [3, 5])]
@@ -474,13 +476,13 @@ def test_the_first_character_of_a_token_has_its_tag_and_the_others_continue_it(t
         (["O", "I-LC"], ["O", "O", "O", "I-LC", "I-LC"]),
     ],
 )
-def test_a_character_of_no_token_continues_the_entity_around_it(tags, expected):
+def test_a_character_outside_all_tokens_continues_the_entity_around_it(tags, expected):
     assert character_tags("서울\u200b부산", [(0, 2), (3, 5)], tags) == expected
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @pytest.mark.parametrize("tags_are_of", ["characters", "sentencepiece"])
-def test_character_tags_of_random_text_are_those_of_its_entities(request, tags_are_of, scheme):
+def test_character_tags_of_random_text_equal_those_of_its_entities(request, tags_are_of, scheme):
     tokenizer = request.getfixturevalue(tags_are_of)
     rng = random.Random(scheme)
     for _ in range(300):
@@ -499,7 +501,7 @@ def test_character_tags_of_random_text_are_those_of_its_entities(request, tags_a
 # Rendering
 
 
-def test_render_marks_entities_in_any_order_and_leaves_the_rest_as_it_is():
+def test_render_marks_entities_given_in_any_order_and_keeps_the_rest():
     text = "손흥민은 춘천에서 태어났다."
     spans = [Span(5, 7, "LC"), Span(0, 3, "PS")]
     assert render(text, spans) == "<손흥민:PS>은 <춘천:LC>에서 태어났다."
@@ -508,5 +510,5 @@ def test_render_marks_entities_in_any_order_and_leaves_the_rest_as_it_is():
 
 
 @pytest.mark.parametrize("marked", SENTENCES)
-def test_what_is_rendered_can_be_read_back(marked):
+def test_parse_inline_inverts_render(marked):
     assert render(*parse_inline(marked)) == marked

@@ -1,4 +1,4 @@
-"""A tagger of characters beside an encoder, against loops over single characters and sentences."""
+"""Tests of the tagger of characters on an encoder, against loops over single characters and sentences."""
 
 import pytest
 import torch
@@ -8,11 +8,14 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
-from bilstm_crf_hf.data.collation import TaggingCollator, piece_columns
+from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.evaluation.tasks import label_maps
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, piece_inputs
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
-from bilstm_crf_hf.training.loading import ModelArguments, label_names, load_model
+from bilstm_crf_hf.training.loading import load_model
 
 WORDPIECES = [
     "[PAD]",
@@ -40,7 +43,7 @@ def wordpiece(tmp_path_factory) -> BertTokenizer:
 
 @pytest.fixture(scope="module")
 def parts(wordpiece, tokenizer, tmp_path_factory):
-    """Folders of a small BERT and of a small BiLSTM, each with its tokenizer."""
+    """Save a small BERT and a small BiLSTM, each with its tokenizer, and return the folders."""
     encoder, bilstm = tmp_path_factory.mktemp("encoder"), tmp_path_factory.mktemp("bilstm")
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -63,19 +66,19 @@ def model(parts):
 def corpus(tokenizer, wordpiece, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), tokenizer, LABELS, pieces=wordpiece)
+    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)
 
 
-def test_characters_find_the_pieces_that_cover_them(tokenizer, wordpiece):
-    """`손흥`, `##민은`, `춘천`, `##에서`; what the encoder does not know is one [UNK]."""
+def test_piece_index_is_that_of_the_subword_that_covers_a_character(tokenizer, wordpiece):
+    """The subwords are `손흥`, `##민은`, `춘천`, `##에서` and `.`; a word unknown to the encoder is one [UNK]."""
     texts = ["손흥민은  춘천에서.", "봉준호"]
     offsets = tokenizer(texts, return_offsets_mapping=True).offset_mapping
-    columns = piece_columns(texts, offsets, wordpiece)
+    columns = piece_inputs(texts, offsets, wordpiece)
     assert columns["piece_ids"] == [[2, 5, 6, 8, 9, 12, 3], [2, 1, 3]]
     assert [index[1:-1] for index in columns["piece_index"]] == [[1, 1, 2, 2, 3, 3, 4, 4, 5], [1, 1, 1]]
 
 
-def test_both_bodies_are_those_that_were_pretrained(model, parts):
+def test_encoder_and_bilstm_have_the_pretrained_weights(model, parts):
     encoder, bilstm = parts
     for body, pretrained in (
         (model.encoder, BertModel.from_pretrained(encoder)),
@@ -86,7 +89,7 @@ def test_both_bodies_are_those_that_were_pretrained(model, parts):
 
 
 def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, wordpiece, corpus):
-    """Batched, with pieces and characters padded, and alone: loss and posterior."""
+    """Compare loss and posterior in a batch, where subwords and characters are padded, with those alone."""
     collate = TaggingCollator(tokenizer)
     rows = [corpus.inputs[i] for i in range(len(corpus.inputs))]
     together = model(**collate(rows))
@@ -98,12 +101,12 @@ def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, wordpiec
         assert together.predictions[i, :length].equal(output.predictions[0])
 
 
-def test_a_character_sees_the_states_of_its_piece(model, tokenizer, wordpiece):
-    """The input of the last BiLSTM layer, against the two bodies run by themselves and put together in a loop."""
+def test_a_character_gets_the_state_of_its_subword(model, tokenizer, wordpiece):
+    """Compare the input of the last BiLSTM layer with the outputs of BiLSTM and encoder, concatenated in a loop."""
     text = "손흥민은 춘천에서."
     encoded = tokenizer(text, return_offsets_mapping=True)
     row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
-    columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
+    columns = piece_inputs([text], [encoded.offset_mapping], wordpiece)
     seen = []
     hook = model.layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
     model(**TaggingCollator(tokenizer)([row | {name: values[0] for name, values in columns.items()}]))
@@ -119,14 +122,14 @@ def test_a_character_sees_the_states_of_its_piece(model, tokenizer, wordpiece):
     assert_close(seen[0][:, 0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_it_is_saved_with_its_code_and_teaches(model, tokenizer, wordpiece, tmp_path):
-    """Loaded without the package, it is the same; a `Teacher` asks it for the posterior of characters."""
+def test_a_saved_model_works_without_the_package_and_as_a_teacher(model, tokenizer, wordpiece, tmp_path):
+    """Compare its logits with those of the saved model, and its posterior of characters with that of a `Teacher`."""
     text = "손흥민은 춘천에서."
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     encoded = tokenizer(text, return_offsets_mapping=True)
     row = {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
-    columns = piece_columns([text], [encoded.offset_mapping], wordpiece)
+    columns = piece_inputs([text], [encoded.offset_mapping], wordpiece)
     batch = TaggingCollator(tokenizer)([row | {name: values[0] for name, values in columns.items()}])
     logits = model(**batch).logits
     torch.save(dict(batch), tmp_path / "batch.pt")
@@ -137,18 +140,18 @@ model = AutoModelForTokenClassification.from_pretrained({str(tmp_path)!r}, trust
 print(model(**torch.load({str(tmp_path / "batch.pt")!r})).logits.sum().item())
 """
     assert run_without_package(script, tmp_path) == pytest.approx(logits.sum().item(), rel=1e-4)
-    (answer,) = Teacher(model, tokenizer, LABELS, pieces=wordpiece)([text])
+    (probabilities,) = Teacher(model, BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)([text])
     starts = [start for start, end in encoded.offset_mapping if start < end]
-    assert_close(torch.from_numpy(answer)[starts], logits[0, 1:-1].softmax(-1), atol=1e-5, rtol=1e-4)
+    assert_close(torch.from_numpy(probabilities)[starts], logits[0, 1:-1].softmax(-1), atol=1e-5, rtol=1e-4)
 
 
-def test_label_names_of_the_task(model):
-    assert model.config.id2label == label_names(LABELS)["id2label"]
+def test_the_configuration_has_the_label_names_of_the_task(model):
+    assert model.config.id2label == label_maps(LABELS)["id2label"]
     assert isinstance(model, CharacterEncoderForTokenClassification)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_collator_pads_characters_and_pieces_apart(tokenizer, wordpiece, corpus, side):
+def test_collator_pads_characters_and_subwords_separately(tokenizer, wordpiece, corpus, side):
     rows = [corpus.inputs[i] for i in (0, 5)]
     tokenizer.padding_side = side
     batch = TaggingCollator(tokenizer, padding="max_length", max_length=40)(rows)

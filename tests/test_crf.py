@@ -1,4 +1,4 @@
-"""LinearChainCRF against brute force over all paths, against pytorch-crf, and against seqeval's idea of an entity."""
+"""Tests of LinearChainCRF against brute force over all paths, against pytorch-crf and against seqeval's entities."""
 
 import copy
 import gc
@@ -19,13 +19,13 @@ from torch.func import functional_call
 from torch.testing import assert_close
 from torchcrf import CRF
 
-from bilstm_crf_hf.crf import LinearChainCRF, possible_steps
+from bilstm_crf_hf.crf import LinearChainCRF, allowed_transitions
 from bilstm_crf_hf.lattice import LogLattice, ScaledLattice
 
 BIO = ("O", "B-인물", "I-인물", "B-지명", "I-지명")
 BIOES = ("O", "B-인물", "I-인물", "E-인물", "S-인물")
 LONG_BIOES = (*BIOES, "B-지명", "I-지명", "E-지명", "S-지명")
-PAIRS = ("B-인물", "E-인물")  # every path has an even length
+PAIRS = ("B-인물", "E-인물")  # all possible paths have an even length
 POLARITY = ("긍정", "중립", "부정")
 GRAMMARS = {
     BIO: re.compile(r"(?:O |B-(\w+) (?:I-\1 )*)*"),
@@ -35,7 +35,7 @@ GRAMMARS[LONG_BIOES] = GRAMMARS[PAIRS] = GRAMMARS[BIOES]
 REDUCTIONS = ("none", "sum", "mean", "token_mean")
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*uint8.*:UserWarning")  # torchcrf's own use of such a mask
+pytestmark = pytest.mark.filterwarnings("ignore:.*uint8.*:UserWarning")  # from torchcrf, for such masks
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +43,11 @@ def _seed():
     torch.manual_seed(0)
 
 
-# ---------------------------------------------------------------- the reference: every path, one by one
+# ---------------------------------------------------------------- reference: brute force over all paths
 
 
 def obeys(labels: tuple[str, ...] | None, path) -> bool:
-    """Whether a path of tags, written out, is a sentence of the scheme. Free labels obey nothing."""
+    """Return whether a path of tags follows the scheme of the labels; any path does if they have none."""
     grammar = GRAMMARS.get(labels)
     return grammar is None or bool(grammar.fullmatch("".join(f"{labels[tag]} " for tag in path)))
 
@@ -59,7 +59,7 @@ def possible_paths(num_tags: int, timesteps: int, labels: tuple[str, ...] | None
 
 
 def every_path(crf: CRF, emissions: Tensor) -> tuple[Tensor, Tensor]:
-    """All paths (N, T) that are possible for one sentence's emissions (T, K), and their scores (N,) in float64."""
+    """Return all possible paths (N, T) of one sentence with emissions (T, K), and their scores (N,) in float64."""
     timesteps, num_tags = emissions.shape
     paths = possible_paths(num_tags, timesteps, getattr(crf, "labels", None))
     start, end, transitions = (x.double() for x in (crf.start_transitions, crf.end_transitions, crf.transitions))
@@ -69,7 +69,7 @@ def every_path(crf: CRF, emissions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_likelihood(crf: CRF, emissions: Tensor, tags: Tensor) -> Tensor:
-    """log P(tags) of one sentence, summed over all completions of tags that are -100."""
+    """Return log P(tags) of one sentence, summed over all completions of the tags that are -100."""
     paths, scores = every_path(crf, emissions)
     agrees = ((paths == tags) | (tags == -100)).all(1)
     return scores[agrees].logsumexp(0) - scores.logsumexp(0)
@@ -85,7 +85,7 @@ def reduced(values: Tensor, lengths: Tensor, reduction: str) -> Tensor:
 
 
 def padded(rows: list[Tensor], length: int, value: float = 0) -> Tensor:
-    """(B, length, ...) of tensors of unequal length."""
+    """Stack tensors of unequal length to (B, length, ...)."""
     return torch.stack([torch.cat([x, x.new_full((length - len(x), *x.shape[1:]), value)]) for x in rows])
 
 
@@ -95,7 +95,7 @@ def gradients(value: Tensor, crf: CRF, emissions: Tensor) -> list[Tensor]:
 
 
 def random_crf(num_tags: int, labels=None, scale: float = 1.0, dtype=torch.float64, crf_class=LinearChainCRF) -> CRF:
-    """With `batch_first`, and transitions as uneven as `scale` says."""
+    """Return a batch-first CRF whose parameters are normal with the standard deviation `scale`."""
     crf = crf_class(num_tags, batch_first=True, **({} if labels is None else {"labels": labels})).to(dtype)
     for parameter in crf.parameters():
         nn.init.normal_(parameter, std=scale)
@@ -103,7 +103,7 @@ def random_crf(num_tags: int, labels=None, scale: float = 1.0, dtype=torch.float
 
 
 def random_problem(crf: CRF, lengths: list[int], scale: float = 1.0) -> SimpleNamespace:
-    """Emissions (B, T, K), a mask of the lengths, and gold tags that the labels of the CRF allow."""
+    """Return random emissions (B, T, K), a mask of the lengths, and gold tags that the labels of the CRF allow."""
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     emissions = torch.randn(*mask.shape, crf.num_tags, dtype=crf.transitions.dtype) * scale
     emissions.requires_grad_()
@@ -117,7 +117,7 @@ def random_problem(crf: CRF, lengths: list[int], scale: float = 1.0) -> SimpleNa
 
 
 def sentences(problem) -> list[tuple[Tensor, Tensor]]:
-    """Each sentence's own emissions (T, K) and tags (T,), without padding."""
+    """Return the emissions (T, K) and the tags (T,) of each sentence, without padding."""
     return [(e[:n], y[:n]) for e, y, n in zip(problem.emissions, problem.tags, problem.lengths)]
 
 
@@ -131,12 +131,12 @@ def scale(request):
     ids=["one tag", "four tags", "polarity", "BIO", "BIOES"],
 )
 def problem(request, scale):
-    """Sentences of one to five tokens."""
+    """Return a CRF with a batch of sentences of one to five tokens."""
     crf = random_crf(*request.param, scale)
     return random_problem(crf, [4, 1, 5, 2, 3, 5], scale)
 
 
-# ---------------------------------------------------------------- what pytorch-crf promises
+# ---------------------------------------------------------------- compatibility with pytorch-crf
 
 
 @pytest.fixture(params=[CRF, LinearChainCRF])
@@ -151,9 +151,9 @@ def batch_first(request):
 
 @pytest.fixture(params=["no mask", torch.bool, torch.uint8, torch.int64], ids=str)
 def batch(request, crf_class, batch_first):
-    """A CRF in either layout with arguments for it, beside the same batch-first problem."""
+    """Return a batch-first problem with its CRF and the arguments of that CRF in the layout of `batch_first`."""
     if crf_class is CRF and request.param is torch.int64:
-        pytest.skip("torchcrf wants booleans or bytes")
+        pytest.skip("torchcrf accepts only boolean and uint8 masks")
     problem = random_problem(random_crf(4, crf_class=crf_class), [3, 3, 3] if request.param == "no mask" else [3, 5, 1])
     crf = crf_class(4, batch_first)
     crf.double().load_state_dict(problem.crf.state_dict())
@@ -254,7 +254,7 @@ def test_no_sentences_have_the_log_likelihood_zero_and_no_paths(crf_class, batch
         ),
     ],
 )
-def test_shapes_that_do_not_match_are_refused_in_pytorch_crfs_words(
+def test_shapes_that_do_not_match_raise_the_errors_of_pytorch_crf(
     crf_class, batch_first, emissions, tags, mask, message
 ):
     crf = crf_class(10, batch_first)
@@ -268,7 +268,7 @@ def test_shapes_that_do_not_match_are_refused_in_pytorch_crfs_words(
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
-def test_a_first_timestep_that_is_off_is_refused(crf_class, batch_first, dtype):
+def test_a_first_timestep_off_the_mask_is_an_error(crf_class, batch_first, dtype):
     mask = torch.tensor([[1, 1, 1], [0, 0, 0]], dtype=dtype)
     tags = torch.zeros(2, 3, dtype=torch.long)
     emissions = torch.randn(2, 3, 4)
@@ -289,13 +289,13 @@ def test_a_first_timestep_that_is_off_is_refused(crf_class, batch_first, dtype):
     ],
     ids=["first timestep", "shape of the mask", "reduction"],
 )
-def test_what_is_wrong_beside_the_tags_is_said_before_the_tags_are_read(crf_class, mask, reduction, message):
-    """pytorch-crf's own tests pass `torch.empty` for tags where they expect these errors."""
+def test_mask_and_reduction_are_validated_before_the_tags(crf_class, mask, reduction, message):
+    """Pass invalid tags too, since pytorch-crf's own tests pass `torch.empty` where they expect these errors."""
     with pytest.raises(ValueError, match=message):
         crf_class(4)(torch.randn(2, 2, 4), torch.full((2, 2), 10**12), mask, reduction)
 
 
-def test_an_unknown_reduction_is_refused(crf_class):
+def test_an_unknown_reduction_is_an_error(crf_class):
     with pytest.raises(ValueError, match="^invalid reduction: foo$"):
         crf_class(4)(torch.randn(3, 2, 4), torch.zeros(3, 2, dtype=torch.long), reduction="foo")
 
@@ -334,7 +334,7 @@ def test_gradient_equals_that_of_pytorch_crfs_autograd(reduction, scale):
 
 @pytest.mark.parametrize("unknown", [0.0, 0.5])
 def test_log_likelihood_and_gradient_are_those_of_all_completions(problem, unknown):
-    """Of all paths that agree with the known tags; each sentence with a weight of its own."""
+    """Compare with the sum over all paths that agree with the known tags, with a random weight for each sentence."""
     problem.tags[torch.rand(problem.tags.shape) < unknown] = -100
     value = problem.crf(problem.emissions, problem.tags, problem.mask, reduction="none")
     expected = torch.stack([log_likelihood(problem.crf, *sentence) for sentence in sentences(problem)])
@@ -347,7 +347,7 @@ def test_log_likelihood_and_gradient_are_those_of_all_completions(problem, unkno
     )
 
 
-def test_nothing_is_to_be_learned_where_every_tag_is_unknown(problem):
+def test_value_and_gradient_are_zero_if_every_tag_is_unknown(problem):
     value = problem.crf(problem.emissions, torch.full_like(problem.tags, -100), problem.mask, reduction="none")
     assert not value.any()
     weights = torch.randn(len(value), dtype=torch.float64)
@@ -355,8 +355,8 @@ def test_nothing_is_to_be_learned_where_every_tag_is_unknown(problem):
         assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
 
 
-def test_unknown_tags_of_one_sentence_leave_the_others_alone(problem):
-    """Nor does -100 behind a sentence's end count as unknown."""
+def test_unknown_tags_of_one_sentence_do_not_change_the_others(problem):
+    """Pad tags with -100, which is not an unknown tag after the end of a sentence."""
     problem.tags.masked_fill_(~problem.mask, -100)
     known = problem.crf(problem.emissions, problem.tags, problem.mask, reduction="none")
     problem.tags[0] = -100
@@ -380,8 +380,8 @@ def test_marginals_are_sums_over_all_paths(problem):
 
 
 @pytest.mark.parametrize("k", [1, 4, 150])
-def test_nbest_are_the_first_of_all_paths_in_order(problem, k):
-    """At most 125 paths lead through three tokens: what is missing is -100, with a score of -inf."""
+def test_nbest_are_the_highest_scoring_of_all_paths_in_order(problem, k):
+    """Sentences of three tokens have at most 125 paths: missing paths are -100 and have a score of -inf."""
     expected_paths = torch.full((k, 6, 5), -100)
     expected_scores = torch.full((k, 6), -torch.inf, dtype=torch.float64)
     for row, (emissions, _) in enumerate(sentences(problem)):
@@ -394,7 +394,7 @@ def test_nbest_are_the_first_of_all_paths_in_order(problem, k):
     assert paths.equal(expected_paths)
 
 
-def test_every_way_to_ask_for_the_best_path_gives_the_same(problem):
+def test_all_methods_return_the_same_best_path(problem):
     best = [best_path(problem.crf, emissions) for emissions, _ in sentences(problem)]
     expected = padded(best, 5, -100)
     assert problem.crf.viterbi(problem.emissions, problem.mask).equal(expected)
@@ -403,14 +403,14 @@ def test_every_way_to_ask_for_the_best_path_gives_the_same(problem):
 
 
 def continues(labels: tuple[str, ...] | None, tag: int, following: int) -> bool:
-    """Whether seqeval, reading two labels behind the entity's first, sees one entity and not two."""
+    """Return whether seqeval counts a tag and the following one as one entity, not as two."""
     if labels not in GRAMMARS or labels[tag][:2] not in ("B-", "I-") or labels[following][:2] not in ("I-", "E-"):
         return False
     return labels[tag][2:] == labels[following][2:]
 
 
 def test_path_log_probs_are_conditionals_of_the_best_path(problem):
-    """P(y_t), P(y_t | y_t-1), and P(y_t+1 goes on with the entity of y_t | y_t)'s opposite."""
+    """Compare with P(y_t), P(y_t | y_t-1) and P(y_t+1 does not continue the entity of y_t | y_t) by brute force."""
     crf = problem.crf
     expected = []
     for emissions, _ in sentences(problem):
@@ -434,7 +434,7 @@ def test_path_log_probs_are_conditionals_of_the_best_path(problem):
 @pytest.mark.parametrize("labels", [BIO, BIOES, LONG_BIOES], ids=["BIO", "BIOES", "BIOES of two types"])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
 def test_path_log_probs_multiply_to_the_probability_of_exactly_this_entity(labels, temperature):
-    """The sum over all paths in which seqeval finds the same entity."""
+    """Compare with the sum over all paths in which seqeval finds the same entity."""
     problem = random_problem(random_crf(len(labels), labels, temperature), [4] * 8 + [1, 2, 3], temperature)
     _, best, path_log_probs = problem.crf.posterior(problem.emissions, problem.mask)
     seen = set()
@@ -451,7 +451,7 @@ def test_path_log_probs_multiply_to_the_probability_of_exactly_this_entity(label
     assert {0, 1} <= seen  # entities of one token and of several
 
 
-def test_time_major_results_are_the_batch_first_ones_turned(problem):
+def test_time_major_results_are_the_transposed_batch_first_ones(problem):
     turned = LinearChainCRF(problem.crf.num_tags, labels=problem.crf.labels).double()
     turned.load_state_dict(problem.crf.state_dict())
     emissions, mask = problem.emissions.transpose(0, 1), problem.mask.T
@@ -481,15 +481,15 @@ def test_gradient_is_exact(num_tags, labels, unknown):
     assert gradcheck(weighted, (problem.emissions, *problem.crf.parameters()))
 
 
-def test_gradient_can_be_asked_for_twice(problem):
+def test_gradient_can_be_computed_twice(problem):
     value = problem.crf(problem.emissions, problem.tags, problem.mask)
     once, again = (torch.autograd.grad(value, problem.emissions, retain_graph=True)[0] for _ in range(2))
     assert (once.abs() > 1e-12).any() == (problem.crf.num_tags > 1)
     assert once.equal(again)
 
 
-def test_a_second_derivative_is_refused_rather_than_wrong():
-    """A penalty on the gradient, say, would lack the curvature of log Z without anyone noticing."""
+def test_a_second_derivative_is_an_error():
+    """A gradient penalty would otherwise silently miss the curvature of log Z."""
     problem = random_problem(random_crf(3), [4, 2])
     embedding_scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
 
@@ -504,7 +504,7 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
 
 
 def test_messages_are_freed_with_the_loss():
-    """Not by the garbage collector some time later: on a GPU they are most of the memory."""
+    """They must not wait for the garbage collector: on a GPU they take most of the memory."""
 
     def alive():
         return sum(type(x) in (LogLattice, ScaledLattice) for x in gc.get_objects())
@@ -523,7 +523,7 @@ def test_messages_are_freed_with_the_loss():
 
 
 @pytest.mark.parametrize("labels", [BIO, BIOES, LONG_BIOES], ids=["BIO", "BIOES", "BIOES of two types"])
-def test_a_step_is_possible_if_some_sentence_of_the_scheme_takes_it(labels):
+def test_a_transition_is_possible_if_some_sentence_of_the_scheme_has_it(labels):
     start, end, transition = (torch.zeros(shape).bool() for shape in (len(labels), len(labels), [len(labels)] * 2))
     for path in possible_paths(len(labels), 4, labels).tolist():
         start[path[0]] = end[path[-1]] = True
@@ -545,12 +545,12 @@ def test_a_step_is_possible_if_some_sentence_of_the_scheme_takes_it(labels):
     ],
     ids=" ".join,
 )
-def test_labels_of_neither_scheme_are_free(labels):
-    assert possible_steps(labels).all()
+def test_labels_of_neither_scheme_constrain_nothing(labels):
+    assert allowed_transitions(labels).all()
 
 
-def test_an_inside_that_no_label_opens_is_free_beside_one_that_needs_opening():
-    steps = possible_steps(["O", "B-인물", "I-인물", "I-지명"])
+def test_only_inside_labels_whose_type_has_a_begin_label_are_constrained():
+    steps = allowed_transitions(["O", "B-인물", "I-인물", "I-지명"])
     assert steps.T.tolist() == [[True] * 4, [True] * 4, [False, True, True, False], [True] * 4]
 
 
@@ -572,7 +572,7 @@ def test_an_inside_that_no_label_opens_is_free_beside_one_that_needs_opening():
 )
 def test_only_sentences_of_the_scheme_have_a_probability(labels, sentence, possible):
     tags = torch.tensor([[labels.index(token.split("/")[1]) for token in sentence.split()]])
-    emissions = nn.functional.one_hot(tags, len(labels)) * 30.0  # as sure as can be of these very tags
+    emissions = nn.functional.one_hot(tags, len(labels)) * 30.0  # near-certain of these tags
     crf = LinearChainCRF(len(labels), batch_first=True, labels=labels)
     assert (crf(emissions, tags).item() > -0.1) == possible
     assert (crf.decode(emissions) == tags.tolist()) == possible
@@ -582,7 +582,7 @@ def test_only_sentences_of_the_scheme_have_a_probability(labels, sentence, possi
 @pytest.mark.parametrize("extent", [1.0, 1e2, 1e4])
 @pytest.mark.parametrize("labels", [BIO, LONG_BIOES], ids=["BIO", "BIOES"])
 def test_no_impossible_path_is_ever_decoded(labels, extent, timesteps):
-    """Whatever the emissions and the transitions prefer."""
+    """Use emissions and transitions that strongly prefer impossible paths."""
     crf = random_crf(len(labels), labels, scale=extent, dtype=torch.float32)
     emissions = torch.empty(16, timesteps, len(labels)).uniform_(-extent, extent)
     emissions[:8] = emissions[:8].sign() * extent
@@ -610,7 +610,7 @@ def test_loss_and_gradient_are_finite_where_gold_breaks_the_scheme(labels, unkno
     assert all(x.isfinite().all() for x in gradients(value.sum(), crf, emissions))
 
 
-def test_padding_that_no_path_can_lead_through_leaves_the_gradient_exact():
+def test_gradient_is_exact_where_no_path_could_continue_into_the_padding():
     problem = random_problem(random_crf(2, PAIRS), [4, 2])
     value = problem.crf(problem.emissions, problem.tags, problem.mask)
     expected = sum(log_likelihood(problem.crf, *sentence) for sentence in sentences(problem))
@@ -630,7 +630,7 @@ def test_loss_and_gradient_are_finite_where_no_path_is_possible():
 
 @pytest.mark.parametrize("labels", [BIO, BIOES], ids=["BIO", "BIOES"])
 def test_reset_constraints_restores_buffers_that_were_never_filled(labels):
-    """As transformers leaves them: a module built on the meta device, emptied, and its parameters loaded."""
+    """Build the module on the meta device, empty it and load its parameters, as transformers does."""
     intact = random_crf(5, labels)
     with torch.device("meta"):
         crf = LinearChainCRF(5, batch_first=True, labels=labels).double()
@@ -660,8 +660,8 @@ def test_reset_constraints_restores_buffers_that_were_never_filled(labels):
     ],
     ids=str,
 )
-def test_any_dtype_is_computed_as_exactly_as_its_numbers_allow(module_dtype, dtype, autocast, extent):
-    """Against pytorch-crf in float64, a sentence at a time."""
+def test_results_for_any_dtype_are_exact_to_its_precision(module_dtype, dtype, autocast, extent):
+    """Compare with pytorch-crf in float64, one sentence at a time."""
     ours = random_crf(7, dtype=module_dtype)
     theirs = CRF(7).double()
     theirs.load_state_dict({name: value.double() for name, value in ours.state_dict().items()})
@@ -705,7 +705,7 @@ def test_float64_emissions_give_float64_and_integers_float32():
 @pytest.mark.parametrize("padding", [0.0, 1e30, torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("neighbour", [1.0, 1e4], ids=["like", "extreme"])
 @pytest.mark.parametrize("labels", [None, BIO], ids=["free", "BIO"])
-def test_a_sentence_does_not_feel_its_neighbours_or_its_padding(labels, neighbour, padding):
+def test_a_sentence_does_not_depend_on_its_neighbours_or_its_padding(labels, neighbour, padding):
     crf = random_crf(5, labels, dtype=torch.float32)
     alone = torch.randn(1, 6, 5)
     alone_tags = torch.tensor([[0, 1, 2, 2, -100, 0]])
@@ -714,7 +714,7 @@ def test_a_sentence_does_not_feel_its_neighbours_or_its_padding(labels, neighbou
     batch[1, :6] = alone
     batch.requires_grad_()
     tags = torch.zeros(3, 20, dtype=torch.long)
-    tags[1] = torch.tensor([*alone_tags[0], *[10**6] * 14])  # nor are tags looked at
+    tags[1] = torch.tensor([*alone_tags[0], *[10**6] * 14])  # tags of the padding are not read
     mask = torch.arange(20) < torch.tensor([20, 6, 13])[:, None]
 
     for ours, expected in zip(crf.posterior(batch, mask), crf.posterior(alone)):
@@ -747,11 +747,11 @@ def test_a_copy_keeps_labels_constraints_and_parameters(clone):
     assert twin.labels == BIOES
     expected = [best_path(crf, row).tolist() for row in emissions]
     with torch.no_grad():
-        crf.transitions.zero_()  # the twin's are its own
+        crf.transitions.zero_()  # must not change the copy
     assert twin.decode(emissions) == expected
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- invalid input
 
 
 @pytest.mark.parametrize("method", ["forward", "decode", "viterbi", "nbest", "marginals", "posterior"])
@@ -766,23 +766,23 @@ def test_a_copy_keeps_labels_constraints_and_parameters(clone):
     ],
     ids=["hole", "first timestep", "shape", "tags", "dimensions"],
 )
-def test_every_method_refuses_what_it_cannot_read(method, shape, mask, message):
+def test_every_method_rejects_invalid_shapes_and_masks(method, shape, mask, message):
     emissions, mask = torch.randn(shape), torch.tensor(mask).bool()
     tags = [torch.zeros(emissions.shape[:2], dtype=torch.long)] if method == "forward" else []
     with pytest.raises(ValueError, match=message):
         getattr(LinearChainCRF(3, batch_first=True), method)(emissions, *tags, mask)
 
 
-def test_a_hole_is_refused_in_the_time_major_layout_too():
+def test_a_hole_in_the_mask_is_an_error_in_the_time_major_layout_too():
     crf = LinearChainCRF(3)
     mask = torch.tensor([[1, 0, 1], [1, 1, 1]]).T
     with pytest.raises(ValueError, match="hole"):
         crf.decode(torch.randn(3, 2, 3), mask)
-    assert len(crf.decode(torch.randn(2, 3, 3), torch.tensor([[1, 1, 1], [1, 0, 1]]))) == 3  # a short one between two
+    assert len(crf.decode(torch.randn(2, 3, 3), torch.tensor([[1, 1, 1], [1, 0, 1]]))) == 3  # sequence 2 is shorter
 
 
 @pytest.mark.parametrize("tag", [-1, -99, -101, 3, 10**6])
-def test_tags_that_do_not_exist_are_refused_within_the_sentence_only(tag):
+def test_tags_out_of_range_are_an_error_within_the_sentence_only(tag):
     crf = LinearChainCRF(3, batch_first=True)
     emissions, mask = torch.randn(2, 4, 3), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
     tags = torch.zeros(2, 4, dtype=torch.long)
@@ -795,12 +795,12 @@ def test_tags_that_do_not_exist_are_refused_within_the_sentence_only(tag):
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_fewer_than_one_path_are_refused(k):
+def test_fewer_than_one_path_is_an_error(k):
     with pytest.raises(ValueError, match=f"the number of paths must be positive, got {k}"):
         LinearChainCRF(3).nbest(torch.randn(4, 2, 3), k=k)
 
 
 @pytest.mark.parametrize("labels", [[], POLARITY, BIOES], ids=len)
-def test_labels_must_be_as_many_as_tags(labels):
+def test_the_number_of_labels_must_be_that_of_tags(labels):
     with pytest.raises(ValueError, match=f"{len(labels)} labels for 4 tags"):
         LinearChainCRF(4, labels=labels)

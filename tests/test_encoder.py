@@ -1,4 +1,4 @@
-"""A CRF, and the tutorial's classifier, on an encoder: against the encoder itself, pytorch-crf and a clean process."""
+"""Tests of taggers and classifiers on an encoder, against the encoder alone, pytorch-crf and a clean process."""
 
 import json
 
@@ -23,7 +23,9 @@ from transformers import (
 )
 
 from bilstm_crf_hf import EncoderCRFForTokenClassification, EncoderForSequenceClassification
-from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model, load_tokenizer
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
+from bilstm_crf_hf.training.arguments import ModelArguments
+from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 PIECES = [
     "[PAD]",
@@ -53,7 +55,7 @@ def wordpiece(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoder(wordpiece, tmp_path_factory):
-    """The folder of a small BERT with its tokenizer."""
+    """Save a small BERT with its tokenizer and return the folder."""
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -65,7 +67,7 @@ def encoder(wordpiece, tmp_path_factory):
 @pytest.fixture(scope="module", params=[0, 2], ids=["BERT-CRF", "BERT-BiLSTM-CRF"])
 def tagger(request, encoder, wordpiece):
     torch.manual_seed(0)
-    options = {"num_lstm_layers": request.param, "lstm_hidden_size": 12} | label_names(LABELS)
+    options = {"num_lstm_layers": request.param, "lstm_hidden_size": 12} | label_maps(LABELS)
     model = EncoderCRFForTokenClassification.from_encoder(encoder, wordpiece, **options).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(5)
@@ -78,7 +80,7 @@ def test_the_encoder_is_the_pretrained_one(tagger, encoder, wordpiece):
     assert_close(tagger.encode(**batch)[0], expected)
 
 
-def test_loss_and_paths_are_pytorch_crfs_over_the_pieces_of_each_text(encoder, wordpiece):
+def test_loss_and_paths_equal_those_of_pytorch_crf_over_the_subwords_of_each_text(encoder, wordpiece):
     model = EncoderCRFForTokenClassification.from_encoder(encoder, wordpiece, num_labels=3).eval()
     reference = CRF(3, batch_first=True)
     reference.load_state_dict(model.crf.state_dict())
@@ -97,7 +99,7 @@ def test_loss_and_paths_are_pytorch_crfs_over_the_pieces_of_each_text(encoder, w
     assert_close(output.loss, torch.stack(losses).mean(), rtol=1e-4, atol=1e-4)
 
 
-def test_a_text_does_not_feel_its_neighbours(tagger, wordpiece):
+def test_a_text_does_not_depend_on_its_neighbours(tagger, wordpiece):
     batch = wordpiece(TEXTS, padding=True, return_tensors="pt")
     together = tagger(**batch).logits
     for row, text in enumerate(TEXTS):
@@ -105,20 +107,20 @@ def test_a_text_does_not_feel_its_neighbours(tagger, wordpiece):
         assert_close(together[row, : len(alone)], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_without_a_mask_padding_is_told_by_its_id(tagger, wordpiece):
+def test_without_a_mask_padding_is_recognised_by_its_id(tagger, wordpiece):
     batch = wordpiece(TEXTS, padding=True, return_tensors="pt")
     assert_close(tagger(input_ids=batch["input_ids"]).logits, tagger(**batch).logits)
 
 
 def test_every_weight_gets_a_gradient(tagger, wordpiece):
-    """Which training over several processes waits for."""
+    """Training in several processes (DDP) waits for all gradients."""
     batch = wordpiece(TEXTS, padding=True, return_tensors="pt")
     tagger.zero_grad()
     tagger(**batch, labels=torch.zeros_like(batch["input_ids"])).loss.backward()
     assert [name for name, parameter in tagger.named_parameters() if parameter.grad is None] == []
 
 
-def test_it_loads_and_tags_where_the_package_is_not_installed(tagger, wordpiece, tmp_path):
+def test_a_saved_tagger_works_where_the_package_is_not_installed(tagger, wordpiece, tmp_path):
     tagger.save_pretrained(tmp_path / "model")
     wordpiece.save_pretrained(tmp_path / "model")
     here = pipeline("token-classification", model=tagger, tokenizer=wordpiece, pipeline_class=_pipeline_class())
@@ -143,7 +145,7 @@ def _pipeline_class():
     return BiLSTMCRFTokenClassificationPipeline
 
 
-def test_a_saved_model_loads_with_its_weights_and_no_path_of_the_encoder(tagger, encoder, wordpiece, tmp_path):
+def test_a_saved_model_keeps_its_weights_and_not_the_path_of_the_encoder(tagger, encoder, wordpiece, tmp_path):
     tagger.save_pretrained(tmp_path)
     assert str(encoder) not in (tmp_path / "config.json").read_text("utf-8")
     again = AutoModelForTokenClassification.from_pretrained(tmp_path)
@@ -151,7 +153,7 @@ def test_a_saved_model_loads_with_its_weights_and_no_path_of_the_encoder(tagger,
     assert again(**batch).logits.equal(tagger(**batch).logits)
 
 
-def test_an_encoder_without_token_types_or_pooler_will_do(wordpiece, tmp_path):
+def test_an_encoder_without_token_types_or_pooler_is_supported(wordpiece, tmp_path):
     body = DistilBertModel(DistilBertConfig(vocab_size=len(PIECES), dim=16, n_layers=1, n_heads=2, hidden_dim=32))
     body.save_pretrained(tmp_path)
     model = EncoderCRFForTokenClassification.from_encoder(tmp_path, wordpiece, num_labels=3).eval()
@@ -170,7 +172,7 @@ def test_an_encoder_without_token_types_or_pooler_will_do(wordpiece, tmp_path):
     ],
     ids=str,
 )
-def test_a_configuration_that_cannot_be_is_refused(fields, message):
+def test_an_invalid_configuration_is_an_error(fields, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         EncoderCRFForTokenClassification.config_class(**fields)
 
@@ -179,8 +181,8 @@ def test_a_configuration_that_cannot_be_is_refused(fields, message):
 
 
 @pytest.mark.parametrize("pooling", ["pooler", "mean"])
-def test_the_classifiers_head_is_the_tutorials(encoder, wordpiece, pooling):
-    """Dropout, layer normalisation, linear, ReLU, dropout, linear; written out."""
+def test_the_head_of_the_classifier_is_that_of_the_tutorial(encoder, wordpiece, pooling):
+    """Compare with the head written out: dropout, layer normalisation, linear, ReLU, dropout, linear."""
     model = EncoderForSequenceClassification.from_encoder(encoder, wordpiece, pooling=pooling, num_labels=6).eval()
     body = AutoModel.from_pretrained(encoder)
     batch = wordpiece(TEXTS, padding=True, return_tensors="pt")
@@ -195,8 +197,8 @@ def test_the_classifiers_head_is_the_tutorials(encoder, wordpiece, pooling):
     assert_close(model(**batch, labels=labels, return_dict=False), (output.loss, output.logits))
 
 
-def test_a_classifier_loads_and_classifies_where_the_package_is_not_installed(encoder, wordpiece, tmp_path):
-    names = label_names(["기쁨", "슬픔", "분노"])
+def test_a_saved_classifier_works_where_the_package_is_not_installed(encoder, wordpiece, tmp_path):
+    names = label_maps(["기쁨", "슬픔", "분노"])
     model = EncoderForSequenceClassification.from_encoder(encoder, wordpiece, **names).eval()
     model.save_pretrained(tmp_path / "model")
     wordpiece.save_pretrained(tmp_path / "model")
@@ -213,10 +215,10 @@ def test_a_classifier_loads_and_classifies_where_the_package_is_not_installed(en
     assert [row["score"] for row in found] == pytest.approx([row["score"] for row in here], abs=1e-5)
 
 
-# ---------------------------------------------------------------- recipes
+# ---------------------------------------------------------------- loading from the arguments of recipes
 
 
-def test_the_recipe_puts_a_crf_on_the_encoder_that_is_named(encoder):
+def test_head_crf_puts_a_crf_on_the_encoder(encoder):
     arguments = ModelArguments(model_name_or_path=str(encoder), head="crf", config_overrides={"num_lstm_layers": 1})
     model = load_model(arguments, load_tokenizer(arguments, []), LABELS)
     assert isinstance(model, EncoderCRFForTokenClassification)
@@ -224,7 +226,7 @@ def test_the_recipe_puts_a_crf_on_the_encoder_that_is_named(encoder):
     assert json.loads(model.config.to_json_string())["id2label"]["6"] == "O"
 
 
-def test_the_recipe_puts_the_tutorials_head_on_an_encoder_for_classes_only(encoder):
+def test_head_mlp_is_for_classification_only(encoder):
     arguments = ModelArguments(model_name_or_path=str(encoder), head="mlp")
     model = load_model(arguments, load_tokenizer(arguments, []), ["기쁨", "슬픔"], CLASSIFICATION)
     assert isinstance(model, EncoderForSequenceClassification)
@@ -232,12 +234,12 @@ def test_the_recipe_puts_the_tutorials_head_on_an_encoder_for_classes_only(encod
         load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 
-def test_the_recipe_refuses_a_field_that_the_configuration_has_not(encoder):
+def test_an_unknown_field_of_the_configuration_is_an_error(encoder):
     arguments = ModelArguments(model_name_or_path=str(encoder), head="crf", config_overrides={"hidden_size": 1})
     with pytest.raises(ValueError, match="EncoderCRFConfig has no field hidden_size"):
         load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 
-def test_the_recipe_wants_an_encoder_for_a_crf_alone():
-    with pytest.raises(ValueError, match="head wants an encoder: name it as model_name_or_path"):
+def test_a_head_without_an_encoder_is_an_error():
+    with pytest.raises(ValueError, match="head needs an encoder: name it with model_name_or_path"):
         ModelArguments(head="crf")

@@ -1,3 +1,5 @@
+"""Tests of the token table and of hashed n-grams, against plain Python and Unicode's decomposition."""
+
 import itertools
 import random
 import unicodedata
@@ -10,19 +12,17 @@ from transformers import PreTrainedTokenizerFast
 
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 from bilstm_crf_hf.input_features import (
-    CHARACTER,
-    FINAL,
-    INITIAL,
     JAMO_COUNTS,
-    VOWEL,
-    WORD_START,
+    TOKEN_COLUMNS,
     hash_ngrams,
     token_table,
 )
 
+CHARACTER, WORD_START, INITIAL, VOWEL, FINAL = range(len(TOKEN_COLUMNS))
+
 
 def described(tokenizer):
-    """The rows of the token table by token."""
+    """Return the rows of the token table by token."""
     table = token_table(tokenizer)
     return {token: table[i].tolist() for token, i in tokenizer.get_vocab().items()}
 
@@ -102,7 +102,7 @@ def test_jamo_of_a_syllable_are_those_of_its_canonical_decomposition(syllable, p
 
 
 def test_jamo_indices_fill_their_ranges_one_behind_the_other_from_1_on():
-    """All 11172 syllables are `19 * 21 * 28` different combinations; 0 is left for tokens that are none."""
+    """All 11172 syllables are `19 * 21 * 28` different combinations; 0 is for tokens that are not syllables."""
     syllables = [chr(code) for code in range(ord("가"), ord("힣") + 1)]
     rows = token_table(build_character_tokenizer(["".join(syllables)]))[len(SPECIAL_TOKENS) :, [INITIAL, VOWEL, FINAL]]
     assert len(rows) == 2 * len(syllables)
@@ -140,7 +140,7 @@ def test_special_tokens_begin_no_word(characters, sentencepiece):
 
 
 def fnv(characters, seed):
-    """FNV-1a with 32 bits, with `seed` added to the offset basis, and its upper bits folded in."""
+    """Return the 32-bit FNV-1a hash with `seed` added to the offset basis and the upper bits folded in."""
     value = 2166136261 + seed
     for character in characters:
         value ^= character
@@ -152,7 +152,7 @@ WINDOWS = [[0, 0], [-1, 0], [0, 1], [-2, -1], [1, 2], [-2, 2], [-7, 3], [0, 0]]
 
 
 def batch_of(sequences):
-    """(T, B) with zeros behind each sequence."""
+    """Return the sequences as (T, B), padded with zeros."""
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(sequence) for sequence in sequences])
 
 
@@ -174,13 +174,13 @@ def test_buckets_are_those_of_fnv_in_plain_python(buckets):
 
 
 def test_windows_over_the_same_characters_have_buckets_of_their_own():
-    """The hash of 32 bits is a bijection of its seed, so that two windows never share one before buckets are few."""
+    """The 32-bit hash is a bijection of its seed, so that two windows only collide if there are fewer buckets."""
     sequences = random_sequences(1)
     same = [[0, 0]] * 6
     hashes = hash_ngrams(batch_of(sequences), same, 2**32)
     assert all(len(set(row)) == len(same) for row in hashes.flatten(0, 1).tolist())
     bigrams = hash_ngrams(torch.tensor([[5], [6]]), [[-1, 0], [0, 1]], 2**32)
-    assert bigrams[1, 0, 0] != bigrams[0, 0, 1]  # the bigram 5 6, as the one that ends and as the one that begins
+    assert bigrams[1, 0, 0] != bigrams[0, 0, 1]  # the bigram 5 6 in either window
 
 
 def test_order_and_length_of_the_characters_count():
@@ -207,14 +207,14 @@ def test_buckets_are_within_the_table_also_for_the_largest_ids(buckets):
 
 
 def test_the_hash_spreads_neighbouring_ids_over_the_table():
-    """Ids of a vocabulary are consecutive numbers: 2000 of them in 2000 buckets leave about 1 / e of these empty."""
+    """Ids of a vocabulary are consecutive numbers: 2000 ids in 2000 buckets should leave about 1 / e of these empty."""
     hashes = hash_ngrams(torch.arange(1, 2001)[None], [[0, 0]], 2000)
     assert 1150 < len(hashes.unique()) < 1380
 
 
 @pytest.mark.parametrize("direction", ["ahead", "behind"])
 def test_a_direction_reads_no_farther_than_a_token_ahead(tokenizer, direction):
-    """Of five tokens, the input at the middle one changes with those that its windows hold, and with no other."""
+    """Change each of five tokens: the input at the middle one changes only for tokens in its windows."""
     model = new_tagger(tokenizer, ngrams=[[-1, 0], [0, 1], [-2, 0], [0, 2]], ngram_dropout=0.0).bilstm.eval()
     ids = torch.tensor([[7], [9], [11], [13], [15]])
     inside = torch.ones_like(ids, dtype=torch.bool)

@@ -30,7 +30,7 @@ def test_auto_classes_know_the_model_type():
 
 
 def test_the_blogs_model_is_one_configuration_away():
-    """32,000 embeddings of 768, one layer of 128 + 128: the tutorial's numbers, counted by hand."""
+    """Compare with the tutorial: 32,000 embeddings of size 768, one layer of 128 + 128, parameters counted by hand."""
     config = BiLSTMCRFConfig(
         vocab_size=32000,
         embedding_size=768,
@@ -103,7 +103,7 @@ def test_the_chain_is_what_is_attended_to_and_not_special(tagger, tokenizer, tex
 
 
 def test_outputs_equal_torchcrf_on_the_same_emissions(tagger, tokenizer, texts):
-    """Loss and best paths of the whole model against pytorch-crf's, fed with the model's emissions one by one."""
+    """Compare loss and best paths with those of pytorch-crf on the emissions of one sentence at a time."""
     reference = CRF(len(LABELS), batch_first=True)
     reference.load_state_dict(tagger.crf.state_dict())
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_softmax_of_logits_is_the_posterior(tagger, tokenizer, texts):
 
 
 def test_unknown_labels_are_summed_over(tagger, tokenizer, texts):
-    """P(first tag known) is the sum over the labels of the second: no hole in the chain, no constant added."""
+    """P(first tag) is the sum over the labels of the second: the chain has no hole, and no constant is added."""
     batch = tokenizer("서울", return_tensors="pt")
     labels = torch.full((len(LABELS), 4), -100)
     labels[:, 1], labels[:, 2] = LABELS.index("B-LC"), torch.arange(len(LABELS))
@@ -159,11 +159,11 @@ def test_tuples_on_demand(tagger, tokenizer, texts):
 
 
 def test_layers_equal_packed_lstms(tokenizer, texts):
-    """The hidden states of two layers against torch's own packed bidirectional LSTM with the same weights."""
+    """Compare the hidden states of two layers with PyTorch's packed bidirectional LSTM with the same weights."""
     model = new_tagger(tokenizer, num_hidden_layers=2).bilstm
     batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     sequences = model.sequences(**batch)
-    x, _ = model.features(sequences.front(batch["input_ids"]), sequences.inside)
+    x, _ = model.features(sequences.pack(batch["input_ids"]), sequences.inside)
     for layer in model.layers:
         reference = torch.nn.LSTM(x.shape[-1], 12, bidirectional=True)
         state = {f"{name}": value for name, value in layer.forward_lstm.state_dict().items()}
@@ -185,7 +185,7 @@ def test_layers_equal_packed_lstms(tokenizer, texts):
     ],
 )
 def test_a_dropout_zeroes_its_share_and_leaves_the_rest_of_the_input(tokenizer, texts, name, share, scale):
-    """The input of the first layer: 16 columns of a token's embedding, 2 n-grams of 8 each, and 3 jamo of 16 each."""
+    """The input of the first layer has 16 columns of the embedding, 2 * 8 of n-grams and 3 * 16 of jamo."""
     rates = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0) | {name: share}
     model = new_tagger(tokenizer, **rates).bilstm
     seen = []
@@ -200,7 +200,7 @@ def test_a_dropout_zeroes_its_share_and_leaves_the_rest_of_the_input(tokenizer, 
         assert not zeroed[..., :16].any()
         assert not zeroed[..., 32:].any()
         zeroed = zeroed[..., 16:32].unflatten(-1, (2, 8))
-    dimension = {"locked_dropout": 0, "ngram_dropout": -1, "word_dropout": -1}.get(name)  # along which all go at once
+    dimension = {"locked_dropout": 0, "ngram_dropout": -1, "word_dropout": -1}.get(name)  # dropped as a whole
     if dimension is not None:
         assert torch.equal(zeroed.all(dimension), zeroed.any(dimension))
     assert zeroed.double().mean().item() == pytest.approx(share, abs=0.05)
@@ -262,7 +262,7 @@ def test_saved_and_loaded_model_is_the_same(tagger, tokenizer, texts, tmp_path):
 
 
 def test_new_label_set_on_a_trained_model(tagger, tmp_path):
-    """The head that the checkpoint lacks is initialised, its constraints follow the new labels."""
+    """The head that the checkpoint lacks is initialised, and its constraints are those of the new labels."""
     tagger.save_pretrained(tmp_path)
     names = {0: "B-OG", 1: "I-OG", 2: "O"}
     model = AutoModelForTokenClassification.from_pretrained(
@@ -357,7 +357,7 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path):
 
 
 def test_save_killed_half_way_leaves_the_earlier_model_whole(tagger, tokenizer, tmp_path):
-    """A second process begins to save other weights into the folder and is killed while it writes them."""
+    """Kill a second process while it saves other weights into the folder."""
     tagger.save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     code = f"""

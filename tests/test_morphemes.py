@@ -1,4 +1,4 @@
-"""Morphemes as inputs of a tagger, against loops over Kiwi's own tokens and over the tables."""
+"""Tests of morphemes as inputs of a tagger, against loops over the tokens of Kiwi and over the tables."""
 
 import importlib
 import multiprocessing
@@ -20,10 +20,18 @@ from bilstm_crf_hf.data import morphology
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
-from bilstm_crf_hf.morphemes import CLUSTERS, KNOWN, PARTS_OF_SPEECH, installed_version, morpheme_ids
+from bilstm_crf_hf.morphemes import (
+    NUM_CLUSTERS,
+    NUM_MORPHEMES,
+    NUM_PARTS_OF_SPEECH,
+    installed_kiwi_version,
+    morpheme_ids,
+)
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
-from bilstm_crf_hf.training.loading import ModelArguments, load_model
+from bilstm_crf_hf.training.loading import load_model
 
 kiwipiepy = pytest.importorskip("kiwipiepy")
 
@@ -47,7 +55,7 @@ def model(tokenizer) -> BiLSTMCRFForTokenClassification:
 
 @pytest.fixture(scope="module")
 def table(model):
-    """Of random tags."""
+    """Return a morpheme table with random tags."""
     return model.bilstm.features.morpheme_table.clone()
 
 
@@ -64,7 +72,7 @@ def encode(tokenizer, texts) -> dict[str, torch.Tensor]:
 
 
 def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
-    """Words that Kiwi's language model does not know have the id of their part of speech, which has no form."""
+    """A word that is not in Kiwi's language model gets the id of its part of speech, a morpheme without form."""
     texts = [*texts, *MORE_TEXTS]
     kiwi = kiwipiepy.Kiwi()
     characters = [[(i, i + 1) for i in range(len(text))] for text in texts]
@@ -82,7 +90,7 @@ def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
             known, inside = divmod(row[i] - 1, 2)
             assert inside == (owner in taken)
             taken[owner] = True
-            if token.id < KNOWN:
+            if token.id < NUM_MORPHEMES:
                 assert known == token.id
             else:
                 unknown.add(token.form)
@@ -91,7 +99,7 @@ def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
 
 
 def test_decomposed_text_has_the_same_morphemes(tokenizer, texts):
-    """As macOS writes it."""
+    """macOS decomposes the names of files (NFD)."""
     composed, decomposed = (
         encode(tokenizer, [unicodedata.normalize(form, t) for t in texts]) for form in ("NFC", "NFD")
     )
@@ -100,7 +108,7 @@ def test_decomposed_text_has_the_same_morphemes(tokenizer, texts):
 
 
 def test_windows_of_a_text_have_its_morphemes(tokenizer, texts, monkeypatch):
-    """Which Kiwi finds once."""
+    """Kiwi analyses the text once, not each window."""
     text = " ".join(texts)
     whole = encode(tokenizer, [text])["morpheme_ids"][0, 1:-1].tolist()
     options = {"truncation": True, "max_length": 34, "stride": 16, "return_overflowing_tokens": True}
@@ -115,7 +123,7 @@ def test_windows_of_a_text_have_its_morphemes(tokenizer, texts, monkeypatch):
 
 
 def test_a_forked_process_has_a_kiwi_of_its_own(texts):
-    """The threads of the parent's do not live on in it."""
+    """The threads of the parent's Kiwi do not exist in a forked process."""
     characters = [[(i, i + 1) for i in range(len(text))] for text in texts]
     expected = morpheme_ids(texts, characters)
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -129,11 +137,11 @@ def test_tokens_of_several_characters_go_by_the_first():
 
 
 def test_a_token_reads_the_tag_of_its_morpheme(model, tokenizer, texts, table):
-    """Added to its embedding: row 1 + 2 * tag where a morpheme begins, the next one within it, row 0 outside of any."""
+    """Its embedding gets row 1 + 2 * tag at the start of a morpheme, the next row within it, row 0 outside."""
     features, batch = model.bilstm.features, encode(tokenizer, texts)
     ids, morphemes = batch["input_ids"].T, batch["morpheme_ids"].T
     inside = torch.ones_like(ids, dtype=torch.bool)
-    ahead, _ = features(ids, inside, morphemes)
+    ahead, _ = features(ids, inside, morpheme_ids=morphemes)
     words, rows = features.word_embeddings.weight, features.morpheme_embeddings.weight
     for t, b in [(0, 0), (1, 0), (2, 0), (3, 0), (5, 3), (7, 4), (len(ids) - 1, 0)]:
         known, within = divmod(int(morphemes[t, b]) - 1, 2)
@@ -148,7 +156,7 @@ def test_a_token_reads_the_tag_of_its_morpheme(model, tokenizer, texts, table):
 def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, tmp_path, side):
     path = tmp_path / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    rows = list(EncodedCorpus(read_inline(path), tokenizer, LABELS, morphemes=model.config.morphemes).inputs)
+    rows = list(EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, model.config), LABELS).inputs)
     tokenizer.padding_side = side
     together = TaggingCollator(tokenizer)(rows)
     tokenizer.padding_side = "right"
@@ -165,16 +173,16 @@ def test_in_training_the_morphemes_of_whole_sentences_are_forgotten(model, token
     monkeypatch.setattr(features.config, "ngram_dropout", 0.0)
     features.train()
     torch.manual_seed(0)
-    dropped, _ = features(ids, torch.ones_like(ids), morphemes)
+    dropped, _ = features(ids, torch.ones_like(ids), morpheme_ids=morphemes)
     features.eval()
-    full, none = (features(ids, torch.ones_like(ids), known)[0] for known in (morphemes, None))
+    full, none = (features(ids, torch.ones_like(ids), morpheme_ids=known)[0] for known in (morphemes, None))
     as_full, as_none = ((dropped == other).all(0).all(-1) for other in (full, none))
     assert (as_full | as_none).all()
     assert 0 < as_none.sum() < len(texts) / 2  # one in five, on average
 
 
 def test_the_pipeline_asks_kiwi(model, tokenizer, texts):
-    """In batches of texts and of words: the tags are those of the model's best path of each text."""
+    """Compare the tags, for batches of texts and of words, with the best path of the model for each text."""
     texts = [*texts, *MORE_TEXTS[:2]]
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
     found = tagger(texts, aggregation_strategy="none", ignore_labels=[], batch_size=4)
@@ -188,11 +196,11 @@ def test_the_pipeline_asks_kiwi(model, tokenizer, texts):
 
 
 def test_a_recipe_trains_a_tagger_that_is_served_without_the_package(recipe, tmp_path):
-    """With Kiwi the pipeline there says what it says here; without, it warns and goes on."""
+    """With Kiwi, the results are the same as here. Without it, the pipeline warns and tags without morphemes."""
     folder, text = tmp_path / "out", "손흥민은 1992년 7월 8일 춘천에서 태어났다."
     recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true", "--output_dir", str(folder)])
     tagger = pipeline("token-classification", str(folder), trust_remote_code=True)
-    assert tagger.model.config.morphemes == installed_version()
+    assert tagger.model.config.kiwi_version == installed_kiwi_version()
     assert tagger.model.bilstm.features.morpheme_table.unique().numel() > 300
     options = "aggregation_strategy='none', ignore_labels=[]"
     script = f"""
@@ -200,7 +208,8 @@ import json, sys
 {{}}
 from transformers import pipeline
 tagger = pipeline("token-classification", {str(folder)!r}, trust_remote_code=True)
-print(json.dumps([tagger.reads_morphemes, [token["score"] for token in tagger({text!r}, {options})]]))
+reads = "morpheme_ids" in tagger.processor.text_inputs
+print(json.dumps([reads, [token["score"] for token in tagger({text!r}, {options})]]))
 """
     here = [token["score"] for token in tagger(text, aggregation_strategy="none", ignore_labels=[])]
     reads, scores = run_without_package(script.format(""), tmp_path)
@@ -212,7 +221,7 @@ print(json.dumps([tagger.reads_morphemes, [token["score"] for token in tagger({t
 
 
 def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_path):
-    """Of a teacher that reads them, too: soft and gold rows have them, and the answers are for no other student."""
+    """The teacher reads them too. Soft and gold rows have them, and the soft labels fit no other student."""
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "teacher")
     (tmp_path / "raw.txt").write_text("\n".join(texts), encoding="utf-8")
@@ -225,20 +234,20 @@ def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_pat
     rows = Dataset.from_parquet(str(folder / "soft_labels.parquet"))
     assert all(len(row["morpheme_ids"]) == len(row["input_ids"]) and any(row["morpheme_ids"]) for row in rows)
     answers = ["--soft_labels_file", str(folder / "soft_labels.parquet")]
-    with pytest.raises(ValueError, match="made for another tokenizer, other labels or morphemes"):
+    with pytest.raises(ValueError, match="made for another tokenizer, other labels or another version of Kiwi"):
         recipe("distill").main([*files, *answers, *SMALL, "--output_dir", str(tmp_path / "other")])
 
 
 def test_a_teacher_reads_them(model, tokenizer):
     text = "손흥민은 춘천에서 태어났다."
-    (answer,) = Teacher(model, tokenizer, LABELS)([text])
+    (answer,) = Teacher(model, BiLSTMCRFProcessor(tokenizer, model.config), LABELS)([text])
     logits = model(**encode(tokenizer, [text])).logits[0, 1:-1]
     visible = [i for i, character in enumerate(text) if not character.isspace()]
     assert_close(torch.from_numpy(answer)[visible], logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
 def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, table, texts, tmp_path):
-    """At first it says what it said. One that reads them keeps its table."""
+    """Before training, its output is unchanged. A tagger that reads morphemes already keeps its table."""
     for name, trained in (("without", tagger), ("with", model)):
         trained.save_pretrained(tmp_path / name)
     found = {
@@ -250,14 +259,14 @@ def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, 
     assert_close(found["without"](**batch, morpheme_ids=ids).logits, tagger(**batch).logits)
     for loaded in found.values():
         assert loaded.bilstm.features.morpheme_table.equal(table)
-        assert loaded.config.morphemes == installed_version()
+        assert loaded.config.kiwi_version == installed_kiwi_version()
     weight = found["with"].bilstm.features.morpheme_embeddings.weight
     assert_close(weight, model.bilstm.features.morpheme_embeddings.weight)
 
 
 def test_what_goes_together(recipe, tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="config_overrides: morphemes come with what they mean, by read_morphemes"):
-        load_model(ModelArguments(config_overrides={"morphemes": "0.24.0"}), tokenizer, LABELS)
+    with pytest.raises(ValueError, match="kiwi_version cannot be set there: use --read_morphemes"):
+        load_model(ModelArguments(config_overrides={"kiwi_version": "0.24.0"}), tokenizer, LABELS)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "bert")
     for head in (None, "crf"):
@@ -265,40 +274,42 @@ def test_what_goes_together(recipe, tokenizer, tmp_path):
         with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers, not for"):
             load_model(arguments, tokenizer, LABELS)
     with pytest.raises(ValueError, match="read_morphemes is for BiLSTM-CRF taggers"):
-        recipe("classify").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")])
+        recipe("classify").main(["--read_morphemes", "true", "--output_dir", str(tmp_path / "out")], RECIPES)
 
 
 def test_another_version_of_kiwi_is_told(tokenizer, texts, tmp_path, caplog):
-    """In training that is an error, in the pipeline a warning; both say what to install."""
+    """It is an error in training and a warning in the pipeline; both name the version to install."""
     message = r"pip install kiwipiepy kiwipiepy_model==0\.1\.0"
     path = tmp_path / "sentences.txt"
     path.write_text(SENTENCES[0], encoding="utf-8")
     with pytest.raises(ImportError, match=message):
-        EncodedCorpus(read_inline(path), tokenizer, LABELS, morphemes="0.1.0")
-    tagger = BiLSTMCRFTokenClassificationPipeline(model=new_tagger(tokenizer, morphemes="0.1.0"), tokenizer=tokenizer)
+        BiLSTMCRFProcessor(tokenizer, new_tagger(tokenizer, kiwi_version="0.1.0").config)
+    tagger = BiLSTMCRFTokenClassificationPipeline(
+        model=new_tagger(tokenizer, kiwi_version="0.1.0"), tokenizer=tokenizer
+    )
     assert re.search(message, caplog.text)
     assert isinstance(tagger(texts[0]), list)
 
 
 def test_missing_kiwi_names_the_extra(monkeypatch, recipe):
     monkeypatch.setitem(sys.modules, "kiwipiepy", None)
-    importlib.import_module("bilstm_crf_hf.morphemes")._kiwi.cache_clear()
+    importlib.import_module("bilstm_crf_hf.morphemes")._kiwi_of_process.cache_clear()
     with pytest.raises(ImportError, match="pip install kiwipiepy"):
         recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true"])
 
 
 def test_the_table_has_clusters_of_nouns_and_parts_of_speech(monkeypatch):
-    """Of the 3,000 most frequent morphemes."""
-    monkeypatch.setattr(morphology, "KNOWN", 3000)
+    """Compute the table of the 3,000 most frequent morphemes only."""
+    monkeypatch.setattr(morphology, "NUM_MORPHEMES", 3000)
     morphology.noun_clusters.cache_clear()
     found, clusters = morphology.morpheme_table(), morphology.noun_clusters()
     morphology.noun_clusters.cache_clear()
     kiwi = kiwipiepy.Kiwi()
     assert len(found) == 3000
     for i, tag in enumerate(found.tolist()):
-        if tag < CLUSTERS:
+        if tag < NUM_CLUSTERS:
             assert clusters[i] == tag
-        elif tag > CLUSTERS:
-            assert kiwi.morpheme(tag - CLUSTERS).tag == kiwi.morpheme(i).tag.split("-")[0]
-    assert (found < CLUSTERS).sum() > 1000
-    assert not (found[:PARTS_OF_SPEECH] < CLUSTERS).any()
+        elif tag > NUM_CLUSTERS:
+            assert kiwi.morpheme(tag - NUM_CLUSTERS).tag == kiwi.morpheme(i).tag.split("-")[0]
+    assert (found < NUM_CLUSTERS).sum() > 1000
+    assert not (found[:NUM_PARTS_OF_SPEECH] < NUM_CLUSTERS).any()

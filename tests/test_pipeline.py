@@ -57,7 +57,7 @@ def test_entities_are_those_of_the_best_path(pipe, tagger, tokenizer, texts):
 
 
 def test_score_is_the_probability_of_exactly_this_entity(pipe, tagger, tokenizer):
-    """Against the sum over all paths of a four-character text, by brute force in float64."""
+    """Compare with the sum over all paths of a four-character text, by brute force in float64."""
     text = "서울에서"
     batch = tokenizer(text, return_tensors="pt")
     emissions = tagger.classifier(tagger.bilstm(**batch).last_hidden_state[0, 1:-1]).double()
@@ -93,7 +93,7 @@ def test_tokens_with_strategy_none_carry_the_tags_of_the_best_path(pipe, tagger,
 
 @pytest.mark.parametrize("strategy", ["first", "average", "max"])
 def test_word_strategies_are_the_stock_pipelines(pipe, tagger, tokenizer, texts, strategy):
-    tagger.config.custom_pipelines = {}  # an earlier save names ours
+    tagger.config.custom_pipelines = {}  # set by an earlier save
     stock = TokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
     assert pipe(texts, aggregation_strategy=strategy) == stock(texts, aggregation_strategy=strategy)
 
@@ -178,7 +178,7 @@ def test_long_texts_are_not_cut(tagger, tokenizer, texts, tmp_path):
 
 
 def test_stride_covers_the_whole_text_in_windows(tagger, tokenizer, texts, tmp_path):
-    """With windows, every part of the text is read, entities keep to the text and do not overlap."""
+    """Every part of the text is in a window; entities stay within the text and do not overlap."""
     tokenizer.save_pretrained(tmp_path)
     short = type(tokenizer).from_pretrained(tmp_path, model_max_length=24)
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=short)
@@ -193,7 +193,7 @@ def test_stride_covers_the_whole_text_in_windows(tagger, tokenizer, texts, tmp_p
 
 def test_words_instead_of_a_text(pipe):
     words = ["김연아는", "지난해", "서울로", "돌아왔다."]
-    assert pipe(words, is_split_into_words=True) == [pipe(" ".join(words))]  # nested, as the stock pipeline has it
+    assert pipe(words, is_split_into_words=True) == [pipe(" ".join(words))]  # nested, as in the stock pipeline
 
 
 def test_result_renders_as_inline_marks():
@@ -238,3 +238,20 @@ def test_special_tokens_in_the_chain_have_no_place_in_the_text(tokenizer, texts)
             i for i, character in enumerate(text) if character != " "
         }
         assert [text[t["start"] : t["end"]] for t in tokens] == [c for c in text if c != " "]
+
+
+def test_nbest_paths_of_a_model_are_those_of_its_crf_with_their_probabilities(tagger, tokenizer, texts):
+    """In a padded batch, against the CRF on the emissions of each sentence alone; without tokens there is no path."""
+    output = tagger.nbest(**tokenizer([*texts, ""], padding=True, return_tensors="pt"), num_paths=3)
+    for i, text in enumerate(texts):
+        batch = tokenizer(text, return_tensors="pt")
+        emissions, _ = tagger.emissions(**batch)
+        paths, scores = tagger.crf.nbest(emissions, k=3)
+        length = batch["input_ids"].shape[1]
+        assert output.predictions[i, :, 1 : length - 1].equal(paths[:, :, 0])
+        assert (output.predictions[i, :, length - 1 :] == -100).all()
+        log_z = scores[0, 0] - tagger.crf(emissions, paths[0], reduction="none")
+        assert output.probabilities[i].tolist() == pytest.approx((scores[:, 0] - log_z).exp().tolist(), rel=1e-3)
+        assert output.predictions[i, 0].equal(tagger(**batch).predictions[0]) or output.predictions.shape[2] > length
+    assert (output.predictions[-1] == -100).all()
+    assert (output.probabilities[-1] == 0).all()

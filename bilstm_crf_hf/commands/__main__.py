@@ -1,4 +1,4 @@
-"""Run a command by its name: bilstm-crf NAME [--argument value ...]"""
+"""Program `bilstm-crf`, which runs a command by its name: bilstm-crf NAME [--argument value ...]"""
 
 import sys
 from importlib import import_module
@@ -19,27 +19,28 @@ COMMANDS = {
     "convert": "convert a checkpoint of the tutorial",
     "publish": "publish a trained model on the Hub",
     "demo": "try a tagger in the browser",
-    "benchmark": "measure the speed of everything",
+    "benchmark": "measure speed and memory",
 }
+"""Summaries of the commands by their names. The command `a-b` is the function `main` of the module `a_b`."""
 
 
 def main(argv: list[str] | None = None, recipes: Path | None = None) -> None:
     """Run the command that the first argument names.
 
     Args:
-        argv: by default the arguments of the process.
-        recipes: folder of the launchers in a clone, with their configurations and sample data.
+        argv: the arguments; those of the process by default.
+        recipes: the folder of the launchers in a clone, with their configurations and sample data.
     """
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name not in COMMANDS:
         width = max(map(len, COMMANDS))
         lines = (f"  {command:{width}}  {summary}" for command, summary in COMMANDS.items())
-        usage = "usage: bilstm-crf COMMAND [--help] [--argument value ...]\n\ncommands:\n" + "\n".join(lines)
+        usage = "usage: bilstm-crf NAME [--help] [--argument value ...]\n\ncommands:\n" + "\n".join(lines)
         if name in ("-h", "--help"):
             print(usage)
             return
         raise SystemExit(f"bilstm-crf: there is no command {name!r}\n\n{usage}")
-    sys.argv[0] = f"bilstm-crf {name}"  # which argparse shows
+    sys.argv[0] = f"bilstm-crf {name}"  # the name of the program in the messages of argparse
     import_module(f"{__package__}.{name.replace('-', '_')}").main(arguments, recipes)
 
 

@@ -1,12 +1,12 @@
-"""What a tagger gets wrong: python recipes/analyze.py [config.yaml] --model_name_or_path MODEL --validation_file FILE
+"""Analyze a tagger: python recipes/analyze.py [config.yaml] --model_name_or_path MODEL --validation_file FILE
 
-Tags labelled sentences, of a file or of a data set on the Hub, and writes to --output_dir
+The command tags labelled sentences of a file or of a data set on the Hub, and reports in --output_dir
 
-- whether the scores of entities can be trusted: a reliability diagram, calibration errors, precision from a score on;
-- errors by class, type, length and, with training data, by whether the entity is known from there;
-- entities that contradict gold although the model is all but sure: where gold may be wrong.
+- the calibration of the scores: a reliability diagram, calibration errors, precision from a score on;
+- the errors by kind, type, length and, with training data, by whether the entity occurs there;
+- entities with high scores that contradict gold, where gold may be wrong.
 
-`analysis.md` is to read, `analysis.json` has all numbers.
+`analysis.md` is the report, `analysis.json` has all numbers.
 """
 
 import logging
@@ -19,20 +19,20 @@ from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
 from ..evaluation.analysis_page import write_analysis
 from ..inference.predictors import EntityPredictor, load_predictor
 from ..pipeline_bilstm_crf import BATCH_SIZE
-from ..training.trainer import parse_arguments
+from ..training.arguments import parse_arguments
 
 
 @dataclass
 class AnalysisArguments:
-    """Which tagger is looked at, and how."""
+    """The tagger to analyze, and the settings of the report."""
 
     model_name_or_path: str = field(metadata={"help": "Tagger on the Hub or in a folder."})
     output_dir: str = field(default="outputs/analysis", metadata={"help": "Folder of the report."})
     sentences: int = field(
         default=20,
-        metadata={"help": "Quoted for each class of errors; 0 to quote nothing of the data."},
+        metadata={"help": "Sentences to quote for each kind of error; 0 to quote nothing of the data."},
     )
-    bins: int = field(default=10, metadata={"help": "Of the reliability diagram, equally wide."})
+    bins: int = field(default=10, metadata={"help": "Bins of the reliability diagram."})
     gold_error_score: float = field(
         default=0.99, metadata={"help": "Score from which on an entity that contradicts gold is listed."}
     )
@@ -40,16 +40,16 @@ class AnalysisArguments:
 
     def __post_init__(self) -> None:
         if self.sentences < 0:
-            raise ValueError(f"sentences is {self.sentences}: it has to be 0 or more")
+            raise ValueError(f"sentences is {self.sentences}: it must be 0 or more")
         if self.bins < 1:
-            raise ValueError(f"bins is {self.bins}: it has to be 1 or more")
+            raise ValueError(f"bins is {self.bins}: it must be 1 or more")
         if not 0 <= self.gold_error_score <= 1:
-            raise ValueError(f"gold_error_score is {self.gold_error_score}: it has to be between 0 and 1")
+            raise ValueError(f"gold_error_score is {self.gold_error_score}: it must be between 0 and 1")
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv)
+    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv, __doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     datasets = read_splits(load_ner_datasets, sources, {}, {"validation"})
@@ -67,6 +67,6 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     trust = numbers["calibration"]
     print(
         f"F1 {numbers['scores']['F1']:.4f}, expected calibration error {trust['ECE']:.4f}, Brier score "
-        f"{trust['Brier score']:.4f}, {len(numbers['probable gold errors'])} labels to look at"
+        f"{trust['Brier score']:.4f}, {len(numbers['probable gold errors'])} probable errors in gold"
     )
     print(f"saved in {arguments.output_dir}: analysis.md, analysis.json, and with matplotlib reliability.png")

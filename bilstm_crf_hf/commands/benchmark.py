@@ -24,8 +24,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, TokenClassifica
 from .. import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
 from ..data.ner import labels_of, load_ner_datasets
 from ..data.tokenization import build_character_tokenizer
-from ..training.loading import label_names
-from ..training.trainer import parse_arguments
+from ..evaluation.tasks import label_maps
+from ..training.arguments import parse_arguments
 from ..utils.environment import hardware, versions
 from ..utils.timing import medians
 from . import benchmark_peers as peers
@@ -142,7 +142,7 @@ def onnx_taggers(model, tokenizer, folder: str) -> dict[str, Callable[[list[str]
 
 def inference_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
     """Yield the rate at which each tagger tags the validation sentences, and its time for a single sentence."""
-    names = label_names(labels)
+    names = label_maps(labels)
     texts = list(data["validation"]["text"])
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names).eval()
@@ -268,7 +268,7 @@ def plot_scaling(rows: list[dict], path: Path) -> None:
 def stream_rows(arguments: BenchmarkArguments, data: dict[str, Dataset], labels: list[str]) -> Iterator[dict]:
     """Yield the memory of the process while a stream of sentences goes through the pipeline."""
     tokenizer = build_character_tokenizer(data["train"]["text"], 2)
-    names = label_names(labels)
+    names = label_maps(labels)
     model = BiLSTMCRFForTokenClassification.from_tokenizer(tokenizer, **names)
     tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
     stream = islice(cycle(data["validation"]["text"]), arguments.stream_sentences)
@@ -299,7 +299,7 @@ def _cell(value: float | str | None) -> str:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    (arguments,) = parse_arguments((BenchmarkArguments,), argv)
+    (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
     torch.manual_seed(0)
     files = {"train": arguments.train_file, "validation": arguments.validation_file}
     files = sample_files("ner", "txt", recipes) | {split: path for split, path in files.items() if path}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchcrf import CRF
 from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
 
-from ..training.loading import label_names
+from ..evaluation.tasks import label_maps
 
 Tagger = Callable[[list[list[str]]], object]
 """Function that tags sentences, each a list of units."""
@@ -50,7 +50,7 @@ def tutorial_steps(model: TutorialTagger, batches: Sequence[dict[str, Tensor]]) 
 
 def bert_base(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> BertForTokenClassification:
     """Return a random model of BERT-base's shape, with as many word embeddings as `tokenizer` has tokens."""
-    return BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **label_names(labels))).eval()
+    return BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **label_maps(labels))).eval()
 
 
 def flair_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Tagger:

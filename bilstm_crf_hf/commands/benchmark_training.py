@@ -15,11 +15,13 @@ from ..configuration_encoder import EncoderCRFConfig
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus
 from ..data.tokenization import build_character_tokenizer
+from ..evaluation.tasks import label_maps
 from ..modeling_bilstm_crf import sequence_tokens
 from ..modeling_encoder import EncoderCRFForTokenClassification
-from ..training.loading import label_names
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..training.arguments import TaggerTrainingArguments
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
-from ..training.trainer import TaggerTrainer, TaggerTrainingArguments
+from ..training.trainer import TaggerTrainer
 from ..utils.timing import medians, synchronize
 from . import benchmark_peers as peers
 
@@ -48,7 +50,7 @@ class SoftmaxTagger(BiLSTMCRFForTokenClassification):
         """Return the mean cross entropy of `labels` (B, S)."""
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
-        tags = sequences.front(labels).masked_fill(~sequences.inside, -100)
+        tags = sequences.pack(labels).masked_fill(~sequences.inside, -100)
         return {"loss": nn.functional.cross_entropy(emissions.flatten(0, 1), tags.flatten())}
 
 
@@ -74,20 +76,23 @@ class TrainingBenchmark:
         self.labels, self.device, self.folder = labels, device, folder
         self.characters = build_character_tokenizer(data["text"], 2)
         self.pieces = pieces or self.characters
-        self.corpora = {id(t): EncodedCorpus(data, t, labels, MAX_LENGTH) for t in (self.characters, self.pieces)}
+        self.corpora = {
+            id(t): EncodedCorpus(data, BiLSTMCRFProcessor(t), labels, MAX_LENGTH)
+            for t in (self.characters, self.pieces)
+        }
 
     def tagger(
         self, tokenizer: PreTrainedTokenizerBase, model_class: type = BiLSTMCRFForTokenClassification, **config
     ) -> PreTrainedModel:
         """Return a new BiLSTM tagger, on the device, with the fields of its configuration as keywords."""
-        return model_class.from_tokenizer(tokenizer, **label_names(self.labels), **config).to(self.device)
+        return model_class.from_tokenizer(tokenizer, **label_maps(self.labels), **config).to(self.device)
 
     def bert_crf(self) -> EncoderCRFForTokenClassification:
         """Return a CRF on a random encoder of BERT-base's shape."""
         config = EncoderCRFConfig(
             encoder_config=BertConfig(vocab_size=len(self.pieces)),
             **sequence_tokens(self.pieces),
-            **label_names(self.labels),
+            **label_maps(self.labels),
         )
         return EncoderCRFForTokenClassification(config)
 

@@ -1,28 +1,30 @@
 """Train a text classifier: bilstm-crf classify [config.yaml] [--argument value ...]
 
-Sentiment, emotions, topics: one label a text. A new BiLSTM over characters by default; over any tokenizer with
---tokenizer_name; any encoder, on the same data and with the same scores, with --model_name_or_path. Without
-arguments, a clone's recipes/sequence_classification.py trains on the sentences in recipes/data/sentiment.
+Each text has one label, such as a sentiment, an emotion or a topic. By default a new BiLSTM reads characters.
+--tokenizer_name lets it read the tokens of another tokenizer, and --model_name_or_path fine-tunes any encoder with the
+same data and the same scores. In a clone, `python recipes/sequence_classification.py` without arguments trains on the
+sentences in recipes/data/sentiment.
 """
 
 from pathlib import Path
 
-from transformers import set_seed
-
-from ..training.arguments import CardArguments
-from ..training.classification import ClassifierTrainingArguments, DataArguments, build, fit
-from ..training.loading import ModelArguments
-from ..training.trainer import configure_logging, parse_arguments
+from ..training.arguments import CardArguments, ModelArguments
+from ..training.classification import (
+    ClassifierTrainingArguments,
+    DataArguments,
+    prepare_classification,
+    train_classifier,
+)
 from . import sample_config, sample_files
+from .training import publish_if_asked, start_training
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    *settings, arguments = parse_arguments(
+    *settings, arguments = start_training(
         (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
         argv or sample_config("sentiment_sample.yaml", recipes),
+        __doc__,
     )
-    configure_logging(arguments)
-    set_seed(arguments.seed)
-    task = build(*settings[:2], sample_files("sentiment", "tsv", recipes))
-    fit(task, task.inputs["train"], settings, arguments)
+    setup = prepare_classification(*settings[:2], sample_files("sentiment", "tsv", recipes))
+    publish_if_asked(train_classifier(setup, setup.inputs["train"], settings, arguments))

@@ -1,8 +1,8 @@
 """Compare systems: python recipes/compare.py A.yaml B.yaml outputs/finished [--seeds 42 43 44] [-- --argument value]
 
-A YAML file is trained first, once a seed, by the recipe that --recipe names; what follows `--` goes to the recipe. A
-folder is that of a finished run, and is read as it is. Folders whose names differ in `-seed42` only are runs of one
-system. Training that is finished is not repeated, so an interrupted comparison goes on when started again.
+Each YAML file is trained once per seed by the recipe that --recipe names, with the arguments after `--`. A folder
+contains a finished run. Runs whose folders differ in `-seed42` only belong to one system. Finished training is not
+repeated, so an interrupted comparison continues when it is started again.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from typing import Any
 
 from transformers import Pipeline, pipeline
 
-from ..evaluation.comparison import NER, Run, Speed, System, group_runs, read_run
+from ..evaluation.comparison import Speed, System, group_runs
 from ..evaluation.comparison_page import write_report
+from ..evaluation.runs import COMPARISON_RUN, RESULTS, Run, read_run
+from ..evaluation.tasks import TAGGING
 from ..utils.environment import hardware, versions
+from ..utils.files import write_folder_atomically
 from . import launcher
-
-SETTINGS = "comparison_run.json"
-"""What a run in OUTPUT_DIR/runs was started with."""
 
 ROUNDS = 3
 BATCH_SIZE = 32
@@ -31,29 +31,31 @@ YAML = (".yaml", ".yml")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments, and those of the recipe behind `--`."""
+    """Return the arguments of the comparison, and those of the recipe after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="+", type=Path, help="YAML files to train, folders of finished runs")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"))
     parser.add_argument("--recipe", choices=("ner", "sequence_classification"), default="ner")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="of the runs of each YAML file")
-    parser.add_argument("--latency_sentences", type=int, default=200, help="sentences that speed is measured on")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of the runs of each YAML file")
+    parser.add_argument(
+        "--latency_sentences", type=int, default=200, help="number of sentences for the measurement of speed"
+    )
     parser.add_argument(
         "--sentences",
         type=int,
         default=20,
-        help="that differ between two systems, to show of each two; 0 for a report that quotes nothing of the data",
+        help="number of sentences to quote on which two systems differ; with 0 the report quotes nothing of the data",
     )
     arguments = parser.parse_args(argv[:cut])
     stems = [path.stem for path in arguments.systems if path.suffix in YAML]
     if repeated := {stem for stem in stems if stems.count(stem) > 1}:
-        parser.error(f"several YAML files are called {', '.join(sorted(repeated))}: systems are told apart by name")
+        parser.error(f"several YAML files have the name {', '.join(sorted(repeated))}: rename them")
     for path in arguments.systems:
         if not (path.is_file() if path.suffix in YAML else path.is_dir()):
             parser.error(f"{path}: neither a YAML file nor the folder of a finished run")
     if arguments.latency_sentences < 1:
-        parser.error("--latency_sentences: at least one is needed")
+        parser.error("--latency_sentences must be at least 1")
     return arguments, argv[cut + 1 :]
 
 
@@ -61,42 +63,46 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str], recipes: Path | None = None) -> None:
-    """Trains a system into `folder`, unless that holds the finished run already.
+    """Train a system, unless its folder contains the finished run already.
 
-    An interrupted run is started anew: the times of a resumed one would not compare.
+    An interrupted run starts again from the beginning, since the times of a resumed run are not comparable.
+
+    Args:
+        folder: the run folder.
+        config: YAML file of the system.
+        recipe, seed, options: recipe that trains the system, its random seed and its further arguments.
+        recipes: folder of the launchers in a clone.
 
     Raises:
-        ValueError: the folder holds a run of other settings, or something else.
-        RuntimeError: the recipe failed.
+        ValueError: if the folder contains a run with other settings, or something else.
+        RuntimeError: if the training fails.
     """
     settings = {"recipe": recipe, "config": config.read_text(encoding="utf-8"), "options": options, "seed": seed}
-    finished, own = (folder / "all_results.json").is_file(), folder / SETTINGS
-    if own.is_file() and json.loads(own.read_text(encoding="utf-8")) != settings:
+    started = folder / COMPARISON_RUN
+    if started.is_file() and json.loads(started.read_text(encoding="utf-8")) != settings:
         raise ValueError(
-            f"{folder} was trained with other settings ({own} has them): delete it, or name another --output_dir"
+            f"{folder} was trained with other settings (see {started}): delete it, or name another --output_dir"
         )
-    if finished:
+    if (folder / RESULTS).is_file():
         print(f"{folder}: finished already")
         return
-    if folder.exists() and not own.is_file():
-        raise ValueError(f"{folder} is no finished run, and not begun by this recipe: move it away")
-    begun = folder.with_name(f"{folder.name}.begun")
-    for old in (folder, begun):
-        if old.exists():
-            shutil.rmtree(old)
-    begun.mkdir(parents=True)
-    Path(begun, SETTINGS).write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
-    begun.rename(folder)  # so that the folder has its settings from the start
+    if folder.exists():
+        if not started.is_file():
+            raise ValueError(f"{folder} is not a run of this comparison: move it away")
+        shutil.rmtree(folder)
+    with write_folder_atomically(folder) as unfinished:  # so that the folder has its settings from the start
+        content = json.dumps(settings, ensure_ascii=False, indent=2)
+        Path(unfinished, COMPARISON_RUN).write_text(content, encoding="utf-8")
     command = [sys.executable, *launcher(recipe, recipes), str(config), *options]
     command += ["--seed", str(seed), "--output_dir", str(folder)]
     print(" ".join(command), flush=True)
     status = subprocess.run(command, check=False).returncode
-    if status or not (folder / "all_results.json").is_file():
-        raise RuntimeError(f"training {config} with seed {seed} failed (exit status {status}); its messages are above")
+    if status or not (folder / RESULTS).is_file():
+        raise RuntimeError(f"training {config} with seed {seed} failed (exit status {status}): see its messages above")
 
 
 def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recipes: Path | None) -> list[Run]:
-    """The runs that an argument names, trained if need be."""
+    """Return the runs of a YAML file, which are trained if necessary, or the run in a folder."""
     if path.suffix not in YAML:
         return [read_run(path)]
     folders = {seed: arguments.output_dir / "runs" / f"{path.stem}-seed{seed}" for seed in arguments.seeds}
@@ -109,8 +115,11 @@ def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recip
 
 
 def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
-    """Speed of each system's best run. Systems take turns, so that a busy moment of the machine meets all of them."""
-    texts = systems[0].best.texts[:sentences]
+    """Measure the speed of the best run of each system on a number of validation sentences.
+
+    The systems take turns, so that other load on the machine affects all of them.
+    """
+    texts = systems[0].best.predictions.texts[:sentences]
     taggers = {system.name: load_pipeline(system.best) for system in systems}
     single: dict[str, list[float]] = {name: [] for name in taggers}
     batches: dict[str, list[float]] = {name: [] for name in taggers}
@@ -124,18 +133,20 @@ def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
 
 
 def load_pipeline(run: Run) -> Pipeline:
-    options = {"aggregation_strategy": "simple"} if run.task is NER else {"truncation": True}
-    folder = str(run.folder)
-    return pipeline(run.task.pipeline, folder, trust_remote_code=True, device="cpu", **options)
+    """Return the pipeline of a run on the CPU."""
+    options = {"aggregation_strategy": "simple"} if run.task is TAGGING else {"truncation": True}
+    return pipeline(run.task.pipeline_tag, str(run.folder), trust_remote_code=True, device="cpu", **options)
 
 
 def seconds_of(tagger: Pipeline, texts: str | list[str]) -> float:
+    """Return the seconds that a pipeline takes for a text, or for a list of texts in batches."""
     began = time.perf_counter()
     tagger(texts, batch_size=1 if isinstance(texts, str) else BATCH_SIZE)
     return time.perf_counter() - began
 
 
 def conditions_of(sentences: int) -> dict[str, Any]:
+    """Return the conditions of `measure_speeds` for the report."""
     return {
         "one sentence": f"median of {sentences} sentences, one at a time, {ROUNDS} times",
         "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
@@ -148,17 +159,17 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     arguments, options = parse(argv)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    # Folders come first, and all is compared after each: what does not fit shows before the next hours of training.
+    # Folders come first, and the runs are compared after each step, to find a mismatch before hours of training.
     paths = sorted(arguments.systems, key=lambda path: path.suffix in YAML)
     runs: list[Run] = []
     for path in paths:
         runs += runs_of(path, arguments, options, recipes)
         systems = group_runs(runs)
-    count = min(arguments.latency_sentences, len(systems[0].best.texts))
+    count = min(arguments.latency_sentences, len(systems[0].best.predictions.texts))
     print(f"measuring speed on {count} sentences ...", flush=True)
     speeds = measure_speeds(systems, count)
     write_report(arguments.output_dir, systems, speeds, conditions_of(count), arguments.sentences)
     for system in systems:
         speed = speeds[system.name].sentences_per_second
-        print(f"{system.name}: {system.best.task.score_name} {system.score:.4f}, {speed:.0f} sentences a second")
+        print(f"{system.name}: {system.task.main_metric_name} {system.score:.4f}, {speed:.0f} sentences a second")
     print(f"saved in {arguments.output_dir}: report.html, report.md, tables as CSV, pictures")

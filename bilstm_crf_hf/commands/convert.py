@@ -1,8 +1,8 @@
 """Convert the tutorial's checkpoint: python recipes/convert_checkpoint.py SOURCE OUTPUT_DIR [--tokenizer NAME_OR_DIR]
 
-SOURCE, a folder or a name on the Hub, holds config.json (model_type BiLSTM_CRF) and pytorch_model.bin, or one *.bin or
-*.pth. OUTPUT_DIR is then what `pipeline("token-classification", ...)` and the Auto classes load. All is checked first;
-of what cannot be converted nothing is written, and a pickle that could run code is refused.
+SOURCE, a folder or a name on the Hub, contains config.json (model_type BiLSTM_CRF) and pytorch_model.bin, or one *.bin
+or *.pth. `pipeline("token-classification", ...)` and the Auto classes load OUTPUT_DIR. The checkpoint is checked before
+anything is written; a pickle that could run code is refused.
 """
 
 import argparse
@@ -15,8 +15,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="folder of the tutorial's model, or its name on the Hub")
-    parser.add_argument("output_dir", help="a folder that does not exist yet, or is empty")
-    parser.add_argument("--tokenizer", help="its tokenizer, in a folder or on the Hub; default: that in SOURCE, if any")
+    parser.add_argument("output_dir", help="the new folder, which must not exist or must be empty")
+    parser.add_argument("--tokenizer", help="tokenizer in a folder or on the Hub; default: that in SOURCE")
     arguments = parser.parse_args(argv)
     try:
         convert_checkpoint(arguments.source, arguments.output_dir, arguments.tokenizer)
@@ -24,4 +24,4 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         parser.error(str(error))
     print(f"saved in {arguments.output_dir}")
     if not Path(arguments.output_dir, "tokenizer_config.json").is_file():
-        print("there is no tokenizer in it, which `pipeline` needs: convert again with --tokenizer")
+        print("it has no tokenizer, which `pipeline` needs: convert again with --tokenizer")

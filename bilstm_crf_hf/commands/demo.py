@@ -1,7 +1,7 @@
 """Try a tagger in the browser: bilstm-crf demo MODEL [--classifier MODEL] [--revision COMMIT] [--server_port N]
 
-MODEL is the folder of a finished run, or a model on the Hub, whose code then runs at the commit that --revision names.
-The page is the folder inference/space of the package, which goes to a Space as it stands. Wants
+MODEL is the folder of a finished run, or a model on the Hub, of which --revision names the commit whose code may run.
+The page is the folder inference/space of the package, which can be uploaded as a Space without changes. It needs
 `pip install "bilstm-crf-hf[demo]"`.
 """
 
@@ -12,4 +12,4 @@ from ..inference.space import app
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    app.main(argv)
+    app.main(argv, __doc__)

@@ -1,9 +1,9 @@
-"""Export a tagger to ONNX: python recipes/export_onnx.py MODEL_DIR [--output_dir DIR] [--int8] [--file SENTENCES]
+"""Export a tagger to ONNX: bilstm-crf export-onnx MODEL [--output_dir DIR] [--int8] [--file SENTENCES]
 
-Writes model.onnx, tokenizer.json and config.json, all that recipes/onnx_inference.py needs; beside a tagger that reads
-morphemes, also the code that has Kiwi find them. The best paths of the graph are compared with those of PyTorch on real
-sentences first; nothing is written if any differs. With --int8 there is also model_int8.onnx, whose weights are
-quantised; how many paths that changes is said, and what becomes of F1.
+Writes model.onnx, tokenizer.json and config.json, which are all that recipes/onnx_inference.py needs; for a tagger that
+reads morphemes, also the code that computes them. The Viterbi paths of the graph are compared with those of PyTorch on
+real sentences first; if any differs, nothing is written. With --int8 there is also model_int8.onnx with quantised
+weights; the share of its paths that equal PyTorch's and its F1 are printed.
 """
 
 import argparse
@@ -19,24 +19,28 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoTokenizer, EvalPrediction
 
-import bilstm_crf_hf
-
-from .. import BiLSTMCRFForTokenClassification
+from .. import BiLSTMCRFForTokenClassification, morphemes
 from ..alignment import IGNORED
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus
 from ..data.ner import load_ner_datasets
+from ..evaluation.metrics import EntityScorer
 from ..inference.onnx import export_onnx
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from . import sample_files
 
 BATCH_SIZE = 32
+"""Number of sentences of a batch when paths are compared."""
+
 CODE = ("morphemes.py", "alignment.py")
-"""Files of the package that find morphemes, and need nothing else of it."""
+"""Files of the package that compute morphemes, and need no other file of the package."""
+
+Batch = dict[str, np.ndarray]
 
 
-def best_paths(run: Callable[[dict[str, np.ndarray]], np.ndarray], corpus: EncodedCorpus, tokenizer) -> np.ndarray:
-    """What `run` finds for each row of `corpus`, in batches, -100 behind the end of a row."""
-    rows, collate = list(corpus.inputs.remove_columns("labels")), TaggingCollator(tokenizer)
+def viterbi_paths(run: Callable[[Batch], np.ndarray], corpus: EncodedCorpus) -> np.ndarray:
+    """Return the paths that `run` finds for the rows of `corpus`, in batches; -100 behind the end of a row."""
+    rows, collate = list(corpus.inputs.remove_columns("labels")), TaggingCollator(corpus.processor.tokenizer)
     found = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
     for start in range(0, len(rows), BATCH_SIZE):
         batch = collate(rows[start : start + BATCH_SIZE])
@@ -45,31 +49,52 @@ def best_paths(run: Callable[[dict[str, np.ndarray]], np.ndarray], corpus: Encod
     return found
 
 
-def of_pytorch(model: BiLSTMCRFForTokenClassification) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    @torch.inference_mode()
-    def run(batch: dict[str, np.ndarray]) -> np.ndarray:
+def run_pytorch(model: BiLSTMCRFForTokenClassification, batch: Batch) -> np.ndarray:
+    """Return the Viterbi paths of the model."""
+    with torch.inference_mode():
         return model(**{name: torch.from_numpy(value) for name, value in batch.items()}).predictions.numpy()
 
-    return run
 
-
-def of_onnx(path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+def run_onnx(path: Path) -> Callable[[Batch], np.ndarray]:
+    """Return a function that runs the graph in a file."""
     session = onnxruntime.InferenceSession(path)
     return lambda batch: session.run(None, batch)[0]
 
 
 def f1(corpus: EncodedCorpus, paths: np.ndarray) -> float:
+    """Return the F1 of entities of paths, against the labels of the rows."""
     gold = np.full_like(paths, IGNORED)
     for row, labels in zip(gold, corpus.inputs["labels"]):
         row[: len(labels)] = labels
-    return corpus.scorer()(EvalPrediction(paths, gold))["f1"]
+    return EntityScorer(corpus)(EvalPrediction(paths, gold))["f1"]
+
+
+def write_graphs(model: BiLSTMCRFForTokenClassification, corpus: EncodedCorpus, folder: Path, int8: bool) -> None:
+    """Write the graph, and the quantised graph on request, to a folder.
+
+    Raises:
+        RuntimeError: if a path of the graph differs from that of PyTorch.
+    """
+    expected = viterbi_paths(lambda batch: run_pytorch(model, batch), corpus)
+    plain, quantised = folder / "model.onnx", folder / "model_int8.onnx"
+    export_onnx(model, plain)
+    equal = (viterbi_paths(run_onnx(plain), corpus) == expected).all(1)
+    if not equal.all():
+        raise RuntimeError(f"only {equal.mean():.2%} of {len(equal)} paths equal PyTorch's: nothing is written")
+    print(f"model.onnx: all of {len(equal)} paths equal PyTorch's, F1 {f1(corpus, expected):.4f}")
+    if int8:
+        logging.getLogger().setLevel(logging.ERROR)  # warnings of parts that are not quantised, such as Viterbi
+        quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
+        paths = viterbi_paths(run_onnx(quantised), corpus)
+        share = (paths == expected).all(1).mean()
+        print(f"model_int8.onnx: {share:.2%} of the paths equal PyTorch's, F1 {f1(corpus, paths):.4f}")
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of a trained tagger, or its name on the Hub")
-    parser.add_argument("--output_dir", type=Path, help="default: the folder `onnx` in the model's")
+    parser.add_argument("--output_dir", type=Path, help="folder of the graphs; default: `onnx` in that of the model")
     parser.add_argument("--int8", action="store_true", help="also write a graph with quantised weights")
     sample = sample_files("ner", "txt", recipes).get("validation")
     parser.add_argument(
@@ -82,28 +107,16 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
     data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    corpus = EncodedCorpus(data, tokenizer, labels, morphemes=model.config.morphemes)
-    expected = best_paths(of_pytorch(model), corpus, tokenizer)
+    corpus = EncodedCorpus(data, BiLSTMCRFProcessor(tokenizer, model.config), labels)
     output_dir = arguments.output_dir or Path(arguments.model, "onnx")
     with tempfile.TemporaryDirectory() as folder:
-        plain, int8 = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
-        export_onnx(model, plain)
-        equal = (best_paths(of_onnx(plain), corpus, tokenizer) == expected).all(1)
-        if not equal.all():
-            raise RuntimeError(f"only {equal.mean():.2%} of {len(equal)} best paths are PyTorch's: nothing is written")
-        print(f"model.onnx: all of {len(equal)} best paths are PyTorch's, F1 {f1(corpus, expected):.4f}")
-        if arguments.int8:
-            logging.getLogger().setLevel(logging.ERROR)  # of what is not quantised, such as Viterbi's scores
-            quantize_dynamic(plain, int8, weight_type=QuantType.QInt8)
-            close = best_paths(of_onnx(int8), corpus, tokenizer)
-            share = (close == expected).all(1).mean()
-            print(f"model_int8.onnx: {share:.2%} of the best paths are PyTorch's, F1 {f1(corpus, close):.4f}")
+        write_graphs(model, corpus, Path(folder), arguments.int8)
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for name in CODE if model.config.morphemes else ():
-            shutil.copy(Path(bilstm_crf_hf.__file__).with_name(name), folder)
+        for name in CODE if model.config.kiwi_version else ():
+            shutil.copy(Path(morphemes.__file__).with_name(name), folder)
         output_dir.mkdir(parents=True, exist_ok=True)
-        for name in (plain.name, int8.name, "tokenizer.json", "config.json", *CODE):
+        for name in ("model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", *CODE):
             if Path(folder, name).exists():
                 shutil.copy(Path(folder, name), output_dir / name)
                 print(f"{output_dir / name}: {(output_dir / name).stat().st_size / 1e6:.1f} MB")

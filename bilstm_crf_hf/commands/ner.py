@@ -1,37 +1,35 @@
 """Train a tagger: bilstm-crf ner [config.yaml] [--argument value ...]
 
-A new BiLSTM-CRF over characters by default; over any tokenizer with --tokenizer_name; any encoder, on the same data and
-with the same scores, with --model_name_or_path. Without arguments, a clone's recipes/ner.py trains on the sentences in
-recipes/data/ner.
+By default a new BiLSTM-CRF reads characters. --tokenizer_name lets it read the tokens of another tokenizer, and
+--model_name_or_path fine-tunes any encoder with the same data and the same scores. In a clone, `python recipes/ner.py`
+without arguments trains on the sentences in recipes/data/ner.
 """
 
 from pathlib import Path
 
-from transformers import set_seed
-
-from ..training.arguments import CardArguments
-from ..training.loading import ModelArguments
-from ..training.ner import DataArguments, build, collator, fit, scoring
-from ..training.trainer import TaggerTrainer, TaggerTrainingArguments, configure_logging, parse_arguments
+from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
+from ..training.ner import DataArguments, prepare_tagging, scoring, tagging_collator, train_tagger
+from ..training.trainer import TaggerTrainer
 from . import sample_config, sample_files
+from .training import publish_if_asked, start_training
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    *settings, arguments = parse_arguments(
+    *settings, arguments = start_training(
         (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
         argv or sample_config("sample.yaml", recipes),
+        __doc__,
     )
     model_arguments, data_arguments, _ = settings
-    configure_logging(arguments)
-    set_seed(arguments.seed)
-    tokenizer, model, corpora = build(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
+    tokenizer, model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
     trainer = TaggerTrainer(
         model,
         arguments,
-        data_collator=collator(tokenizer, data_arguments),
+        data_collator=tagging_collator(tokenizer, data_arguments),
         train_dataset=corpora["train"].inputs,
         processing_class=tokenizer,
         **scoring(corpora),
     )
-    fit(trainer, corpora, settings)
+    train_tagger(trainer, corpora, settings)
+    publish_if_asked(trainer)

@@ -1,49 +1,52 @@
 """Pretrain a BiLSTM on raw text: bilstm-crf pretrain [config.yaml] --input_file text.parquet [...]
 
-Writes what `ner` and `classify` start from with --model_name_or_path. A character is guessed from what stands around
-it; with --morphemes true the tag of its morpheme, by Kiwi, is learnt as well, also on the names in Kiwi's dictionaries.
+`bilstm-crf ner` and `bilstm-crf classify` start from the output folder with --model_name_or_path. The BiLSTM learns to
+predict each character from its context. With --morphemes true it also learns the tags that Kiwi gives to morphemes, on
+the texts and on the names in Kiwi's dictionaries.
 """
 
 import logging
 from pathlib import Path
 
 import pyarrow.compute as pc
-from transformers import DataCollatorForTokenClassification, set_seed
+from transformers import DataCollatorForTokenClassification
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.encoding import cached_rows
-from ..data.morphology import dictionary_names, tag_version
+from ..data.morphology import dictionary_names, morphology_version
 from ..data.raw_text import read_all
 from ..modeling_pretraining import BiLSTMForPreTraining
-from ..training.loading import ModelArguments, checked_fields, load_tokenizer
-from ..training.pretraining import PretrainingArguments, TextArguments, encode
-from ..training.trainer import TaggerTrainer, checkpoint_to_resume, configure_logging, parse_arguments
+from ..training.arguments import ModelArguments, checkpoint_to_resume
+from ..training.loading import checked_overrides, load_tokenizer
+from ..training.pretraining import PretrainingArguments, TextArguments, encode_raw_texts
+from ..training.trainer import TaggerTrainer
+from .training import start_training
 
 logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    model_arguments, text_arguments, arguments = parse_arguments(
-        (ModelArguments, TextArguments, PretrainingArguments), argv
+    model_arguments, text_arguments, arguments = start_training(
+        (ModelArguments, TextArguments, PretrainingArguments), argv, __doc__
     )
     if model_arguments.model_name_or_path or model_arguments.embeddings_from or model_arguments.embeddings_file:
-        raise ValueError("pretraining starts from nothing: name a tokenizer by tokenizer_name, and no model or vectors")
+        raise ValueError(
+            "pretraining starts from random weights: leave out model_name_or_path, embeddings_from and embeddings_file"
+        )
     if model_arguments.read_morphemes:
-        raise ValueError("morphemes are inputs of taggers; to learn to tell them, it is --morphemes true")
-    configure_logging(arguments)
-    set_seed(arguments.seed)
+        raise ValueError("read_morphemes is for taggers: give --morphemes true to learn the tags of morphemes")
 
     texts = read_all(text_arguments.input_file)
     if text_arguments.morphemes:
         texts += dictionary_names()
     tokenizer = load_tokenizer(model_arguments, texts)
-    tags = tag_version() if text_arguments.morphemes else None
+    tags = morphology_version() if text_arguments.morphemes else None
     content = (texts, tokenizer.backend_tokenizer.to_str(), tags, text_arguments.max_seq_length)
-    dataset = cached_rows(content, lambda: encode(texts, tokenizer, text_arguments))
+    dataset = cached_rows(content, lambda: encode_raw_texts(texts, tokenizer, text_arguments))
     num_tags = 1 + pc.max(pc.list_flatten(dataset.data["labels"])).as_py() if text_arguments.morphemes else 1
     splits = dataset.train_test_split(text_arguments.validation_texts, seed=arguments.seed)
-    fields = checked_fields(model_arguments, BiLSTMCRFConfig)
+    fields = checked_overrides(model_arguments, BiLSTMCRFConfig)
     model = BiLSTMForPreTraining.from_tokenizer(tokenizer, num_labels=num_tags, **fields)
     logger.info("%d texts, %d parameters", len(dataset), model.bilstm.num_parameters())
 

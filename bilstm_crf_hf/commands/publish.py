@@ -1,8 +1,8 @@
 """Publish a trained model: python recipes/publish.py OUTPUT_DIR NAME/MODEL [--private] [--revision v2] [--dry_run]
 
-Writes the model's card (README.md in OUTPUT_DIR, unless there is one), checks all that would be sent, and loads it as a
-user does who has not this package; only then is it sent. The access token is that of `hf auth login`, or of HF_TOKEN.
-After an interruption, start it again: what is on the Hub is whole or not there, and the tag comes last.
+The command writes the model card (README.md in OUTPUT_DIR, unless there is one), checks all files, loads the model
+without this package, and then uploads the files. The access token is that of `hf auth login` or HF_TOKEN. An upload
+that was interrupted can be started again: a commit is complete or absent, and the tag comes last.
 """
 
 import argparse
@@ -15,13 +15,14 @@ from ..hub.publishing import describe, prepare, send
 
 
 def new_parser() -> argparse.ArgumentParser:
+    """Return the parser of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="folder of a finished run")
     parser.add_argument("repo_id", help="name/model")
-    parser.add_argument("--private", action="store_true", default=None, help="if the repository is new")
-    parser.add_argument("--revision", default="v1", help="tag of what is sent, which users pin (default: v1)")
-    parser.add_argument("--comparison", type=Path, help="folder of recipes/compare.py, for a table in a new card")
-    parser.add_argument("--dry_run", action="store_true", help="do all but send")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--revision", default="v1", help="tag of the files, which users pin (default: v1)")
+    parser.add_argument("--comparison", type=Path, help="output folder of `compare`, for a table in a new card")
+    parser.add_argument("--dry_run", action="store_true", help="do everything but the upload")
     return parser
 
 
@@ -37,5 +38,5 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         ) as publication:
             print(describe(publication))
             print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
-    except (OSError, ValueError, RuntimeError, HTTPError) as error:  # RuntimeError: weights that did not get through
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:  # RuntimeError: an upload of weights that failed
         parser.error(str(error))

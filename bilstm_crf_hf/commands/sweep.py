@@ -1,14 +1,15 @@
 """Train variants of a configuration: python recipes/sweep.py SWEEP.yaml [--seeds 42 43] [-- --argument value]
 
-The file names a configuration of recipes/ner.py and, of each variant, the arguments that differ:
+The file names a configuration of recipes/ner.py, and for each variant the arguments that differ:
 
-    config: klue_ner.yaml            # beside this file
+    config: klue_ner.yaml            # in the folder of this file
     runs:
       default: {}
       without jamo: {config_overrides: {jamo_embedding_size: 0}}
 
-What follows `--` goes to every run. `-- --validation_split_percentage 10` scores on a part of the training set, so that
-the validation split stays clean of choices. A sweep that was interrupted goes on when started again.
+Arguments after `--` are added to every run. `-- --validation_split_percentage 10` takes the scores on a part of the
+training set, so that the validation split is not used for choices. An interrupted sweep continues when it is started
+again.
 """
 
 import argparse
@@ -18,44 +19,47 @@ from typing import Any
 
 import yaml
 
-from ..evaluation.comparison import System, group_runs, read_run
+from ..evaluation.comparison import System, group_runs
 from ..evaluation.markdown import Rows, markdown_table
+from ..evaluation.runs import read_run
+from ..utils.files import write_atomically
 from .compare import train
 
 SCORES = {"f1": "F1", "klue_entity_macro_f1": "macro F1"}
+"""Headings of the scores in the table, by their keys."""
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments, and those of the recipe behind `--`."""
+    """Return the arguments of the sweep, and those of the recipe after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="file of the variants")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="of each variant; default: 42")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of each variant; default: 42")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")
     return parser.parse_args(argv[:cut]), argv[cut + 1 :]
 
 
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
-    """The arguments of each run: those of the configuration, and those that differ.
+    """Return the arguments of each run: those of the configuration with the ones that differ.
 
     Raises:
-        FileNotFoundError: one of the two files is not there.
-        ValueError: the file lacks `config` or `runs`, or a run has no mapping of arguments, or a slash in its name.
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if the file lacks `config` or `runs`, or a run has no mapping of arguments or a slash in its name.
     """
     sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(sweep, dict) or set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"] or None, dict):
-        raise ValueError(f"{path}: expected `config`, a file, and `runs`, names with arguments, and nothing else")
+        raise ValueError(f"{path}: expected `config`, a file, and `runs`, names with arguments, and no other key")
     base = yaml.safe_load((path.parent / sweep["config"]).read_text(encoding="utf-8")) or {}
     for name, arguments in sweep["runs"].items():
         if not isinstance(arguments, dict):
             raise ValueError(f"{path}: runs: {name}: expected arguments and their values, not {arguments!r}")
         if "/" in name:
-            raise ValueError(f"{path}: runs: {name}: a name is that of a folder, without a slash")
+            raise ValueError(f"{path}: runs: {name}: a name must not contain a slash, since it names a folder")
     return {name: _merged(base, arguments) for name, arguments in sweep["runs"].items()}
 
 
 def _merged(base: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """`arguments` go over those of `base`, and the fields of `config_overrides` over its fields."""
+    """Return the arguments of `base` with those of `arguments` in their place, `config_overrides` field by field."""
     merged = base | arguments
     if "config_overrides" in merged:
         merged["config_overrides"] = base.get("config_overrides", {}) | merged["config_overrides"]
@@ -63,7 +67,7 @@ def _merged(base: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows_of(systems: list[System]) -> Rows:
-    """The table, best first."""
+    """Return the rows of the table, the best system first."""
     rows: Rows = []
     for system in systems:
         minutes = mean(run.seconds for run in system.runs) / 60
@@ -88,5 +92,6 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
             train(folder, config, "ner", seed, options, recipes)
             finished.append(read_run(folder))
         table = markdown_table(rows_of(group_runs(finished)))
-        Path(arguments.output_dir, "sweep.md").write_text(f"{table}\n", encoding="utf-8")
+        with write_atomically(arguments.output_dir / "sweep.md") as file:
+            file.write(f"{table}\n".encode())
     print(f"{table}\nsaved in {arguments.output_dir / 'sweep.md'}")

@@ -1,7 +1,7 @@
-"""Train token vectors on raw text: python recipes/train_embeddings.py [config.yaml] --input_file text.parquet [...]
+"""Train token vectors on raw text: bilstm-crf train-embeddings [config.yaml] --input_file text.parquet [...]
 
-Writes what `recipes/ner.py --embeddings_file` reads: word2vec's or, with --method fasttext, fastText's binary format.
-The words are the tokens of a tokenizer, so that a model over the same tokenizer finds a vector for each.
+Writes a file for `bilstm-crf ner --embeddings_file`, in the binary format of word2vec or, with --method fasttext, of
+fastText. The words are the tokens of a tokenizer, so that a model with this tokenizer finds a vector for each token.
 """
 
 import logging
@@ -17,35 +17,50 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.raw_text import read_texts
 from ..data.tokenization import build_character_tokenizer
-from ..training.trainer import parse_arguments
+from ..training.arguments import configure_logging, parse_arguments
+from ..utils.files import write_atomically
 
-METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}  # 2**21 by default: files of a gigabyte
-logger = logging.getLogger("train_embeddings")
+METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}
+"""Models by the values of `--method`. With its 2**21 buckets by default, fastText writes files of a gigabyte."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class EmbeddingArguments:
-    """Which text is read in which tokens, and how vectors are trained on it."""
+    """Arguments that name the texts and their tokens, and the training of the vectors."""
 
     input_file: list[str] = field(
-        metadata={"help": "Files of text: txt, parquet, json or csv, with :COLUMN behind the name."}
+        metadata={"help": "Files of texts: txt, parquet, json or csv, with :COLUMN after the name."}
     )
-    text_column: str = field(default="text", metadata={"help": "Column of the text: strings, or lists to be joined."})
+    text_column: str = field(
+        default="text", metadata={"help": "The column of the texts: strings, or lists of strings that are joined."}
+    )
     tokenizer_name: str | None = field(
-        default=None, metadata={"help": "Tokenizer on the Hub or in a folder. Default: characters, as recipes/ner.py."}
+        default=None,
+        metadata={"help": "The tokenizer, on the Hub or in a folder. Without it, the tokens are characters."},
     )
-    output_file: str = field(default="outputs/vectors.bin", metadata={"help": "Where the vectors go."})
+    output_file: str = field(default="outputs/vectors.bin", metadata={"help": "The file of the vectors."})
     method: str = field(default="word2vec", metadata={"help": "word2vec or fasttext.", "choices": list(METHODS)})
-    vector_size: int = field(default=128, metadata={"help": "Numbers of a vector."})
-    window: int = field(default=5, metadata={"help": "Tokens to either side that a token predicts (skip-grams)."})
-    min_count: int = field(default=5, metadata={"help": "Rarer tokens get no vector."})
-    epochs: int = 5
-    workers: int = field(default=1, metadata={"help": "Threads. With more than one, results differ from run to run."})
-    seed: int = 42
+    vector_size: int = field(default=128, metadata={"help": "The number of elements of a vector."})
+    window: int = field(
+        default=5, metadata={"help": "The number of tokens on either side that a token predicts (skip-grams)."}
+    )
+    min_count: int = field(
+        default=5, metadata={"help": "Only tokens that occur at least this often in the texts get a vector."}
+    )
+    epochs: int = field(default=5, metadata={"help": "The number of passes over the texts."})
+    workers: int = field(
+        default=1, metadata={"help": "The number of threads. With more than one, results differ from run to run."}
+    )
+    seed: int = field(default=42, metadata={"help": "The seed of the training."})
 
 
 def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path: Path, batch: int = 1000) -> int:
-    """A line a text, tokens between blanks, as gensim reads it in its fast way; the number of tokens."""
+    """Write the tokens of each text as a line, separated by spaces, and return the number of tokens.
+
+    gensim reads such a file in parallel and faster than a Python iterator.
+    """
     count, waiting = 0, []
     with path.open("w", encoding="utf-8") as file:
 
@@ -63,25 +78,23 @@ def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path:
         return count + (flush() if waiting else 0)
 
 
-def save(model: Word2Vec | FastText, path: Path) -> None:
-    """Written beside its place and then moved there, so that there is never half a file."""
+def save_vectors(model: Word2Vec | FastText, path: Path) -> None:
+    """Write the vectors to a file that appears only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=path.parent) as folder:
-        unfinished = Path(folder, path.name)
+    with write_atomically(path) as file:
         if isinstance(model, FastText):
-            save_facebook_model(model, str(unfinished))
+            save_facebook_model(model, file.name)
         else:
-            model.wv.save_word2vec_format(str(unfinished), binary=True)
-        unfinished.replace(path)
+            model.wv.save_word2vec_format(file.name, binary=True)
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    (arguments,) = parse_arguments((EmbeddingArguments,), argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    (arguments,) = parse_arguments((EmbeddingArguments,), argv, __doc__)
+    configure_logging()
     logging.getLogger("gensim").setLevel(logging.WARNING)
     if Path(arguments.output_file).suffix != ".bin":
-        raise ValueError(f"{arguments.output_file}: vectors are written in the binary format: name a .bin file")
+        raise ValueError(f"output_file is {arguments.output_file}, but vectors are written as a .bin file")
 
     def texts() -> Iterator[str]:
         for path in arguments.input_file:
@@ -104,7 +117,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
             workers=arguments.workers,
             seed=arguments.seed,
         )
-    save(model, Path(arguments.output_file))
-    logger.info("%d vectors of %d numbers in %s", len(model.wv), model.vector_size, arguments.output_file)
+    save_vectors(model, Path(arguments.output_file))
+    logger.info("%d vectors of %d elements in %s", len(model.wv), model.vector_size, arguments.output_file)
     for token in model.wv.index_to_key[100:103]:
         logger.info("  %s: %s", token, " ".join(other for other, _ in model.wv.most_similar(token, topn=8)))

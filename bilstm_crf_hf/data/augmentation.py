@@ -1,4 +1,4 @@
-"""Variants of training texts, for teachers to label."""
+"""Variants of training texts that teachers label for distillation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -9,15 +9,16 @@ from ..alignment import Span
 def with_other_names(
     texts: Sequence[str], spans: Sequence[Sequence[Span]], names: Mapping[str, Sequence[Sequence[str]]], seed: int
 ) -> Iterator[str]:
-    """A variant of each text: every entity without a digit is replaced, by another one of its type or by a similar one.
+    """Yield a variant of each text, in which another name replaces each entity that has no digit.
 
-    What the new name is in its new place, a teacher has to say. Particles are left as they are, right or wrong for it.
+    The new name is the text of another entity of the same type, or is composed of the parts in `names`. Particles stay
+    as they are, even if they do not fit it. A teacher has to label the variant, as the type may differ in this context.
 
     Args:
         spans: the entities of each text, in order.
-        names: of mentions of entities, the parts of which they consist, and of each part the texts that may stand
-            there, as of `morphology.names_like`. Half of the time a mention that has some is made anew from these.
-        seed: of the draws.
+        names: for the text of an entity, the alternatives for each of its parts, see `morphology.names_like`. An entity
+            that has an entry is composed of these in half of the cases.
+        seed: seed of the draws.
     """
     random = Random(seed)
     mentions: dict[str, list[str]] = {}
@@ -25,33 +26,33 @@ def with_other_names(
         for start, end, label in entities:
             mentions.setdefault(label, []).append(text[start:end])
     for text, entities in zip(texts, spans, strict=True):
-        pieces, at = [], 0
+        parts, position = [], 0
         for start, end, label in entities:
             mention = text[start:end]
             if not any(map(str.isdigit, mention)):
-                parts = names.get(mention) if random.random() < 0.5 else None
-                mention = "".join(map(random.choice, parts or [mentions[label]]))
-            pieces += [text[at:start], mention]
-            at = end
-        yield "".join([*pieces, text[at:]])
+                alternatives = names.get(mention) if random.random() < 0.5 else None
+                mention = "".join(map(random.choice, alternatives or [mentions[label]]))
+            parts += [text[position:start], mention]
+            position = end
+        yield "".join([*parts, text[position:]])
 
 
 def with_other_words(texts: Sequence[str], seed: int) -> Iterator[str]:
-    """A variant of each text: a run of its words, every other time with one of another text behind it.
+    """Yield a variant of each text: consecutive words of it, in half of the cases followed by some of another text.
 
-    Runs have a third of the words or more. Tang et al. (2019) sample n-grams of words for the same purpose.
+    At least a third of the words of a text is taken. Tang et al. (2019) sample n-grams of words for the same purpose.
 
     Args:
-        seed: of the draws.
+        seed: seed of the draws.
     """
     random = Random(seed)
-    words = [text.split() for text in texts]
+    tokenized = [text.split() for text in texts]
 
-    def run(of_text: list[str]) -> list[str]:
-        length = random.randint(-(-len(of_text) // 3), len(of_text))
-        start = random.randint(0, len(of_text) - length)
-        return of_text[start : start + length]
+    def draw_run(words: list[str]) -> list[str]:
+        length = random.randint(-(-len(words) // 3), len(words))
+        start = random.randint(0, len(words) - length)
+        return words[start : start + length]
 
-    for of_text in words:
-        other = run(random.choice(words)) if random.random() < 0.5 else []
-        yield " ".join(run(of_text) + other)
+    for words in tokenized:
+        other = draw_run(random.choice(tokenized)) if random.random() < 0.5 else []
+        yield " ".join(draw_run(words) + other)

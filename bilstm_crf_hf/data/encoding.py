@@ -1,4 +1,4 @@
-"""From sentences with character tags to what `Trainer` takes, and from its predictions back to the characters."""
+"""Encoding of sentences with character tags for `Trainer`, and decoding of its predictions to spans of characters."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from seqeval.metrics import f1_score
-from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..alignment import (
@@ -24,115 +22,80 @@ from ..alignment import (
     spans_from_token_tags,
     token_tags,
 )
-from ..evaluation.metrics import TaggingMetric
-from .collation import more_columns
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from .ner import labels_of
 
 PIECES = "pieces"
-"""Folder, in that of a tagger of characters with an encoder, of the encoder's tokenizer."""
-
-UNLIMITED = 2**31 - 1
-"""A limit in tokens that no text reaches, and that tokenizers can count to."""
+"""Folder of the encoder's tokenizer in the folder of a tagger of characters with an encoder."""
 
 
 class EncodedCorpus:
-    """Sentences as model inputs, and the sentences to score predictions against.
+    """Sentences as model inputs, and the gold entities that predictions are compared with.
 
-    Sentences that have more tokens than the limit are split into windows that overlap, and their predictions are put
-    together again, so that nothing is cut off. The rows of `inputs` are sorted by length, for batches without padding.
-    Encoded rows are kept in the cache of `datasets`, and read from there when the same sentences come again.
+    A sentence with more tokens than the limit is split into overlapping windows, and its predictions are joined again,
+    so that nothing is cut off. The rows of `inputs` are sorted by length, for batches without padding. Encoded rows
+    are cached on disk, and read from there when the same sentences are encoded again.
 
     Args:
-        dataset: rows with `text` and character `tags`, see `corpora`.
-        tokenizer: any tokenizer with offsets.
+        dataset: rows with `text` and character `tags`, see `data.ner`.
+        processor: the way from texts to the inputs of the model.
         labels: the model's labels in the order of their ids.
-        max_length: limit in tokens with special ones; None for the tokenizer's `model_max_length`.
-        stride: tokens that neighbouring windows share.
-        pieces: tokenizer of the encoder beside a tagger of characters, see `piece_columns`.
-        morphemes: the version of Kiwi's model that the tagger reads, see `BiLSTMCRFConfig`.
+        max_length: limit in tokens, special ones included. Default: `model_max_length` of the tokenizer.
+        stride: number of tokens that neighbouring windows share.
 
     Attributes:
-        inputs: rows of `input_ids`, `attention_mask`, `labels` (-100 on special tokens), those of `piece_columns`, and
-            `morpheme_ids`.
+        inputs: rows of all inputs of the model, and of `labels` (-100 on special tokens).
         split_sentences: number of sentences that needed more than one window.
 
     Raises:
-        ImportError: there are `morphemes`, and Kiwi is missing or another one.
-        ValueError: the tokenizer has no offsets; a label of the data set is not among `labels`; the stride leaves no
-            room for new tokens.
+        ValueError: if a label of the data set is not among `labels`, or the stride leaves no room for new tokens.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        tokenizer: PreTrainedTokenizerBase,
+        processor: BiLSTMCRFProcessor,
         labels: Sequence[str],
         max_length: int | None = None,
         stride: int = 32,
-        pieces: PreTrainedTokenizerBase | None = None,
-        morphemes: str | None = None,
     ) -> None:
-        if not tokenizer.is_fast:
-            raise ValueError(f"{type(tokenizer).__name__} gives no offsets into the text: use a fast tokenizer")
-        self.labels = list(labels)
-        self.stride, self.pieces, self.morphemes = stride, pieces, morphemes
+        self.processor, self.labels, self.stride = processor, list(labels), stride
         self.texts: list[str] = list(dataset["text"])
         self._tags: list[list[int]] = list(dataset["tags"])
         self._names = labels_of(dataset)
-        limit = min(max_length or tokenizer.model_max_length, UNLIMITED)
-        if stride >= limit - tokenizer.num_special_tokens_to_add():
+        limit = max_length or processor.tokenizer.model_max_length
+        if stride >= limit - processor.tokenizer.num_special_tokens_to_add():
             raise ValueError(f"a stride of {stride} tokens leaves windows of {limit} no room: lower the stride")
-        content = (
-            self.texts,
-            self._tags,
-            self._names,
-            self.labels,
-            tokenizer.backend_tokenizer.to_str(),
-            limit,
-            stride,
-            pieces and pieces.backend_tokenizer.to_str(),
-            morphemes,
-        )
-        self._rows = cached_rows(content, lambda: self._encode(tokenizer, limit))
+        content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), limit, stride)
+        self._rows = cached_rows(content, lambda: self._encode(limit))
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = len(set(_repeated(self._rows["sentence"][:])))
 
     @cached_property
     def spans(self) -> list[list[Span]]:
-        """The gold entities of each sentence."""
+        """Return the gold entities of each sentence."""
         return [gold_spans(text, tags, self._names) for text, tags in zip(self.texts, self._tags, strict=True)]
 
     @cached_property
     def _places(self) -> tuple[list[int], list[list[tuple[int, int]]], list[list[int]]]:
-        """Of each row of `inputs` its sentence, and of its tokens the offsets and whether they are special."""
+        """Return the index of the sentence of each row of `inputs`, the offsets of its tokens and which are special."""
         offsets = [[tuple(pair) for pair in row] for row in self._rows["offsets"]]
         return self._rows["sentence"][:], offsets, self._rows["special"][:]
 
-    def _encode(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> dict[str, list]:
-        encoded = tokenizer(
-            self.texts,
-            truncation=True,
-            max_length=limit,
-            stride=self.stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            return_token_type_ids=False,
-        )
-        sentences, offsets = encoded["overflow_to_sample_mapping"], encoded["offset_mapping"]
-        columns = {
-            "input_ids": encoded["input_ids"],
-            "attention_mask": encoded["attention_mask"],
-            "labels": self._token_labels(sentences, offsets),
-            "sentence": sentences,
-            "offsets": offsets,
-            "special": encoded["special_tokens_mask"],
+    def _encode(self, limit: int) -> dict[str, list]:
+        """Return the columns of all rows, in order of length."""
+        encoded = self.processor(self.texts, max_length=limit, stride=self.stride)
+        columns = encoded.inputs | {
+            "labels": self._token_labels(encoded.text_ids, encoded.offsets),
+            "sentence": encoded.text_ids,
+            "offsets": encoded.offsets,
+            "special": encoded.special_tokens_mask,
         }
-        columns |= more_columns([self.texts[i] for i in sentences], offsets, self.pieces, self.morphemes)
-        order = sorted(range(len(sentences)), key=lambda i: len(encoded["input_ids"][i]))
+        order = sorted(range(len(encoded.text_ids)), key=lambda i: len(columns["input_ids"][i]))
         return {name: [column[i] for i in order] for name, column in columns.items()}
 
     def _token_labels(self, sentences: list[int], offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
+        """Return the label ids of the tokens of each row."""
         ids = {label: i for i, label in enumerate(self.labels)} | {None: IGNORED}
         scheme = scheme_of(self.labels)
         rows = [
@@ -146,9 +109,9 @@ class EncodedCorpus:
         return [[ids[tag] for tag in tags] for tags in rows]
 
     def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str | None]]]:
-        """Offsets and predicted tags of the tokens of each sentence, its windows put together.
+        """Return the offsets and the predicted tags of the tokens of each sentence, its windows joined.
 
-        Of the tokens that two windows share, each speaks for the half that is farther from its edge.
+        For each half of the tokens that two windows share, the window counts whose edge is farther away.
         """
         windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
         for sentence, offsets, special, row in zip(*self._places, predictions):
@@ -165,7 +128,7 @@ class EncodedCorpus:
         return joined
 
     def decode(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
-        """The predicted entities on the characters of each sentence, in the order of the data set.
+        """Return the predicted entities on the characters of each sentence, in the order of the data set.
 
         Args:
             predictions: label ids of each row of `inputs`, which may be padded.
@@ -174,49 +137,30 @@ class EncodedCorpus:
         return [spans_from_token_tags(text, *row) for text, row in zip(self.texts, tokens, strict=True)]
 
     def predicted_tags(self, predictions: Sequence[Sequence[int]]) -> list[list[str]]:
-        """The predicted BIO tags of the characters of each sentence that are not white space."""
+        """Return the predicted BIO tags of the characters of each sentence, white space left out."""
         rows = zip(self.texts, self._tokens(predictions), strict=True)
         tags = ((text, character_tags(text, *tokens)) for text, tokens in rows)
         return [[tag for tag, c in zip(row, text, strict=True) if not c.isspace()] for text, row in tags]
 
     @cached_property
     def gold_tags(self) -> list[list[str]]:
-        """The BIO tags of the characters of each sentence that are not white space."""
+        """Return the gold BIO tags of the characters of each sentence, white space left out."""
         units = ([(i, i + 1) for i, character in enumerate(text) if not character.isspace()] for text in self.texts)
         return [token_tags(*row) for row in zip(self.texts, units, self.spans, strict=True)]
 
-    def scorer(self) -> Callable[[EvalPrediction], dict[str, float]]:
-        """A `compute_metrics` for predicted label ids: `metrics.TaggingMetric` on characters.
-
-        Beside it, labelled so, stands `token_f1`: seqeval's default F1 on the labels of tokens, which does not see that
-        entities begin or end inside tokens.
-        """
-        metric = TaggingMetric()
-        labels = sorted({f"{prefix}-{label[2:]}" for label in self.labels if label != "O" for prefix in "BI"} | {"O"})
-
-        def compute(prediction: EvalPrediction) -> dict[str, float]:
-            predicted = self.predicted_tags(prediction.predictions)
-            scores = metric.compute(predictions=predicted, references=self.gold_tags, labels=labels)
-            gold_ids, predicted_ids = prediction.label_ids, prediction.predictions
-            known = (gold_ids != IGNORED) & (predicted_ids != IGNORED)
-            rows = [
-                [[self.labels[i] for i in row[mask]] for row, mask in zip(ids, known, strict=True)]
-                for ids in (gold_ids, predicted_ids)
-            ]
-            return scores | {"token_f1": float(f1_score(*rows))}
-
-        return compute
-
 
 def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """`preprocess_logits_for_metrics`: the best path of a CRF model, the most probable labels of any other."""
+    """Return the Viterbi path of a CRF model, or the most probable labels of another one.
+
+    To be passed to `Trainer` as `preprocess_logits_for_metrics`.
+    """
     if isinstance(outputs, tuple):
         return outputs[1]
     return outputs.argmax(-1)
 
 
 def gold_spans(text: str, tags: Sequence[int], names: Sequence[str]) -> list[Span]:
-    """The entities in character tags, without white space at their edges (two entities in KLUE-NER begin with some)."""
+    """Return the entities in character tags, without white space at their edges (two of KLUE-NER begin with some)."""
     spans = []
     for start, end, label in spans_from_tags(names[i] for i in tags):
         content = text[start:end]
@@ -227,7 +171,7 @@ def gold_spans(text: str, tags: Sequence[int], names: Sequence[str]) -> list[Spa
 
 
 def cached_rows(content: Any, encode: Callable[[], dict[str, list]]) -> Dataset:
-    """The columns that `encode` makes of `content`, from the cache of `datasets` if they have been made before."""
+    """Return the columns that `encode` computes, from the cache of `datasets` if there are any for `content`."""
     folder = Path(datasets.config.HF_DATASETS_CACHE, "bilstm_crf_hf")
     file = folder / f"{Hasher.hash((__version__, content))}.arrow"
     if not (datasets.is_caching_enabled() and file.exists()):
@@ -242,5 +186,6 @@ def cached_rows(content: Any, encode: Callable[[], dict[str, list]]) -> Dataset:
 
 
 def _repeated(items: Sequence[int]) -> list[int]:
+    """Return the items that occur before."""
     seen: set[int] = set()
     return [item for item in items if item in seen or seen.add(item)]

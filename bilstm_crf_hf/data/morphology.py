@@ -1,8 +1,8 @@
-"""What kinds of morphemes there are, by Kiwi (the extra `morphology`): tags of tokens, and names of like kind.
+"""Kinds of morphemes by Kiwi (the extra `morphology`): tags of tokens for pretraining, and names of the same kind.
 
-A noun's tag is not its part of speech, but the cluster of nouns of like meaning to which it belongs, by the
-similarities that Kiwi's language model sees, or, of names with spaces in them, its class in Wikidata, which Kiwi's
-dictionary notes. Other tags are parts of speech in the tag set of Sejong.
+The tag of a noun is not its part of speech, but its cluster of nouns of similar meaning, by the similarities of Kiwi's
+language model, or, for names with spaces, the class in Wikidata that Kiwi's dictionary notes. All other tags are parts
+of speech in the tag set of the Sejong corpus.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,30 +15,31 @@ from sklearn.cluster import MiniBatchKMeans
 
 from ..alignment import Span, token_tags
 from ..morphemes import (
-    CLUSTERS,
-    KNOWN,
-    PARTS_OF_SPEECH,
+    NUM_CLUSTERS,
+    NUM_MORPHEMES,
+    NUM_PARTS_OF_SPEECH,
     analyze,
-    analyzer,
-    installed_version,
+    installed_kiwi_version,
+    kiwi,
     part_of_speech,
-    parts_of_speech,
+    part_of_speech_ids,
 )
 from .encoding import cached_rows
 
-ANCHORS = 256
-"""Nouns, from the most frequent ones, by whose similarity to it a noun is described."""
+NUM_ANCHORS = 256
+"""Number of nouns, evenly from the most frequent ones, whose similarities to a noun describe it."""
 
 NOUNS = ("NNP", "NNG", "NNB", "XSN", "XR", "SL")
+"""Parts of speech that are clustered."""
 
 
-def tag_version() -> tuple:
-    """What tags depend on beside the text."""
-    return installed_version(), CLUSTERS, ANCHORS, KNOWN
+def morphology_version() -> tuple:
+    """Return all that tags depend on beside the text, for the keys of caches."""
+    return installed_kiwi_version(), NUM_CLUSTERS, NUM_ANCHORS, NUM_MORPHEMES
 
 
 def _dictionary(name: str) -> Iterator[list[str]]:
-    """The fields of each entry of a dictionary of Kiwi."""
+    """Yield the fields of each entry of a dictionary of Kiwi."""
     import kiwipiepy_model
 
     path = Path(kiwipiepy_model.get_model_path(), name)
@@ -49,57 +50,58 @@ def _dictionary(name: str) -> Iterator[list[str]]:
 
 @lru_cache(maxsize=1)
 def wikidata_classes() -> dict[str, str]:
-    """The class in Wikidata, such as Q5, of names with spaces."""
+    """Return the class in Wikidata, such as Q5, of each name with spaces."""
     return {fields[0]: fields[3].removeprefix("# ") for fields in _dictionary("multi.dict") if len(fields) > 3}
 
 
 def dictionary_names() -> list[str]:
-    """The proper nouns of Kiwi's dictionaries and of its language model that have a Hangul syllable."""
+    """Return the proper nouns of Kiwi's dictionaries and language model that have a Hangul syllable."""
     names = list(wikidata_classes()) + [fields[0] for fields in _dictionary("default.dict") if "NNP" in fields[1]]
-    known = map(analyzer().morpheme, range(KNOWN))
+    known = map(kiwi().morpheme, range(NUM_MORPHEMES))
     names += [morpheme.form for morpheme in known if morpheme.tag == "NNP"]
     return [name for name in dict.fromkeys(names) if any("가" <= c <= "힣" for c in name)]
 
 
 @lru_cache(maxsize=1)
 def noun_clusters() -> dict[int, int]:
-    """The cluster of each noun that Kiwi's language model knows, by its id in Kiwi; kept in the cache of `datasets`."""
-    rows = cached_rows(tag_version(), _cluster)
+    """Return the cluster of each noun that Kiwi's language model knows, by Kiwi's id; cached on disk."""
+    rows = cached_rows(morphology_version(), _cluster_nouns)
     return dict(zip(rows["id"][:], rows["cluster"][:], strict=True))
 
 
-def _cluster() -> dict[str, list[int]]:
-    """By k-means over a noun's similarities to the anchors, less their means, at unit length."""
-    kiwi = analyzer()
-    nouns = [i for i in range(KNOWN) if part_of_speech(kiwi.morpheme(i)) in NOUNS]
-    nouns = [i for i in nouns if kiwi.morpheme_similarity(i, i) > 0.5]
-    anchors = nouns[:: max(1, min(len(nouns), 20_000) // ANCHORS)][:ANCHORS]
-    profiles = np.array([[kiwi.morpheme_similarity(i, j) for j in anchors] for i in nouns], np.float32)
+def _cluster_nouns() -> dict[str, list[int]]:
+    """Cluster nouns by k-means over their similarities to the anchors, centred and scaled to unit length."""
+    model = kiwi()
+    nouns = [i for i in range(NUM_MORPHEMES) if part_of_speech(model.morpheme(i)) in NOUNS]
+    nouns = [i for i in nouns if model.morpheme_similarity(i, i) > 0.5]
+    anchors = nouns[:: max(1, min(len(nouns), 20_000) // NUM_ANCHORS)][:NUM_ANCHORS]
+    profiles = np.array([[model.morpheme_similarity(i, j) for j in anchors] for i in nouns], np.float32)
     profiles -= profiles.mean(0)
     profiles /= np.linalg.norm(profiles, axis=1, keepdims=True) + 1e-6
-    means = MiniBatchKMeans(CLUSTERS, random_state=0, n_init=3, batch_size=4096).fit(profiles)
+    means = MiniBatchKMeans(NUM_CLUSTERS, random_state=0, n_init=3, batch_size=4096).fit(profiles)
     return {"id": nouns, "cluster": means.labels_.tolist()}
 
 
-def names_like(mentions: Collection[str]) -> dict[str, list[list[str]]]:
-    """The morphemes of each mention of an entity, and of each the texts that may stand in its place: of a proper noun
-    the names that have its tag, which are those of its cluster or class, else itself. Mentions without a proper noun
-    are left out.
+def similar_names(mentions: Collection[str]) -> dict[str, list[list[str]]]:
+    """Return the parts of each mention of an entity, and for each part the texts that may replace it.
+
+    A proper noun may be replaced by the names that have its tag, any other part by itself alone. Mentions without a
+    proper noun are left out.
 
     Raises:
-        ImportError: kiwipiepy is missing.
+        ImportError: if kiwipiepy is missing.
     """
-    kiwi, names = analyzer(), dictionary_names()
+    names = dictionary_names()
     by_tag: dict[str, list[str]] = {}
-    for name, tokens in zip(names, kiwi.tokenize(names), strict=True):
+    for name, tokens in zip(names, kiwi().tokenize(names), strict=True):
         if len(tokens) == 1 and tokens[0].form == name:
-            by_tag.setdefault(_tag(tokens[0]), []).append(name)
+            by_tag.setdefault(_morpheme_tag(tokens[0]), []).append(name)
     found = {}
-    for mention, tokens in zip(mentions, kiwi.tokenize(mentions), strict=True):
+    for mention, tokens in zip(mentions, kiwi().tokenize(mentions), strict=True):
         parts, end = [], 0
         for token in tokens:
             if token.tag == "NNP" and token.start >= end:
-                parts += [[mention[end : token.start]], by_tag.get(_tag(token), [token.form])]
+                parts += [[mention[end : token.start]], by_tag.get(_morpheme_tag(token), [token.form])]
                 end = token.end
         if end:
             found[mention] = [*parts, [mention[end:]]]
@@ -107,38 +109,42 @@ def names_like(mentions: Collection[str]) -> dict[str, list[list[str]]]:
 
 
 def morpheme_table() -> torch.Tensor:
-    """The tag of each id of Kiwi, (KNOWN,) integers: the cluster of a noun, else, behind them, the part of speech.
+    """Return the number of the tag of each of Kiwi's ids, (NUM_MORPHEMES,) int64.
+
+    Clusters of nouns come first, parts of speech behind them.
 
     Raises:
-        ImportError: kiwipiepy is missing.
+        ImportError: if kiwipiepy is missing.
     """
-    kiwi, clusters, ids = analyzer(), noun_clusters(), parts_of_speech()
-    tags = [CLUSTERS + ids.get(part_of_speech(kiwi.morpheme(i)), 0) for i in range(KNOWN)]
-    return torch.tensor([tag if i < PARTS_OF_SPEECH else clusters.get(i, tag) for i, tag in enumerate(tags)])
+    model, clusters, ids = kiwi(), noun_clusters(), part_of_speech_ids()
+    tags = [NUM_CLUSTERS + ids.get(part_of_speech(model.morpheme(i)), 0) for i in range(NUM_MORPHEMES)]
+    return torch.tensor([tag if i < NUM_PARTS_OF_SPEECH else clusters.get(i, tag) for i, tag in enumerate(tags)])
 
 
-def _tag(token) -> str:
+def _morpheme_tag(token) -> str:
+    """Return the tag of a token of Kiwi."""
     tag = part_of_speech(token)
     if tag in NOUNS and (cluster := noun_clusters().get(token.id)) is not None:
         return str(cluster)
     return wikidata_classes().get(token.form, tag) if tag == "NNP" else tag
 
 
-def morphemes(texts: Iterable[str]) -> Iterator[list[Span]]:
-    """The morphemes of each text with their tags, as spans that do not overlap: see `morphemes.analyze`.
+def morpheme_spans(texts: Iterable[str]) -> Iterator[list[Span]]:
+    """Yield the morphemes of each text with their tags, as spans that do not overlap.
 
     Raises:
-        ImportError: kiwipiepy is missing.
+        ImportError: if kiwipiepy is missing.
     """
     for found in analyze(texts):
-        yield [Span(start, end, _tag(token)) for start, end, token in found]
+        yield [Span(start, end, _morpheme_tag(token)) for start, end, token in found]
 
 
 def morpheme_tags(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> Iterator[list[str | None]]:
-    """The BIO tag of each token by the morphemes of its text, see `alignment.token_tags`.
+    """Yield the BIO tags of the tokens of each text by its morphemes, see `alignment.token_tags`.
 
     Args:
-        offsets: of the tokens of each text.
+        texts: the texts.
+        offsets: offsets of the tokens of each text.
     """
-    for text, pairs, spans in zip(texts, offsets, morphemes(texts), strict=True):
+    for text, pairs, spans in zip(texts, offsets, morpheme_spans(texts), strict=True):
         yield token_tags(text, pairs, spans)

@@ -1,41 +1,63 @@
 """Named-entity corpora as `datasets.Dataset`, whatever the file format.
 
-Every reader gives the same two columns:
+Every reader returns the same two columns:
 
     text    Value("string")
-    tags    List(ClassLabel(names))    one BIO tag a character of `text`, white space included
+    tags    List(ClassLabel(names))    one BIO tag for each character of `text`, white space included
 
-White space within an entity carries I-, as in KLUE-NER. The labels are BIO pairs in alphabetical order of the entity
-types, then O; names that a data set brings along in a `ClassLabel` keep their order. Sentences without any visible
-character are dropped, with a warning that counts them. Files are UTF-8, with or without a byte order mark.
+White space inside an entity is tagged I-, as in KLUE-NER. The labels are pairs of B- and I- in alphabetical order of
+the entity types, then O; the names of a `ClassLabel` keep their order. Sentences without a visible character are
+dropped, and a warning counts them. Files in `rows.TYPED_SUFFIXES` have a list of tokens and a list of tags in each row,
+see [`from_columns`]; others have one of the `LAYOUTS`, to which a new layout is added, with the function that reads it.
 """
 
-import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, LargeList, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ..alignment import Span, scheme_of, spans_from_tags, split_tag, tags_from_spans
+from .rows import (
+    TYPED_SUFFIXES,
+    PathLike,
+    Row,
+    check_suffix,
+    class_label,
+    dataset_rows,
+    find_column,
+    read_features,
+    read_lines,
+    read_rows,
+)
+from .splits import open_splits
 
 logger = logging.getLogger(__name__)
 
-PathLike = str | os.PathLike[str]
+
+class Layout(NamedTuple):
+    """A layout of corpora in lines: its suffixes, a test of the lines that are not blank, and a reader."""
+
+    suffixes: tuple[str, ...]
+    fits: Callable[[list[str]], bool]
+    read: Callable[[Path, Sequence[str] | None], Dataset]
+
+
+LAYOUTS = (
+    Layout((".txt",), lambda lines: "\t" not in lines[0], lambda path, types: read_inline(path, types)),
+    Layout((".tsv", ".txt"), lambda lines: _is_klue(lines), lambda path, _: read_klue_tsv(path)),
+    Layout((".tsv", ".txt", ".conll", ".bio", ".iob2", ".bioes"), lambda _: True, lambda path, _: read_conll(path)),
+)
+"""The layouts of corpora in lines, in the order in which they are tried."""
+
+TEXT_COLUMNS = ("tokens", "words", "text")
+TAGS_COLUMNS = ("ner_tags", "tags")
+
 Sentence = tuple[str, list[Span]]
 """A text and its entities as spans of characters."""
-
-_CONLL_SUFFIXES = (".conll", ".bio", ".iob2", ".bioes")
-_JSON_SUFFIXES = (".json", ".jsonl")
-_SUFFIXES = (".parquet", *_JSON_SUFFIXES, ".tsv", ".txt", *_CONLL_SUFFIXES)
-_TEXT_COLUMNS = ("tokens", "words", "text")
-_TAGS_COLUMNS = ("ner_tags", "tags")
 
 
 def load_ner_datasets(
@@ -47,46 +69,30 @@ def load_ner_datasets(
     entity_types: Sequence[str] | None = None,
     revision: str | None = None,
 ) -> DatasetDict:
-    """The splits of a corpus on the Hugging Face Hub, or in local files, under one set of labels.
-
-    The format of a file follows from its name:
-
-    - `.parquet`, or a folder of such files, and `.json`, `.jsonl` (an object a line, or one array of objects): see
-      [`from_columns`];
-    - `.tsv`: [`read_klue_tsv`] if the first line that is not blank begins with `##` or if every such line is one
-      character, a tab and more; else [`read_conll`];
-    - `.txt`: as `.tsv` if the first line that is not blank has a tab, else [`read_inline`];
-    - `.conll`, `.bio`, `.iob2`, `.bioes`: [`read_conll`].
+    """Load the splits of a corpus from the Hugging Face Hub or from local files, with the same labels in all splits.
 
     The labels are those of the split `train`, or of all splits together if there is no `train`.
 
     Args:
         dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
-        dataset_config_name: its configuration, as `"ner"` of `"klue"`.
-        data_files: instead of a name, the file of each split.
-        text_column: column of tokens in Hub, Parquet and JSON data. See [`from_columns`] for the default.
-        label_column: column of tags, likewise.
-        entity_types: all types there are, for a `train` that does not show all of them, and for inline marks.
-        revision: of the data set on the Hub.
+        dataset_config_name: configuration of the data set, such as `"ner"` of `"klue"`.
+        data_files: the file of each split, in place of `dataset_name`.
+        text_column, label_column: columns in Hub, Parquet and JSON data, see [`from_columns`].
+        entity_types: all entity types, if `train` does not contain all of them. Inline marks of other types are errors.
+        revision: revision of the data set on the Hub.
 
     Raises:
-        FileNotFoundError: a file does not exist.
-        ValueError: not exactly one of a name and files is given; an unknown suffix; a split has a label that is not
-            among those of `train`, or of `entity_types`; whatever the readers raise.
+        FileNotFoundError: if a file does not exist.
+        ValueError: if not exactly one of `dataset_name` and `data_files` is given, if a suffix is unknown, if a file
+            cannot be read, or if a split has a label that is not among those of `train`, or of `entity_types`.
     """
-    if (dataset_name is None) == (not data_files):
-        raise ValueError("give either the dataset_name of a data set or data_files, the file of each split")
-    if data_files and dataset_config_name is not None:
-        raise ValueError("dataset_config_name goes with dataset_name, not with data_files")
     splits, sources = {}, {}
-    if data_files:
-        for split, path in data_files.items():
-            sources[split] = str(path)
-            splits[split] = _read_file(Path(path), entity_types, text_column, label_column)
-    else:
-        for split, raw in load_dataset(dataset_name, dataset_config_name, revision=revision).items():
-            sources[split] = f"{dataset_name} ({split})"
-            splits[split] = from_columns(raw, text_column, label_column, sources[split])
+    for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
+        sources[split] = source
+        if isinstance(data, Dataset):
+            splits[split] = from_columns(data, text_column, label_column, source)
+        else:
+            splits[split] = _read_file(data, text_column, label_column, entity_types)
 
     labels = labels_of(splits["train"] if "train" in splits else next(iter(splits.values())))
     origin = "train" if entity_types is None else "entity_types"
@@ -98,36 +104,36 @@ def load_ner_datasets(
 
 
 def labels_of(dataset: Dataset) -> list[str]:
-    """The names behind the column `tags` of a data set that a function of this module made, in the order of ids."""
-    return list(dataset.features[find_column(dataset.column_names, "tags", (), "data set")].feature.names)
+    """Return the labels of a data set that a function of this module returned, in the order of their ids."""
+    return list(dataset.features["tags"].feature.names)
 
 
 def read_klue_tsv(path: PathLike) -> Dataset:
-    """A file as `klue-ner-v1.1_dev.tsv`: lines `character<TAB>tag`, blank lines between sentences.
+    """Read a file such as `klue-ner-v1.1_dev.tsv`: lines `character<TAB>tag`, blank lines between sentences.
 
-    The character may be a space. Lines with white space only count as blank. Lines that begin with `##` before a
+    The character may be a space. Lines with only white space count as blank. Lines that begin with `##` before a
     sentence are comments.
 
     Raises:
-        ValueError: with file and line, if a line is not of this form or its tag cannot follow the one before it.
+        ValueError: with file and line, if a line has another form or its tag cannot follow the previous tag.
     """
-    return _read_columns(path, _split_klue, "##", joiner="")
+    return _read_tagged_units(path, _split_klue, "##", joiner="")
 
 
 def read_conll(path: PathLike, token_column: int = 0, tag_column: int = -1) -> Dataset:
-    """A file in columns with a word a line, blank lines between sentences; words are joined by one space.
+    """Read a file in columns with a word a line and blank lines between sentences. Words are joined by one space.
 
-    Columns are separated by tabs if the line has one, else by white space. Tags are BIO or BIOES. Lines that begin
+    Columns are separated by tabs if the line has one, otherwise by white space. Tags are BIO or BIOES. Lines that begin
     with `# ` before a sentence are comments; `-DOCSTART-` separates sentences like a blank line.
 
     Args:
         path: the file.
         token_column: index of the column of words, from 0, or from the end if negative.
-        tag_column: index of the column of tags, likewise.
+        tag_column: index of the column of tags, in the same way.
 
     Raises:
-        ValueError: with file and line, if columns are missing, a word is empty, or a tag is none or cannot stand where
-            it does.
+        ValueError: with file and line, if a column is missing, a word is empty, or a tag is not valid or cannot follow
+            the previous tag.
     """
     needed = max(2, *(i + 1 if i >= 0 else -i for i in (token_column, tag_column)))
 
@@ -136,17 +142,17 @@ def read_conll(path: PathLike, token_column: int = 0, tag_column: int = -1) -> D
         if len(columns) < needed:
             raise ValueError(f"expected {needed} columns or more, found {len(columns)} in {line!r}")
         if not columns[token_column].strip():
-            raise ValueError(f"no word in {line!r}: a file of single characters is for read_klue_tsv")
+            raise ValueError(f"no word in {line!r}: read a file of single characters with read_klue_tsv")
         return columns[token_column], columns[tag_column]
 
-    return _read_columns(path, split, "# ", joiner=" ")
+    return _read_tagged_units(path, split, "# ", joiner=" ")
 
 
 def read_inline(path: PathLike, entity_types: Sequence[str] | None = None) -> Dataset:
-    """A file with a sentence a line, entities marked as in `<경찰:OG>은 또`; see [`parse_inline`].
+    """Read a file with a sentence a line, whose entities are marked as in `<경찰:OG>은 또`; see [`parse_inline`].
 
     Raises:
-        ValueError: with file and line, what [`parse_inline`] raises; the file marks no entity at all.
+        ValueError: with file and line, if [`parse_inline`] raises it; if no line has an entity.
     """
     sentences = []
     for number, line in enumerate(read_lines(path), 1):
@@ -155,37 +161,35 @@ def read_inline(path: PathLike, entity_types: Sequence[str] | None = None) -> Da
         except ValueError as error:
             raise ValueError(f"{path}:{number}: {error}") from None
     dataset = _dataset(sentences, str(path), None if entity_types is None else _bio_labels(entity_types))
-    if not any(spans for _, spans in sentences):  # some other format would be read as sentences without entities
+    if not any(spans for _, spans in sentences):  # a file in another format would become sentences without entities
         raise ValueError(f"{path}: no entity is marked as in <경찰:OG>; is this file in another format?")
     return dataset
 
 
 def parse_inline(line: str, entity_types: Sequence[str] | None = None) -> Sentence:
-    """The text and the entities of a line as `<손흥민:PS>은 <춘천:LC>에 있다.`; the inverse of `alignment.render`.
+    """Return the text and the entities of a line such as `<손흥민:PS>은 <춘천:LC>에 있다.`
 
     A mark is `<...:TYPE>` with a type in upper case (`[A-Z][A-Z0-9_]*`) or one of `entity_types`. All other `<` and `>`
     are text, so `<<레이:PS>>` is an entity in brackets.
 
     Raises:
-        ValueError: a mark is empty or holds another one; its type is not among the `entity_types` given.
+        ValueError: if a mark is empty or contains another mark, or if its type is not among the `entity_types` given.
     """
-    kind = "|".join([*map(re.escape, entity_types or ()), "[A-Z][A-Z0-9_]*"])
-    pattern = rf"<([^<>]*):({kind})>"
-    text, spans, at = "", [], 0
+    label_pattern = "|".join([*map(re.escape, entity_types or ()), "[A-Z][A-Z0-9_]*"])
+    pattern = rf"<([^<>]*):({label_pattern})>"
+    text, spans, position = "", [], 0
     for mark in re.finditer(pattern, line):
         content, label = mark.groups()
         if entity_types is not None and label not in entity_types:
-            known = ", ".join(entity_types)
-            raise ValueError(
-                f"unknown entity type {label} in {mark[0]}: add it to entity_types ({known}), or correct it"
-            )
+            remedy = f"add it to entity_types ({', '.join(entity_types)}), or correct it"
+            raise ValueError(f"unknown entity type {label} in {mark[0]}: {remedy}")
         if not content.strip():
-            raise ValueError(f"{mark[0]} marks no text: take the mark out")
-        text += line[at : mark.start()]
+            raise ValueError(f"{mark[0]} marks no text: remove the mark")
+        text += line[position : mark.start()]
         spans.append(Span(len(text), len(text) + len(content), label))
-        text, at = text + content, mark.end()
-    text += line[at:]
-    if nested := re.search(pattern, text):  # no mark has `<` or `>` in it, so the outer one of two is still there
+        text, position = text + content, mark.end()
+    text += line[position:]
+    if nested := re.search(pattern, text):  # marks contain no `<` or `>`, so the outer one of two nested marks remains
         raise ValueError(f"{nested[0]} marks an entity around another one: keep one of the two")
     return text, spans
 
@@ -193,181 +197,114 @@ def parse_inline(line: str, entity_types: Sequence[str] | None = None) -> Senten
 def from_columns(
     dataset: Dataset, text_column: str | None = None, label_column: str | None = None, source: str = "data set"
 ) -> Dataset:
-    """A data set with a list of tokens and a list of tags a row, as `klue/ner` or `conll2003`.
+    """Convert a data set with a list of tokens and a list of tags in each row, such as `klue/ner` or `conll2003`.
 
-    If every token of the data set is a single character, they are put together as they are; else they are words,
-    joined by one space. The tokens may also be a string, whose units are its characters. Tags are BIO or BIOES,
-    strings or a `ClassLabel`; the names of a BIO `ClassLabel` keep their order.
+    If every token of the data set is a single character, the tokens are concatenated; otherwise they are words, joined
+    by one space. In place of a list of tokens there may be a string, whose tokens are its characters. Tags are BIO or
+    BIOES, as strings or as a `ClassLabel`; the names of a BIO `ClassLabel` keep their order.
 
     Args:
-        dataset: the rows. Other columns are left out.
-        text_column: column of tokens; by default the first of `tokens`, `words` and `text` that there is.
-        label_column: column of tags; by default the first of `ner_tags` and `tags` that there is.
-        source: what errors call the data set.
+        dataset: the rows. Other columns are ignored.
+        text_column: column of tokens. Default: the first of `TEXT_COLUMNS` that exists.
+        label_column: column of tags. Default: the first of `TAGS_COLUMNS` that exists.
+        source: name of the data set in error messages.
 
     Raises:
-        ValueError: a column is missing or of another type; with the row, counted from 0: tokens and tags differ in
-            number, one is null or empty, or a tag cannot stand where it does.
+        ValueError: if a column is missing; with the row, counted from 0, if a value is of another type, the numbers of
+            tokens and tags differ, a token or tag is null or empty, or a tag cannot follow the previous tag.
     """
-    text_column = find_column(dataset.column_names, text_column, _TEXT_COLUMNS, source)
-    label_column = find_column(dataset.column_names, label_column, _TAGS_COLUMNS, source)
-    _check_types(dataset.features, text_column, label_column, source)
-    columns = dataset.with_format(None).select_columns([text_column, label_column])[:]
-    rows = [(units or [], tags or []) for units, tags in zip(columns[text_column], columns[label_column], strict=True)]
-
-    feature = dataset.features[label_column].feature
-    named = isinstance(feature, ClassLabel)
-    names = feature.names if named else {tag for _, tags in rows for tag in tags if tag}
-    scheme = scheme_of(names)
-    joiner = "" if all(len(unit) == 1 for units, _ in rows for unit in units if unit) else " "
-
-    sentences = []
-    for row, (units, tags) in enumerate(rows):
-        try:
-            if len(units) != len(tags):
-                raise ValueError(f"{len(units)} in column {text_column}, but {len(tags)} in column {label_column}")
-            if not all(units) or None in tags:
-                raise ValueError("a token or tag is null or empty")
-            tags = feature.int2str(tags) if named else tags
-            sentences.append(_sentence(units, tags, joiner, scheme, "token {}".format))
-        except ValueError as error:
-            raise ValueError(f"{source}: row {row}: {error}") from None
-    if not named:
-        return _dataset(sentences, source)
-    labels = _bio_labels(split_tag(name)[1] for name in names)
-    return _dataset(sentences, source, list(dict.fromkeys([*names, *labels])) if scheme == "BIO" else labels)
+    return _from_rows(dataset_rows(dataset, source), dataset.features, text_column, label_column, source)
 
 
-def find_column(columns: Sequence[str], name: str | None, defaults: Sequence[str], source: str) -> str:
-    """The column `name`, or the first of `defaults` that there is.
-
-    Raises:
-        ValueError: there is none.
-    """
-    wanted = defaults if name is None else [name]
-    for column in wanted:
-        if column in columns:
-            return column
-    raise ValueError(f"{source}: no column {' or '.join(wanted)}; its columns are {', '.join(columns)}")
-
-
-def _check_types(features: Features, text_column: str, label_column: str, source: str) -> None:
-    strings = ("string", "large_string")
-    text, tags = features[text_column], features[label_column]
-    unit = text.feature if isinstance(text, List | LargeList) else text
-    if not (isinstance(unit, Value) and unit.dtype in strings):
-        raise ValueError(f"{source}: column {text_column} holds {text}; expected a string or a list of strings")
-    tag = tags.feature if isinstance(tags, List | LargeList) else None
-    if isinstance(tag, ClassLabel):
-        try:
-            for name in tag.names:
-                split_tag(name)
-        except ValueError as error:
-            raise ValueError(f"{source}: column {label_column}: {error}") from None
-    elif not (isinstance(tag, Value) and tag.dtype in strings):
-        raise ValueError(
-            f"{source}: column {label_column} holds {tags}; expected a list of strings or of ClassLabel, which says "
-            f"what numbers stand for: cast_column({label_column!r}, List(ClassLabel(names=[...])))"
-        )
-
-
-def _read_file(
-    path: Path, entity_types: Sequence[str] | None, text_column: str | None, label_column: str | None
+def _from_rows(
+    rows: Iterable[Row], features: Features, text_column: str | None, label_column: str | None, source: str
 ) -> Dataset:
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    if suffix == ".parquet" or path.is_dir():
-        return from_columns(read_parquet(path), text_column, label_column, str(path))
-    if suffix in _JSON_SUFFIXES:
-        return from_columns(_read_json(path), text_column, label_column, str(path))
-    if suffix in _CONLL_SUFFIXES:
-        return read_conll(path)
-    if suffix not in (".tsv", ".txt"):
-        raise ValueError(f"{path}: unknown suffix {suffix!r}; known are {', '.join(_SUFFIXES)}")
-    lines = [line for line in read_lines(path) if line.strip()]
-    if suffix == ".txt" and not (lines and "\t" in lines[0]):
-        return read_inline(path, entity_types)
-    if lines and (lines[0].startswith("##") or all(line[1:2] == "\t" for line in lines)):
-        return read_klue_tsv(path)
-    return read_conll(path)
-
-
-def read_parquet(path: Path) -> Dataset:
-    """Read without `load_dataset`, which would keep a copy in the cache."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path}: no .parquet file in this folder")
-    tables: list[pa.Table] = []
-    for file in files:
-        try:
-            tables.append(pq.read_table(file))
-        except pa.ArrowException as error:
-            raise ValueError(f"{file}: not a Parquet file that can be read: {error}") from error
-        if Dataset(tables[-1]).features != Dataset(tables[0]).features:
-            raise ValueError(f"{file}: columns or label names differ from those of {files[0]}")
-    return Dataset(pa.concat_tables(tables))
-
-
-def _read_json(path: Path) -> Dataset:
-    try:
-        return Dataset.from_list(read_json_rows(path))
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: a column mixes types: {error}") from error
-
-
-def read_json_rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line, or with one array of them.
-
-    Raises:
-        ValueError: with file and line or row, if it is not JSON or not of objects; if it is empty.
-    """
-    lines = read_lines(path)
-    text = "\n".join(lines)
-    is_array = text.lstrip().startswith("[")
-    rows: list[Any] = []
-    for number, document in enumerate([text] if is_array else lines, 1):
-        if not document.strip():
-            continue
-        try:
-            value = json.loads(document)
-        except json.JSONDecodeError as error:
-            place = f"{path}:{number + error.lineno - 1}"
-            raise ValueError(f"{place}: {error.msg}; expected an object a line, or one array of objects") from None
-        rows += value if is_array else [value]
-    strange = [row for row, value in enumerate(rows) if not isinstance(value, dict)]
-    if strange:
-        raise ValueError(f"{path}: row {strange[0]} is not an object with a text and its labels")
+    rows = list(rows)
     if not rows:
-        raise ValueError(f"{path}: no sentence in it")
-    return rows
+        raise ValueError(f"{source}: no sentence in it")
+    text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
+    label_column = find_column(rows, label_column, TAGS_COLUMNS, source)
+    class_names = class_label(features, label_column)
+    tagged = []
+    for place, columns in rows:
+        try:
+            tagged.append((place, *_tokens_and_tags(columns, text_column, label_column, class_names)))
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from None
 
-
-def read_lines(path: PathLike) -> list[str]:
-    """The lines of a UTF-8 file, split at newlines only: `str.splitlines` also splits at characters a text may hold."""
+    labels = class_names.names if class_names else {tag for _, _, tags in tagged for tag in tags}
     try:
-        text = Path(path).read_bytes().decode()
-    except UnicodeDecodeError as error:
-        place = f"{path}: byte {error.start}"
-        raise ValueError(f"{place} is not UTF-8 ({error.reason}): convert the file, as by iconv -f cp949") from None
-    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
-    return lines if lines[-1] else lines[:-1]
+        scheme, entity_types = scheme_of(labels), [split_tag(label)[1] for label in labels]
+    except ValueError as error:
+        raise ValueError(f"{source}: column {label_column}: {error}") from None
+    joiner = "" if all(len(token) == 1 for _, tokens, _ in tagged for token in tokens) else " "
+    sentences = [
+        _sentence(tokens, tags, joiner, scheme, lambda i, place=place: f"{place}: token {i}")
+        for place, tokens, tags in tagged
+    ]
+    if not class_names:
+        return _dataset(sentences, source)
+    bio_labels = _bio_labels(entity_types)
+    return _dataset(sentences, source, list(dict.fromkeys([*labels, *bio_labels])) if scheme == "BIO" else bio_labels)
+
+
+def _tokens_and_tags(
+    columns: Mapping[str, Any], text_column: str, label_column: str, class_names: ClassLabel | None
+) -> tuple[Sequence[str], list[str]]:
+    """Return the tokens and the tags of a row as strings; raise ValueError if they are not as [`from_columns`] says."""
+    tokens, tags = ([] if (value := columns.get(name)) is None else value for name in (text_column, label_column))
+    if not (isinstance(tokens, str) or _is_list_of(str, tokens)):
+        raise ValueError(f"column {text_column} holds {tokens!r}; expected a string or a list of strings")
+    if not _is_list_of(int if class_names else str, tags):
+        raise ValueError(
+            f"column {label_column} holds {tags!r}; expected a list of strings, or of a ClassLabel, which names the "
+            f"labels: cast_column({label_column!r}, List(ClassLabel(names=[...])))"
+        )
+    if len(tokens) != len(tags):
+        raise ValueError(f"{len(tokens)} tokens in column {text_column}, but {len(tags)} tags in column {label_column}")
+    if not all(tokens) or None in tags or "" in tags:
+        raise ValueError("a token or tag is null or empty")
+    if class_names:
+        return tokens, class_names.int2str(tags)
+    for tag in tags:
+        split_tag(tag)
+    return tokens, tags
+
+
+def _is_list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and set(map(type, values)) <= {kind, type(None)}
+
+
+def _read_file(path: Path, text_column: str | None, label_column: str | None, types: Sequence[str] | None) -> Dataset:
+    line_suffixes = [suffix for layout in LAYOUTS for suffix in layout.suffixes]
+    suffix = "" if path.is_dir() else check_suffix(path, dict.fromkeys([*TYPED_SUFFIXES, *line_suffixes]))
+    if suffix not in line_suffixes:
+        return _from_rows(read_rows(path), read_features(path), text_column, label_column, str(path))
+    lines = [line for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise ValueError(f"{path}: no sentence in it")
+    layout = next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines))
+    return layout.read(path, types)
+
+
+def _is_klue(lines: list[str]) -> bool:
+    return lines[0].startswith("##") or all(line[1:2] == "\t" for line in lines)
 
 
 def _split_klue(line: str) -> tuple[str, str]:
     character, _, tag = line.rpartition("\t")
     if len(character) != 1:
-        raise ValueError(f"expected one character, a tab and a tag, found {line!r}; for words use read_conll")
+        raise ValueError(f"expected one character, a tab and a tag, found {line!r}; read words with read_conll")
     return character, tag
 
 
-def _read_columns(path: PathLike, split: Callable[[str], tuple[str, str]], comment: str, joiner: str) -> Dataset:
-    """The sentences of a file with a unit a line, which `split` takes apart into unit and tag."""
+def _read_tagged_units(path: PathLike, split: Callable[[str], tuple[str, str]], comment: str, joiner: str) -> Dataset:
+    """Read a file with a token or character a line, which `split` divides into the unit and its tag."""
     sentences: list[list[tuple[str, str, int]]] = [[]]
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip() or line.startswith("-DOCSTART-"):
             sentences.append([])
-        elif sentences[-1] or not line.startswith(comment):  # within a sentence, `# ` may be a token and its columns
+        elif sentences[-1] or not line.startswith(comment):  # inside a sentence, `# ` may begin the line of a token
             try:
                 unit, tag = split(line)
                 split_tag(tag)
@@ -377,23 +314,23 @@ def _read_columns(path: PathLike, split: Callable[[str], tuple[str, str]], comme
     scheme = scheme_of({tag for sentence in sentences for _, tag, _ in sentence})
     rows = []
     for units, tags, numbers in (zip(*sentence, strict=True) for sentence in sentences if sentence):
-        rows.append(_sentence(units, tags, joiner, scheme, lambda i, at=numbers: f"{path}:{at[i]}"))
+        rows.append(_sentence(units, tags, joiner, scheme, lambda i, numbers=numbers: f"{path}:{numbers[i]}"))
     return _dataset(rows, str(path))
 
 
 def _sentence(
-    units: Sequence[str], tags: Sequence[str], joiner: str, scheme: str, place: Callable[[int], str]
+    units: Sequence[str], tags: Sequence[str], joiner: str, scheme: str, place_of: Callable[[int], str]
 ) -> Sentence:
-    """The text that `units` make up, with the entities on its characters.
+    """Join `units` to a text, with the entities as spans of its characters.
 
     Raises:
-        ValueError: the tags are not valid in `scheme`, with the `place` of the first that is not.
+        ValueError: with `place_of` the first tag that is not valid in `scheme`.
     """
     spans = spans_from_tags(tags)
     valid = tags_from_spans(spans, len(tags), scheme)
     for i, (tag, other) in enumerate(zip(tags, valid, strict=True)):
         if tag != other:
-            raise ValueError(f"{place(i)}: {tag} cannot stand here in {scheme}, {other} could: correct the tags")
+            raise ValueError(f"{place_of(i)}: {tag} cannot stand here in {scheme}, {other} could: correct the tags")
     starts = list(accumulate((len(unit) + len(joiner) for unit in units), initial=0))
     return joiner.join(units), [Span(starts[start], starts[end] - len(joiner), label) for start, end, label in spans]
 
@@ -404,7 +341,7 @@ def _bio_labels(entity_types: Iterable[str]) -> list[str]:
 
 
 def _dataset(sentences: list[Sentence], source: str, labels: list[str] | None = None) -> Dataset:
-    """The data set of all sentences that have text, with the given labels or those of the entities they hold."""
+    """Build the data set of all sentences that have text, with the given labels or those of their entities."""
     kept = [(text, spans) for text, spans in sentences if text.strip()]
     if not kept:
         raise ValueError(f"{source}: no sentence in it")
@@ -414,16 +351,16 @@ def _dataset(sentences: list[Sentence], source: str, labels: list[str] | None = 
         labels = _bio_labels(span.label for _, spans in kept for span in spans)
     ids = {label: i for i, label in enumerate(labels)}
     tags = [[ids[tag] for tag in tags_from_spans(spans, len(text))] for text, spans in kept]
-    return _encoded([text for text, _ in kept], tags, labels)
+    return _build([text for text, _ in kept], tags, labels)
 
 
-def _encoded(texts: list[str], tags: list[list[int]], labels: list[str]) -> Dataset:
+def _build(texts: list[str], tags: list[list[int]], labels: list[str]) -> Dataset:
     features = Features({"text": Value("string"), "tags": List(ClassLabel(names=labels))})
     return Dataset.from_dict({"text": texts, "tags": tags}, features=features)
 
 
 def _with_labels(dataset: Dataset, labels: list[str], source: str, origin: str) -> Dataset:
-    """The same rows with ids into `labels`, which are those of `origin`."""
+    """Return the same rows with ids of `labels`, which `origin` defines."""
     own = labels_of(dataset)
     if own == labels:
         return dataset
@@ -432,6 +369,6 @@ def _with_labels(dataset: Dataset, labels: list[str], source: str, origin: str) 
             f"{source}: the label {unknown[0]} is not among those of {origin} ({', '.join(labels)}): correct it, or "
             "name all types in entity_types"
         )
-    moved = [labels.index(label) for label in own]
+    ids = [labels.index(label) for label in own]
     columns = dataset[:]
-    return _encoded(columns["text"], [[moved[i] for i in tags] for tags in columns["tags"]], labels)
+    return _build(columns["text"], [[ids[i] for i in tags] for tags in columns["tags"]], labels)

@@ -1,60 +1,76 @@
-"""Where the sentences that a recipe trains on come from: files, a data set on the Hub, or the recipe's own sample."""
+"""The splits of a corpus: from files, from a data set on the Hub, or from the sample of a recipe."""
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, load_dataset
 
-from .ner import PathLike
+from .rows import PathLike
 
 SAMPLE_SEED = 42
-"""Of max_train_samples and max_eval_samples: the same rows whatever the seed of the training is."""
+"""The seed that draws samples and validation splits: the same rows whatever the seed of the training is."""
 
 
 @dataclass
 class SplitArguments:
-    """Which sentences are read."""
+    """The source of the splits."""
 
     dataset_name: str | None = field(
-        default=None,
-        metadata={"help": "Data set on the Hub, such as klue or e9t/nsmc. Files are read instead, as copies of it."},
+        default=None, metadata={"help": "Data set on the Hub; files take priority over it."}
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration, such as ner."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Its revision, such as refs/convert/parquet."})
-    validation_split: str = field(
-        default="validation", metadata={"help": "Its split that is evaluated after each epoch."}
-    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration, such as ner."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Revision, such as refs/convert/parquet."})
+    validation_split: str = field(default="validation", metadata={"help": "Split to evaluate after each epoch."})
     train_file: str | None = field(
-        default=None, metadata={"help": "Parquet, json, tsv and others: recipes/README.md has the formats."}
+        default=None, metadata={"help": "File of training data (formats: recipes/README.md)."}
     )
-    validation_file: str | None = field(default=None, metadata={"help": "Likewise."})
+    validation_file: str | None = field(default=None, metadata={"help": "File of validation data."})
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
-    label_column_name: str | None = field(default=None, metadata={"help": "Column of tags, or of the class."})
+    label_column_name: str | None = field(default=None, metadata={"help": "Column of tags or classes."})
 
 
 @dataclass
 class SourceArguments(SplitArguments):
-    """Which sentences are trained on, and how long they may be."""
+    """The source of the splits, their sizes, and the limit of their lengths."""
 
-    test_file: str | None = field(default=None, metadata={"help": "As train_file; evaluated once, at the end."})
+    test_file: str | None = field(default=None, metadata={"help": "File of test data, used once, after training."})
     validation_split_percentage: int | None = field(
-        default=None,
-        metadata={
-            "help": "Percentage of the train split that is taken out, at random, in place of a validation split."
-        },
+        default=None, metadata={"help": "Percentage of the train split to draw at random as validation split."}
     )
     max_seq_length: int | None = field(
-        default=None,
-        metadata={"help": "Limit in tokens; longer sentences are split, texts cut off. Default: the tokenizer's."},
+        default=None, metadata={"help": "Limit in tokens (default: the tokenizer's); longer inputs are split or cut."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many rows."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Likewise, of the validation split."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Number of random training rows to use."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Number of random validation rows to use."})
 
     def __post_init__(self) -> None:
         percentage = self.validation_split_percentage
         if percentage is not None and not 0 < percentage < 100:
             raise ValueError(f"validation_split_percentage must be between 0 and 100, got {percentage}")
+
+
+def open_splits(
+    name: str | None, config_name: str | None, files: Mapping[str, PathLike] | None, revision: str | None
+) -> dict[str, tuple[str, Path | Dataset]]:
+    """Return the source of each split: its name in error messages, and its file or its data set from the Hub.
+
+    Raises:
+        FileNotFoundError: if a file does not exist.
+        ValueError: if not exactly one of a data set's name and files is given, or a configuration with files.
+    """
+    if (name is None) == (not files):
+        raise ValueError("give either the dataset_name of a data set or data_files, the file of each split")
+    if not files:
+        datasets = load_dataset(name, config_name, revision=revision)
+        return {split: (f"{name} ({split})", dataset) for split, dataset in datasets.items()}
+    if config_name is not None:
+        raise ValueError("dataset_config_name goes with dataset_name, not with data_files")
+    for path in files.values():
+        if not Path(path).exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return {split: (str(path), Path(path)) for split, path in files.items()}
 
 
 def read_splits(
@@ -64,31 +80,28 @@ def read_splits(
     needed: Set[str],
     **options: Any,
 ) -> DatasetDict:
-    """The splits from files, which win over a data set's name; from `sample`, if there is neither.
+    """Load the splits from the files in the arguments, else from the data set there, else from `sample`.
 
     Args:
-        load: `corpora.load_ner_datasets` or `classification_corpora.load_classification_datasets`.
-        sample: files by split.
-        needed: splits that there have to be.
-        options: more of what `load` takes.
+        load: `ner.load_ner_datasets` or `classification.load_classification_datasets`.
+        arguments: files or data set, and columns.
+        sample: the file of each split.
+        needed: splits that must exist.
+        options: further arguments of `load`.
 
     Raises:
-        ValueError: a split that is needed is not there; whatever `load` raises.
+        ValueError: if a needed split does not exist, or if `load` raises it.
     """
     files = {split: getattr(arguments, f"{split}_file", None) for split in ("train", "validation", "test")}
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = dict(sample)
-    hub = {} if files else {"revision": arguments.dataset_revision}
-    datasets = load(
-        None if files else arguments.dataset_name,
-        None if files else arguments.dataset_config_name,
-        files,
-        text_column=arguments.text_column_name,
-        label_column=arguments.label_column_name,
-        **hub,
-        **options,
-    )
+        if not files:
+            raise ValueError("no data: give --train_file and --validation_file, or --dataset_name")
+    hub = (arguments.dataset_name, arguments.dataset_config_name, arguments.dataset_revision)
+    name, config_name, revision = (None, None, None) if files else hub
+    columns = {"text_column": arguments.text_column_name, "label_column": arguments.label_column_name}
+    datasets = load(name, config_name, files, revision=revision, **columns, **options)
     if not files and arguments.validation_split in datasets:
         datasets["validation"] = datasets.pop(arguments.validation_split)
     if missing := needed - set(datasets):
@@ -102,11 +115,7 @@ def read_splits(
 def load_splits(
     load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
 ) -> DatasetDict:
-    """What a training needs: the splits of [`read_splits`], divided and sampled where the arguments say so.
-
-    Raises:
-        ValueError: there is no train or no validation split; whatever `load` raises.
-    """
+    """Load the splits of a training with [`read_splits`], then divide and sample them as the arguments say."""
     percentage = arguments.validation_split_percentage
     datasets = read_splits(load, arguments, sample, {"train"} if percentage else {"train", "validation"}, **options)
     if percentage:

@@ -1,4 +1,4 @@
-"""Builds tokenizers as plain tokenizer.json files, which `AutoTokenizer` loads without code of ours."""
+"""Tokenizers of characters, saved as a plain `tokenizer.json` that `AutoTokenizer` loads without this package."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,33 +13,34 @@ SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+"""The special tokens, which have the first ids in this order."""
 
 
 def build_character_tokenizer(
     texts: Iterable[str], min_frequency: int = 1, model_max_length: int = 512
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a character and none for spaces.
+    """Build a tokenizer with one token for each character and none for spaces.
 
-    A character at the beginning of a word and the same one within a word are two tokens, `가` and `##가`, so that no
-    word boundary is lost and `decode` gives the text back. Text is NFKC-normalised first (`㎞` is read as `km`, and
-    `ㅋ` as the jamo that KLUE's files have); offsets are those of the original text, a run of white space is decoded as
-    one space. Unknown characters are `[UNK]` one by one.
+    A character has two tokens, `가` at the beginning of a word and `##가` inside a word, so that word boundaries are
+    preserved and `decode` restores the text. Text is NFKC-normalised first (`㎞` is read as `km`, and `ㅋ` as the jamo
+    that KLUE's files contain). Offsets refer to the original text, and a run of white space is decoded as one space.
+    Each unknown character is one `[UNK]`.
 
     Args:
         texts: the corpus. Every character in it gets both tokens.
-        min_frequency: characters that are rarer than this are left out.
-        model_max_length: where `truncation=True` cuts and what `stride` counts from; the models have no limit.
+        min_frequency: minimum number of occurrences of a character in the vocabulary.
+        model_max_length: length at which `truncation=True` cuts texts; the models themselves have no limit.
 
     Raises:
-        ValueError: no character in the corpus is frequent enough.
+        ValueError: if no character in the corpus is frequent enough.
     """
     normalizer = normalizers.NFKC()
     counts = Counter(character for text in texts for character in normalizer.normalize_str(text))
     characters = sorted(c for c, count in counts.items() if count >= min_frequency and not c.isspace())
     if not characters:
-        raise ValueError(f"no character occurs {min_frequency} times or more: is the corpus empty?")
+        raise ValueError(f"no character occurs {min_frequency} times or more: give more texts, or lower min_frequency")
     tokens = [*SPECIAL_TOKENS.values(), *characters, *(f"##{c}" for c in characters)]
-    # Byte-pair encoding without a merge leaves single characters, those within a word with the prefix.
+    # Byte-pair encoding without merges gives single characters, with the prefix inside words.
     model = models.BPE(
         vocab={token: i for i, token in enumerate(tokens)},
         merges=[],

@@ -1,1 +1,1 @@
-"""Scores, runs and reports."""
+"""Tasks, metrics, run folders, comparison and analysis of models."""

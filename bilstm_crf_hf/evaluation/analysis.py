@@ -1,4 +1,4 @@
-"""What a tagger gets wrong, how far its scores can be trusted, and where the labels may be wrong."""
+"""Analysis of a tagger: its errors, the calibration of its scores, and probable errors in the gold labels."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,16 +14,18 @@ from ..data.encoding import gold_spans
 from ..data.ner import labels_of
 from ..inference.predictors import EntityPredictor
 from .calibration import brier_score, calibration_bins, expected_calibration_error, precision_from
-from .comparison import ERROR_CLASSES, match_entities
+from .errors import ERROR_CLASSES, match_entities
 from .markdown import Rows
 
 THRESHOLDS = (0.5, 0.9, 0.99)
+"""Scores from which on precision is computed."""
+
 LENGTHS = (1, 2, 3, 4, 6, 9)
-"""Longest entities, in characters, of the groups of lengths; one more group has the others."""
+"""Upper limits of the groups of entities by length, in characters; one more group has longer entities."""
 
 
 class Sentence(NamedTuple):
-    """A text with its gold entities, and each entity that a tagger finds with its score, all in order."""
+    """A text with its gold entities, and the predicted ones with their scores, in order."""
 
     text: str
     gold: list[Span]
@@ -31,7 +33,7 @@ class Sentence(NamedTuple):
 
 
 class Error(NamedTuple):
-    """A pair of `comparison.match_entities` that is not right, in the sentence of a row, counted from 0."""
+    """A pair of `errors.match_entities` that is not right, with the row of its sentence, counted from 0."""
 
     row: int
     kind: str
@@ -43,10 +45,10 @@ class Error(NamedTuple):
 
 
 def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
-    """The sentences of a data set of `corpora` with the entities that the predictor finds.
+    """Tag the sentences of a data set, see `data.ner`.
 
     Raises:
-        ValueError: the predictor finds no entities at all, or cannot know a type of the gold ones.
+        ValueError: if no entity is found at all, or the model has no label for a gold entity.
     """
     texts, names = list(dataset["text"]), labels_of(dataset)
     gold = [gold_spans(text, tags, names) for text, tags in zip(texts, dataset["tags"], strict=True)]
@@ -59,12 +61,14 @@ def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence
         for row in predictor(texts)
     ]
     if not any(predicted):
-        raise ValueError(f"the model finds no entity in {len(texts)} sentences: train it longer, or on other settings")
+        raise ValueError(
+            f"the model finds no entity in {len(texts)} sentences: train it longer, or with other settings"
+        )
     return [Sentence(*row) for row in zip(texts, gold, predicted, strict=True)]
 
 
 def entity_texts(dataset: Dataset) -> set[str]:
-    """The texts of all entities of a data set of `corpora`."""
+    """Return the texts of all gold entities of a data set, see `data.ner`."""
     names = labels_of(dataset)
     rows = zip(dataset["text"], dataset["tags"], strict=True)
     return {text[start:end] for text, tags in rows for start, end, _ in gold_spans(text, tags, names)}
@@ -78,9 +82,10 @@ class Analysis:
     """The numbers of a report, as tables whose keys are headings.
 
     Attributes:
-        seen: texts of the entities of the training sentences, if these are known.
-        bins: of the reliability diagram.
-        gold_error_score: a predicted entity that contradicts gold with at least this score may be an error of gold.
+        sentences: the tagged sentences.
+        seen: texts of the entities in the training sentences; None if these are unknown.
+        bins: number of bins of the reliability diagram.
+        gold_error_score: score from which on a predicted entity that contradicts gold is a probable error in gold.
     """
 
     sentences: Sequence[Sentence]
@@ -90,7 +95,7 @@ class Analysis:
 
     @cached_property
     def errors(self) -> list[Error]:
-        """In the order of the sentences."""
+        """Return the errors in the order of the sentences."""
         return [
             Error(row, *pair)
             for row, sentence in enumerate(self.sentences)
@@ -99,7 +104,7 @@ class Analysis:
         ]
 
     def scored(self, label: str | None = None) -> tuple[list[float], list[bool]]:
-        """The scores of all predicted entities, or of those of one type, and whether each is right."""
+        """Return the scores of the predicted entities, of one type or of all, and whether each entity is right."""
         pairs = [
             (score, span in sentence.gold)
             for sentence in self.sentences
@@ -109,7 +114,7 @@ class Analysis:
         return [score for score, _ in pairs], [right for _, right in pairs]
 
     def calibration(self) -> dict[str, Any]:
-        """Of all predicted entities, and in the table `types` of those of each type."""
+        """Return the calibration of all predicted entities, and in the table `types` of the entities of each type."""
         scores, right = self.scored()
         by_width, by_mass = (calibration_bins(scores, right, self.bins, equal_mass) for equal_mass in (False, True))
         types = {span.label for sentence in self.sentences for span in sentence.predicted}
@@ -132,12 +137,11 @@ class Analysis:
         }
 
     def scores_by(self, heading: str, group: Callable[[str, Span], str]) -> Rows:
-        """Precision, recall and F1 of the entities of each group, in the order of the groups' names.
-
-        An entity counts on the side of gold by its own group, and on that of the predicted ones by theirs.
+        """Compute precision, recall and F1 of the entities of each group, in the order of the names of the groups.
 
         Args:
-            group: of an entity, from its text and its span.
+            heading: heading of the column with the names of the groups.
+            group: function that returns the group of a gold or predicted entity, from its text and its span.
         """
         counts = {side: Counter() for side in ("gold", "predicted", "right")}
         for sentence in self.sentences:
@@ -160,14 +164,14 @@ class Analysis:
         return rows
 
     def errors_by_type(self) -> Rows:
-        """How many errors of each class there are: by the gold type, those that are invented by the type found."""
+        """Count the errors of each kind by gold type, invented entities by their predicted type."""
         counts = Counter(((error.gold or error.predicted).label, error.kind) for error in self.errors)
         labels = sorted({label for label, _ in counts})
         rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
         return rows + [{"entity": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
 
     def confusions(self) -> Rows:
-        """The pairs of types that stand for each other, the most frequent first."""
+        """Count the pairs of a gold type and another predicted type, the most frequent first."""
         pairs = Counter((e.gold.label, e.predicted.label) for e in self.errors if e.kind in ("type", "both"))
         return [
             {"gold": gold, "predicted": predicted, "entities": count}
@@ -175,15 +179,15 @@ class Analysis:
         ]
 
     def probable_gold_errors(self) -> list[tuple[float, Error]]:
-        """Predicted entities that are not gold, with their scores, the highest first."""
+        """Return the predicted entities with high scores that are not gold, with their scores, the highest first."""
         found = [
             (self.sentences[error.row].predicted[error.predicted], error) for error in self.errors if error.predicted
         ]
         found = [pair for pair in found if pair[0] >= self.gold_error_score]
         return sorted(found, key=lambda pair: (-pair[0], pair[1].row))
 
-    def described(self, error: Error, quoted: bool) -> dict[str, Any]:
-        """An error as a row: what gold and what the tagger says at this place, on request also in the sentence."""
+    def describe(self, error: Error, quoted: bool) -> dict[str, Any]:
+        """Return an error as a row with the gold and predicted entities at its place, on request marked in the text."""
         start = min(span.start for span in (error.gold, error.predicted) if span)
         end = max(span.end for span in (error.gold, error.predicted) if span)
         sentence = self.sentences[error.row]
@@ -195,19 +199,19 @@ class Analysis:
         return {"row": error.row, "error": error.kind, **readings, **texts}
 
     def examples(self, count: int) -> dict[str, Rows]:
-        """Up to `count` errors of each class, spread over the sentences."""
+        """Return up to `count` errors of each kind, spread over the sentences."""
         chosen = {}
         for kind in ERROR_CLASSES:
             errors = [error for error in self.errors if error.kind == kind]
             shown = min(count, len(errors))
-            chosen[kind] = [self.described(errors[i * len(errors) // shown], quoted=True) for i in range(shown)]
+            chosen[kind] = [self.describe(errors[i * len(errors) // shown], quoted=True) for i in range(shown)]
         return chosen
 
     def numbers(self, sentences: int) -> dict[str, Any]:
-        """All of the analysis.
+        """Return all numbers of the analysis.
 
         Args:
-            sentences: how many are quoted for each class of errors; with 0, no text of the data is in the numbers.
+            sentences: number of sentences to quote for each kind of error. With 0, the result has no text of the data.
         """
         seen = self.seen
         return {
@@ -224,14 +228,14 @@ class Analysis:
             "examples": self.examples(sentences),
             "gold_error_score": self.gold_error_score,
             "probable gold errors": [
-                {"score": score} | self.described(error, quoted=sentences > 0)
+                {"score": score} | self.describe(error, quoted=sentences > 0)
                 for score, error in self.probable_gold_errors()
             ],
         }
 
 
 def _length_group(length: int) -> str:
-    """The name of a group of `LENGTHS`; names sort as lengths do, for ≥ comes after the digits."""
+    """Return the name of a group of `LENGTHS`; sorted names are in the order of lengths, since ≥ follows the digits."""
     limit = next((limit for limit in LENGTHS if length <= limit), None)
     if limit is None:
         return f"≥ {LENGTHS[-1] + 1}"

@@ -1,13 +1,15 @@
-"""Whether probabilities are what they say: of all entities with a score of 0.9, nine out of ten should be right."""
+"""Calibration of scores: of all entities with a score of 0.9, nine out of ten should be right."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
 
 
 class Bin(NamedTuple):
-    """The entities whose scores lie in `(low, high]`: how many, their mean score, and the share that is right."""
+    """The entities with scores in `(low, high]`: their number, their mean score, and the share that is right."""
 
     low: float
     high: float
@@ -19,78 +21,79 @@ class Bin(NamedTuple):
 def calibration_bins(
     scores: Sequence[float], right: Sequence[bool], bins: int = 10, equal_mass: bool = False
 ) -> list[Bin]:
-    """The bins that are not empty, from low to high.
+    """Sort entities into bins by their scores.
 
     Args:
         scores: probability of each entity, at least one.
-        right: whether it is.
-        bins: how many there are; a score of exactly 0 belongs to the first.
-        equal_mass: whether edges are quantiles of the scores, so that bins are about equally full, and not equally far
-            from each other between 0 and 1. Equal scores stay in one bin.
+        right: whether each entity is right.
+        bins: number of bins; a score of exactly 0 belongs to the first one.
+        equal_mass: take quantiles of the scores as edges, so that bins have about equally many entities, in place of
+            equal widths between 0 and 1. Equal scores stay in one bin.
+
+    Returns:
+        The bins that are not empty, in ascending order.
 
     Raises:
-        ValueError: there are no scores, or another number of answers; `bins` is not positive.
+        ValueError: if there are no scores, the two lists differ in length, or `bins` is not positive.
     """
-    values, answers = _arrays(scores, right)
+    values, hits = _arrays(scores, right)
     if bins < 1:
         raise ValueError(f"{bins} bins: one or more are needed")
-    shares = np.linspace(0, 1, bins + 1)
-    edges = np.quantile(values, shares) if equal_mass else shares
-    places = np.searchsorted(edges[1:-1], values)
-    return [
-        Bin(
-            float(edges[i]),
-            float(edges[i + 1]),
-            int((places == i).sum()),
-            float(values[places == i].mean()),
-            float(answers[places == i].mean()),
-        )
-        for i in np.unique(places)
-    ]
+    edges = np.linspace(0, 1, bins + 1)
+    if equal_mass:
+        edges = np.quantile(values, edges)
+    strategy = "quantile" if equal_mass else "uniform"
+    precision, mean_scores = calibration_curve(hits, values, n_bins=bins, strategy=strategy)
+    counts = np.bincount(np.searchsorted(edges[1:-1], values), minlength=bins)
+    filled = counts.nonzero()[0]
+    columns = (edges[filled], edges[filled + 1], counts[filled], mean_scores, precision)
+    return [Bin(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """ECE = Σ over bins of (count / n) · |precision − mean score|, with n the sum of all counts.
+    """Compute ECE = Σ over bins of (count / n) · |precision − mean score|, where n is the sum of all counts.
 
-    Of bins of equal width it is that of Naeini, Cooper and Hauskrecht (2015), "Obtaining well calibrated probabilities
-    using Bayesian binning", as Guo et al. (2017), "On calibration of modern neural networks", compute it.
+    With bins of equal width this is the ECE of Naeini, Cooper and Hauskrecht (2015), "Obtaining well calibrated
+    probabilities using Bayesian binning", as computed by Guo et al. (2017), "On calibration of modern neural networks".
     """
     total = sum(part.count for part in bins)
     return sum(part.count / total * abs(part.precision - part.mean_score) for part in bins)
 
 
 def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Mean of (score − 1)² over the entities that are right and of score² over the others (Brier, 1950).
+    """Compute the mean of (score − 1)² over right entities and score² over wrong ones (Brier, 1950).
 
     Raises:
-        ValueError: there are no scores, or another number of answers.
+        ValueError: if there are no scores, or the two lists differ in length.
     """
-    values, answers = _arrays(scores, right)
-    return float(((values - answers) ** 2).mean())
+    values, hits = _arrays(scores, right)
+    return float(brier_score_loss(hits, values))
 
 
 def precision_from(
     scores: Sequence[float], right: Sequence[bool], thresholds: Sequence[float]
 ) -> list[dict[str, float | int | None]]:
-    """Of the entities with at least each score: how many there are, their share of all, and the share that is right.
+    """Compute, for each threshold, the number, share and precision of the entities with at least this score.
 
-    The latter is None where there are none.
+    The precision is None where there is no such entity.
 
     Raises:
-        ValueError: there are no scores, or another number of answers.
+        ValueError: if there are no scores, or the two lists differ in length.
     """
-    values, answers = _arrays(scores, right)
+    values, hits = _arrays(scores, right)
     rows = []
     for threshold in thresholds:
-        kept = answers[values >= threshold]
+        kept = hits[values >= threshold]
         row = {"score from": threshold, "entities": len(kept), "coverage": len(kept) / len(values)}
         rows.append(row | {"precision": float(kept.mean()) if len(kept) else None})
     return rows
 
 
 def _arrays(scores: Sequence[float], right: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both lists as arrays, after a check of their lengths."""
     if len(scores) != len(right):
-        raise ValueError(f"{len(scores)} scores, but {len(right)} answers")
+        raise ValueError(f"{len(scores)} scores, but {len(right)} values of `right`: give one for each score")
     if not len(scores):
         raise ValueError("no scores: there is nothing to calibrate")
-    return np.asarray(scores, dtype=float), np.asarray(right, dtype=bool)
+    # exp of a sum of single precision logarithms may exceed 1 by rounding, which scikit-learn refuses.
+    return np.minimum(np.asarray(scores, dtype=float), 1.0), np.asarray(right, dtype=bool)

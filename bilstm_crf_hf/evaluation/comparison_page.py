@@ -1,8 +1,7 @@
-"""A comparison to read: pictures, Markdown, and one page of HTML that needs no network and no JavaScript."""
+"""The report of a comparison: pictures, Markdown, and one page of HTML that needs neither network nor JavaScript."""
 
 import csv
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from html import escape
@@ -17,11 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .comparison import NER, RESAMPLES, Speed, System, Task, labels_of_runs, tables_of
-from .markdown import Rows, escape_markdown, markdown_table
+from ..utils.files import write_atomically
+from .comparison import RESAMPLES, Speed, System, labels_of_runs, tables_of
+from .markdown import Rows, escape_markdown, markdown_table, values_of
+from .runs import Run
+from .tasks import TAGGING, Task
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Those of Okabe and Ito that show on white and on black, which people with colour-blindness can tell apart."""
+"""The colours of Okabe and Ito that show on white and on black; people with colour-blindness can tell them apart."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, PAPER = "#1f2328", "#ffffff"
@@ -37,26 +39,16 @@ STYLE = {
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK
     ),
 }
-FORMATS = {
-    "seed": str,
-    "p": lambda p: f"{p:.3f}" if p else f"\\< {1 / RESAMPLES:g}",
-    "in epoch": "{:g}".format,
-    "s an epoch": "{:,.1f}".format,
-    "training, s": "{:,.0f}".format,
-    "file, MB": "{:,.1f}".format,
-    "one sentence, ms": "{:,.1f}".format,
-    "sentences a second": "{:,.0f}".format,
-}
-"""How the columns of tables are written that do not have four decimals."""
+"""The style of the pictures."""
 
 
 # Pictures
 
 
 def draw_pictures(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[str, tuple[str, str]]:
-    """SVG pictures by file name, with their titles."""
-    task = systems[0].runs[0].task
-    score, label = task.score_name, task.label
+    """Return title and SVG of the pictures of a report, by file name."""
+    task = systems[0].task
+    score, label = task.main_metric_name, task.label
     pictures: dict[str, tuple[str, Callable[[Axes], None]]] = {
         "score_by_epoch.svg": (f"{score} by epoch", lambda axes: _draw_epochs(axes, systems)),
         "score_by_time.svg": (f"{score} against training time", lambda axes: _draw_times(axes, systems)),
@@ -67,7 +59,7 @@ def draw_pictures(systems: Sequence[System], speeds: dict[str, Speed]) -> dict[s
 
 
 def _picture(name: str, title: str, draw: Callable[[Axes], None]) -> str:
-    """A small picture, so that its text can still be read at the width of a phone, with the legend below it."""
+    """Return a picture as SVG, with the legend below it, small enough to be read at the width of a phone."""
     file = StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # see STYLE
@@ -85,6 +77,7 @@ def _picture(name: str, title: str, draw: Callable[[Axes], None]) -> str:
 
 
 def _styles(systems: Sequence[System]) -> list[tuple[System, dict[str, Any]]]:
+    """Return each system with its colour, marker and label."""
     looks = zip(systems, cycle(COLOURS), cycle(MARKERS))
     return [
         (system, {"color": colour, "marker": marker, "label": _plain(system.name)}) for system, colour, marker in looks
@@ -92,16 +85,16 @@ def _styles(systems: Sequence[System]) -> list[tuple[System, dict[str, Any]]]:
 
 
 def _plain(text: str) -> str:
-    """Without what matplotlib would take for mathematics, or for a line of no legend."""
+    """Remove what matplotlib would read as mathematics, or as a line without a legend."""
     return text.replace("$", r"\$").lstrip("_")
 
 
-def _draw_curves(axes: Axes, systems: Sequence[System], seconds_per_epoch: Callable[[Any], float]) -> None:
+def _draw_curves(axes: Axes, systems: Sequence[System], seconds_per_epoch: Callable[[Run], float]) -> None:
     for system, style in _styles(systems):
         for run in system.runs:
             epochs, scores = zip(*run.curve, strict=True)
             axes.plot([epoch * seconds_per_epoch(run) for epoch in epochs], scores, **style, markersize=5, alpha=0.85)
-    axes.set_ylabel(systems[0].runs[0].task.score_name)
+    axes.set_ylabel(systems[0].task.main_metric_name)
 
 
 def _draw_epochs(axes: Axes, systems: Sequence[System]) -> None:
@@ -124,21 +117,21 @@ def _draw_labels(axes: Axes, systems: Sequence[System]) -> None:
         deviations = [system.deviation(name) for name in names] if len(system.runs) > 1 else None
         axes.errorbar(places, [system.mean(name) for name in names], deviations, linestyle="none", **style)
     axes.set_xticks(range(len(labels)), [_plain(label) for label in labels], rotation=0 if len(labels) < 9 else 45)
-    axes.set(xlabel=systems[0].runs[0].task.label, ylabel="F1")
+    axes.set(xlabel=systems[0].task.label, ylabel="F1")
 
 
 def _draw_speeds(axes: Axes, systems: Sequence[System], speeds: dict[str, Speed]) -> None:
-    task = systems[0].runs[0].task
+    task = systems[0].task
     for system, style in _styles(systems):
         speed = speeds[system.name].sentences_per_second
-        axes.errorbar(speed, system.score, system.deviation(task.score), linestyle="none", markersize=9, **style)
-    axes.set_ylabel(task.score_name)
+        axes.errorbar(speed, system.score, system.deviation(task.main_metric), linestyle="none", markersize=9, **style)
+    axes.set_ylabel(task.main_metric_name)
     axes.margins(0.15)
     _scale(axes, "sentences a second, CPU", [speed.sentences_per_second for speed in speeds.values()])
 
 
 def _scale(axes: Axes, label: str, values: Sequence[float]) -> None:
-    """From 0, or logarithmic where some of the values would else lie on top of each other at its left end."""
+    """Let the x axis begin at 0, or make it logarithmic if the values are far apart."""
     if max(values) > 10 * min(values):
         axes.set_xscale("log")
         label += " (log scale)"
@@ -157,31 +150,32 @@ def to_markdown(
     conditions: dict[str, Any],
     sentences: int,
 ) -> str:
-    task = systems[0].runs[0].task
+    """Write the report in Markdown, with the tables of `comparison.tables_of` and the pictures of `draw_pictures`."""
+    task = systems[0].task
     images = "\n".join(f"![{title}]({name})" for name, (title, _) in pictures.items())
     sections = [
         f"# Comparison: {task.title}",
         _verdict(systems, tables),
-        markdown_table(tables["systems"], FORMATS),
+        markdown_table(tables["systems"]),
         _note_on_systems(task),
         images,
     ]
     if tables["bootstrap"]:
         sections += [
-            "## Is the difference chance?",
-            f"Paired bootstrap over sentences, {RESAMPLES:,} resamples, the same sentences for both systems: the "
-            f"difference of {task.score_name} (counts added up over a system's seeds), the interval that holds 95 % of "
-            "the resampled differences, and p, the share of resamples in which the sign turns. The spread over seeds "
-            "is not in it.",
-            markdown_table(tables["bootstrap"], FORMATS),
+            "## Significance of the differences",
+            f"A paired bootstrap draws {RESAMPLES:,} resamples of the sentences, the same ones for both systems. The "
+            f"table has the difference of {task.main_metric_name} (counts added up over the seeds of a system), the "
+            "interval that holds 95 % of the resampled differences, and p, the share of resamples in which the sign "
+            "turns. It does not include the spread over seeds.",
+            markdown_table(tables["bootstrap"]),
         ]
-    sections += [f"## F1 by {task.label}", "Means over the seeds.", markdown_table(tables["labels"], FORMATS)]
-    sections += ["## Errors", _note_on_errors(task), markdown_table(tables["errors"], FORMATS, decimals=1)]
-    if tables["differences"]:
-        sections += ["## Sentences on which two systems differ", *_differences(systems, tables, sentences)]
+    sections += [f"## F1 by {task.label}", "The scores are means over the seeds.", markdown_table(tables["labels"])]
+    sections += ["## Errors", _note_on_errors(task), markdown_table(tables["errors"], decimals=1)]
+    if differences := tables["differences"]:
+        sections += ["## Sentences on which two systems differ", *_differences(systems, differences, sentences)]
     sections += [
         "## Runs",
-        markdown_table(tables["runs"], FORMATS),
+        markdown_table(tables["runs"]),
         "## How speed was measured",
         "\n".join(f"- {name}: {escape_markdown(str(value))}" for name, value in conditions.items()),
     ]
@@ -189,60 +183,60 @@ def to_markdown(
 
 
 def _verdict(systems: Sequence[System], tables: dict[str, Rows]) -> str:
-    """The comparison in two sentences."""
-    run = systems[0].best
-    task = run.task
-    entities = f" with {sum(map(len, run.gold)):,} entities" if task is NER else ""
-    text = f"{len(run.texts):,} validation sentences{entities}. "
-    text += f"**{escape_markdown(systems[0].name)}** has {task.score_name} {systems[0].score:.4f}"
+    """Return the result of the comparison in a few sentences."""
+    task, (texts, gold, _) = systems[0].task, systems[0].best.predictions
+    entities = f" with {sum(map(len, gold)):,} entities" if task is TAGGING else ""
+    text = f"The systems are compared on {len(texts):,} validation sentences{entities}. "
+    text += f"**{escape_markdown(systems[0].name)}** has {task.main_metric_name} {systems[0].score:.4f}"
     if not tables["bootstrap"]:
         return f"{text}."
     row = tables["bootstrap"][0]  # the systems come best first
     low, high = row["95 % from"], row["to"]
-    turn = "would hardly" if low > 0 else "may well"
+    turn = "is unlikely to" if low > 0 else "may"
     text += (
-        f", {systems[0].score - systems[1].score:.4f} above {escape_markdown(systems[1].name)}. Other sentences "
-        f"{turn} turn that (95 % interval {low:+.4f} to {high:+.4f})"
+        f", {systems[0].score - systems[1].score:.4f} above {escape_markdown(systems[1].name)}. On other sentences the "
+        f"sign {turn} turn (95 % interval {low:+.4f} to {high:+.4f})"
     )
     if single := [escape_markdown(system.name) for system in systems[:2] if len(system.runs) == 1]:
-        return f"{text}; other seeds might, for there is one run only of {' and of '.join(single)}."
-    deviations = " and ".join(f"{system.deviation(task.score):.4f}" for system in systems[:2])
-    return f"{text}; over seeds their standard deviations are {deviations}."
+        return f"{text}; with other seeds it may, since there is only one run of {' and of '.join(single)}."
+    deviations = " and ".join(f"{system.deviation(task.main_metric):.4f}" for system in systems[:2])
+    return f"{text}; the standard deviations over the seeds are {deviations}."
 
 
 def _note_on_systems(task: Task) -> str:
-    scored = "on the characters of the text, strict: type and both ends" if task is NER else "mean over the classes"
+    scored = "on the characters of the text, strict: type and both ends" if task is TAGGING else "mean over the classes"
     return (
-        f"The {task.score_name} is that of the saved model ({scored}). Mean and standard deviation (n − 1) are over "
-        "the runs, which differ in their seeds; times are means over them, evaluation not counted in. Speed is that of "
-        "the best run's `pipeline` on the CPU; see the end of the page. In the pictures, each run has a line of its "
-        "own, and bars are standard deviations."
+        f"The table has the {task.main_metric_name} of the saved models ({scored}). Mean and standard deviation "
+        "(n − 1) are taken over the runs, which differ in their seeds. Times are means over the runs, without "
+        "evaluation. Speed is that of the `pipeline` of the best run on the CPU; the end of the page describes the "
+        "measurement. The pictures have one line per run; bars are standard deviations."
     )
 
 
 def _note_on_errors(task: Task) -> str:
-    if task is NER:
+    if task is TAGGING:
         return (
-            "Each gold and each predicted entity is counted once: an error of boundary or type has one of both, what "
-            "is left without a counterpart is missed or invented. Means over the seeds."
+            "Each gold and each predicted entity is counted once. An error of boundary or type is a pair of the two; "
+            "an entity without a counterpart is missed (gold) or invented (predicted). The numbers are means over the "
+            "seeds."
         )
-    return "The most frequent confusions. Means over the seeds."
+    return "The table has the most frequent confusions. The numbers are means over the seeds."
 
 
-def _differences(systems: Sequence[System], tables: dict[str, Rows], shown: int) -> list[str]:
-    """A section to unfold for each two systems, in either direction; the best run of each."""
+def _differences(systems: Sequence[System], rows: Rows, shown: int) -> list[str]:
+    """Return an introduction, and a foldable section for each ordered pair of systems."""
     sections = [
-        f"Exactly one of the two has the whole sentence right, by its best run. Up to {shown} are shown of "
-        "each kind, all are in `differences.csv`."
+        f"In these sentences, the best run of exactly one of two systems has everything right. Up to {shown} are shown "
+        "for each pair and direction; `differences.csv` has all of them."
     ]
     for right, wrong in permutations([system.name for system in systems], 2):
-        found = [row for row in tables["differences"] if (row["right"], row["wrong"]) == (right, wrong)]
+        found = [row for row in rows if (row["right"], row["wrong"]) == (right, wrong)]
         if not found:
             continue
         lines = [f"<details>\n<summary>{escape(right)} right, {escape(wrong)} wrong: {len(found)}</summary>\n"]
         for row in found[:shown]:
             text, gold, predicted = (escape_markdown(row[name]) for name in ("text", "gold", "predicted"))
-            if systems[0].best.task is NER:
+            if systems[0].task is TAGGING:
                 lines.append(f"- right: {gold}  \n  {escape_markdown(wrong)}: {predicted}")
             else:
                 lines.append(f"- {text}  \n  right: **{gold}**, {escape_markdown(wrong)}: **{predicted}**")
@@ -288,7 +282,7 @@ details li { margin: .6rem 0; }
 
 
 def to_html(markdown: str, pictures: dict[str, tuple[str, str]]) -> str:
-    """The Markdown as a page by itself, with the pictures in the colours of the page."""
+    """Convert the report to a page of HTML without other files; the pictures take the colours of the page."""
     parser = MarkdownIt("commonmark").enable("table")
     parser.add_render_rule("image", lambda self, tokens, i, *_: _inline(*pictures[tokens[i].attrs["src"]]))
     title = escape(markdown.partition("\n")[0].lstrip("# "))
@@ -301,7 +295,7 @@ def to_html(markdown: str, pictures: dict[str, tuple[str, str]]) -> str:
 
 
 def _inline(title: str, svg: str) -> str:
-    """An SVG file as an element: without what several on a page would have in common, in the page's colours."""
+    """Return a picture as an element of a page: without its unused ids, in the colours of the page."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAPER, "none")
     referenced = set(re.findall(r"#([\w-]+)", svg))
     svg = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in referenced else "", svg)
@@ -314,30 +308,29 @@ def _inline(title: str, svg: str) -> str:
 def write_report(
     folder: Path, systems: Sequence[System], speeds: dict[str, Speed], conditions: dict[str, Any], sentences: int = 20
 ) -> list[Path]:
-    """Writes report.html, report.md, the tables as CSV and the pictures to a folder, once all are made.
+    """Write report.html, report.md, the tables as CSV and the pictures to a folder; return the files.
 
     Args:
-        conditions: under which `speeds` were measured.
-        sentences: how many of those on which two systems differ the page shows, of each two and in each direction;
-            `differences.csv` has all. With 0 there is none in any file.
+        folder: the folder, which exists.
+        systems: the systems, best first.
+        speeds: speed of each system, by name.
+        conditions: conditions of the measurement of `speeds`, by name.
+        sentences: number of sentences to quote for each pair of systems and direction; `differences.csv` has all of
+            them. With 0, no file quotes a sentence.
     """
     tables = tables_of(systems, speeds)
     if not sentences:
-        tables["differences"] = []
+        tables["differences"].clear()
+        folder.joinpath("differences.csv").unlink(missing_ok=True)  # of an earlier report
     pictures = draw_pictures(systems, speeds)
     markdown = to_markdown(systems, tables, pictures, conditions, sentences)
     files = {name: svg for name, (_, svg) in pictures.items()}
-    files |= {f"{name}.csv": _csv(rows) for name, rows in tables.items() if rows}
+    files |= {f"{name}.csv": _csv(values_of(rows)) for name, rows in tables.items() if rows}
     files |= {"report.md": markdown, "report.html": to_html(markdown, pictures)}
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        for name, content in files.items():
-            # Excel takes a CSV file without a byte order mark for one in the local encoding.
-            encoding = "utf-8-sig" if name.endswith(".csv") else "utf-8"
-            Path(unfinished, name).write_text(content, encoding=encoding, newline="")
-        for name in files:
-            Path(unfinished, name).replace(folder / name)
-    if not sentences:
-        folder.joinpath("differences.csv").unlink(missing_ok=True)  # of an earlier report
+    for name, content in files.items():
+        with write_atomically(folder / name) as file:
+            # Excel reads a CSV file without a byte order mark in the local encoding.
+            file.write(content.encode("utf-8-sig" if name.endswith(".csv") else "utf-8"))
     return [folder / name for name in files]
 
 

@@ -1,39 +1,52 @@
-"""Text and tables as Markdown."""
+"""Text and tables in Markdown."""
 
 import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 Rows = list[dict[str, Any]]
-"""A table: a dictionary a line, whose keys are the headings."""
+"""The rows of a table: values, or `Cell`s, by the headings of their columns."""
+
+
+class Cell(NamedTuple):
+    """A value of a table with its text in Markdown."""
+
+    value: Any
+    text: str
+
+
+def formatted(value: Any, spec: str) -> Cell:
+    """Return a cell whose text is the value in the format `spec`, such as `.1f`."""
+    return Cell(value, format(value, spec))
+
+
+def values_of(rows: Rows) -> Rows:
+    """Return the rows with the values of their cells."""
+    return [{name: cell.value if isinstance(cell, Cell) else cell for name, cell in row.items()} for row in rows]
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line; `<손흥민:PS>` would be taken for HTML."""
+    """Escape characters with a meaning in Markdown, and put the text on one line."""
     return re.sub(r"([\\`*_<>\[\]&|~#$])", r"\\\1", " ".join(text.split()))
 
 
-def markdown_table(
-    rows: Rows, formats: Mapping[str, Callable[[Any], str]] = MappingProxyType({}), decimals: int = 4
-) -> str:
-    """A table whose columns of numbers are to the right.
+def markdown_table(rows: Rows, decimals: int = 4) -> str:
+    """Write a table in Markdown, columns of numbers aligned right.
 
     Args:
-        formats: by heading, what makes Markdown of the values of a column.
-        decimals: of fractions in columns without a format.
+        rows: at least one row.
+        decimals: decimals of fractions without a text of their own.
     """
     aligned = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
     lines = [[escape_markdown(str(name)) for name in rows[0]], aligned]
-    lines += [[_cell(value, formats.get(name), decimals) for name, value in row.items()] for row in rows]
+    lines += [[_text(value, decimals) for value in row.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(value: Any, form: Callable[[Any], str] | None, decimals: int) -> str:
+def _text(value: Any, decimals: int) -> str:
     if value is None:
         return "–"
-    if form is not None:
-        return form(value)
+    if isinstance(value, Cell):
+        return value.text
     if isinstance(value, float):
         return f"{value:,.{decimals}f}"
     return f"{value:,}" if isinstance(value, int) else escape_markdown(str(value))

@@ -1,48 +1,54 @@
-"""Scores of taggers and of text classifiers as `evaluate.Metric`s that need no download."""
+"""Scores of taggers and of text classifiers, as `evaluate.Metric`s that need no download and as `compute_metrics`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import datasets
 import evaluate
 from seqeval.metrics import accuracy_score, classification_report
+from seqeval.metrics import f1_score as seqeval_f1_score
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 from seqeval.scheme import IOB2
 from sklearn.metrics import f1_score
 from sklearn.metrics import precision_recall_fscore_support as class_scores
+from transformers import EvalPrediction
+
+from ..alignment import IGNORED, Span, spans_from_tags, token_tags
+from ..data.encoding import EncodedCorpus
 
 _DESCRIPTION = """\
-Scores of BIO tags against gold ones.
+Compare BIO tags with gold ones.
 
-Give it the tags of the characters of the text, white space left out, and they are comparable with KLUE's; give it the
-tags of tokens, and entities that begin or end inside a token count as found (a fifth of those in KLUE-NER under a
-WordPiece tokenizer).
+Scores of the tags of characters, without white space, are comparable with those of KLUE. With the tags of tokens,
+entities that begin or end inside a token count as found (a fifth of those in KLUE-NER with a WordPiece tokenizer).
 """
 
 _INPUTS = """\
 Args:
-    predictions: a list of tags a sentence.
-    references: likewise, the gold ones.
+    predictions: the predicted tags of each sentence.
+    references: the gold tags of each sentence.
     labels: the tag set, for the macro average over characters. Default: the tags that occur.
 
 Returns, all between 0 and 1:
-    precision, recall, f1: of entities, micro-averaged, in seqeval's strict mode (IOB2): an entity is a B- tag with the
-        I- tags behind it, and is right if type and both ends are. An I- tag that continues no entity is no entity.
-    default_precision, default_recall, default_f1: in seqeval's default mode, that of conlleval, where such an I- tag
-        begins an entity, so that `I-PS I-PS` counts as right against `B-PS I-PS`.
-    {TYPE}_precision, {TYPE}_recall, {TYPE}_f1, {TYPE}_number: per type, strict; number of gold entities.
-    klue_entity_macro_f1: KLUE's "entity F1", the mean over types of the strict F1, as klue_baseline's
-        `klue_ner_entity_macro_f1` computes it.
-    klue_char_macro_f1: KLUE's "character F1", the mean over tags (B-PS and I-PS are two) of the F1 of characters, as
-        klue_baseline's `klue_ner_char_macro_f1` computes it. Its docstring says "except O tag", but the code counts O
-        as one of the tags and gives a tag that occurs on neither side an F1 of 1; so does this one. KLUE-baseline also
-        appends [CLS] and [SEP] as two O's to each sentence, and cuts sentences at 128 tokens; this one does not.
-    accuracy: of single tags.
+    precision, recall, f1: scores of entities, micro-averaged, in seqeval's strict mode (IOB2): an entity is a B- tag
+        with the I- tags behind it, and is right if its type and both ends are. An I- tag that continues no entity is
+        ignored.
+    default_precision, default_recall, default_f1: the same in seqeval's default mode, that of conlleval, where such an
+        I- tag begins an entity, so that `I-PS I-PS` counts as right against `B-PS I-PS`.
+    {TYPE}_precision, {TYPE}_recall, {TYPE}_f1, {TYPE}_number: strict scores and number of gold entities of each type.
+    klue_entity_macro_f1: KLUE's "entity F1", the mean of the strict F1 over the types, as `klue_ner_entity_macro_f1` of
+        klue_baseline computes it.
+    klue_char_macro_f1: KLUE's "character F1", the mean over the tags (B-PS and I-PS are two) of the F1 of characters,
+        as `klue_ner_char_macro_f1` of klue_baseline computes it. Its docstring says "except O tag", but its code counts
+        O as one of the tags and gives a tag that occurs on neither side an F1 of 1; this metric does the same.
+        klue_baseline also adds [CLS] and [SEP] as two O tags to each sentence and cuts sentences at 128 tokens; this
+        metric does not.
+    accuracy: share of single tags that are right.
 """
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class TaggingMetric(evaluate.Metric):
-    """Entity scores with seqeval, strict and default, and KLUE's entity and character F1."""
+    """Metric of entities with seqeval, strict and default, with KLUE's entity and character F1."""
 
     def _info(self) -> evaluate.MetricInfo:
         tags = datasets.Sequence(datasets.Value("string"))
@@ -91,24 +97,24 @@ _REPORT_NAMES = list(zip(("precision", "recall", "f1"), _REPORT_KEYS, strict=Tru
 
 
 _CLASS_DESCRIPTION = """\
-Accuracy, macro F1, and precision, recall and F1 of each class.
+Compute accuracy, macro F1, and precision, recall and F1 of each class.
 """
 
 _CLASS_INPUTS = """\
 Args:
-    predictions: the name of a class a text.
-    references: likewise, the gold ones.
+    predictions: the name of the predicted class of each text.
+    references: the name of the gold class of each text.
 
 Returns, all between 0 and 1:
-    accuracy.
-    macro_f1: the mean of the F1 of the classes that occur on either side, as scikit-learn's by default.
-    {CLASS}_precision, {CLASS}_recall, {CLASS}_f1, {CLASS}_number: per class; number of gold texts.
+    accuracy: share of texts whose class is right.
+    macro_f1: mean of the F1 of the classes that occur on either side, the default of scikit-learn.
+    {CLASS}_precision, {CLASS}_recall, {CLASS}_f1, {CLASS}_number: scores and number of gold texts of each class.
 """
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_CLASS_DESCRIPTION, _CLASS_INPUTS)
 class ClassificationMetric(evaluate.Metric):
-    """Scores of single labels with scikit-learn."""
+    """Metric of single labels with scikit-learn."""
 
     def _info(self) -> evaluate.MetricInfo:
         label = datasets.Value("string")
@@ -127,3 +133,64 @@ class ClassificationMetric(evaluate.Metric):
         for name, *row in zip(names, *columns, strict=True):
             scores |= {f"{name}_{key}": value for key, value in zip(("precision", "recall", "f1", "number"), row)}
         return {name: float(value) for name, value in scores.items()}
+
+
+def entity_scores(
+    texts: Sequence[str], gold: Sequence[list[Span]], predicted: Sequence[list[Span]], labels: Iterable[str]
+) -> dict[str, float]:
+    """Compute the scores of `TaggingMetric` on the characters that are not white space, for the labels of a model."""
+    predicted_tags, gold_tags = (list(map(visible_tags, texts, side)) for side in (predicted, gold))
+    return TaggingMetric().compute(predictions=predicted_tags, references=gold_tags, labels=bio_labels(labels))
+
+
+class EntityScorer:
+    """The scores of a tagger on a corpus, as `compute_metrics` of `Trainer`, and the entities that they count."""
+
+    def __init__(self, corpus: EncodedCorpus) -> None:
+        self.corpus = corpus
+        self.metric, self.labels = TaggingMetric(), bio_labels(corpus.labels)
+        self.gold = list(map(visible_tags, corpus.texts, corpus.spans))
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Compute the scores of `TaggingMetric` on characters, and `token_f1` on the labels of tokens.
+
+        `token_f1` is the F1 of seqeval's default mode. It does not see that entities begin or end inside tokens. The
+        prediction has the label ids of each row of `corpus.inputs`, -100 at special and padded tokens.
+        """
+        predicted = self.corpus.predicted_tags(prediction.predictions)
+        scores = self.metric.compute(predictions=predicted, references=self.gold, labels=self.labels)
+        sides = (prediction.label_ids, prediction.predictions)
+        known = (sides[0] != IGNORED) & (sides[1] != IGNORED)
+        tokens = [
+            [[self.corpus.labels[i] for i in row[mask]] for row, mask in zip(ids, known, strict=True)] for ids in sides
+        ]
+        return scores | {"token_f1": float(seqeval_f1_score(*tokens))}
+
+    def entities(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
+        """Return the entities of each sentence that the strict scores count, for label ids of `corpus.inputs`."""
+        return list(map(strict_spans, self.corpus.texts, self.corpus.predicted_tags(predictions)))
+
+
+def bio_labels(labels: Iterable[str]) -> list[str]:
+    """Return the BIO tags of the entity types in `labels`, which may be BIO or BIOES, and O."""
+    return sorted({f"{prefix}-{label[2:]}" for label in labels if label != "O" for prefix in "BI"} | {"O"})
+
+
+def visible_tags(text: str, spans: Iterable[Span]) -> list[str]:
+    """Return the BIO tags of the characters of `text` that are not white space, for the entities in `spans`."""
+    return token_tags(text, [(i, i + 1) for i in _visible(text)], spans)
+
+
+def strict_spans(text: str, tags: Sequence[str]) -> list[Span]:
+    """Return the entities in the BIO tags of the characters of `text` that are not white space.
+
+    An entity begins with a B- tag; I- tags that continue no entity are ignored, as in seqeval's strict mode.
+    """
+    places = _visible(text)
+    found = (span for span in spans_from_tags(tags) if tags[span.start].startswith("B"))
+    return [Span(places[span.start], places[span.end - 1] + 1, span.label) for span in found]
+
+
+def _visible(text: str) -> list[int]:
+    """Return the places of the characters that are not white space."""
+    return [i for i, character in enumerate(text) if not character.isspace()]

@@ -1,51 +1,66 @@
-"""Summaries and pictures of training runs."""
+"""The run folder: the names of its files, what a finished training writes there, and reading it back."""
 
 import json
-import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from importlib.util import find_spec
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from sklearn.metrics import confusion_matrix
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
+from ..alignment import Span, tags_from_spans
 from ..utils.environment import hardware, versions
 from ..utils.files import write_atomically
-from .calibration import Bin
+from .metrics import ClassificationMetric, entity_scores
+from .plots import plot_training
+from .tasks import CLASSIFICATION, TAGGING, Task, task_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-logger = logging.getLogger(__name__)
-
+CONFIG = "config.json"
+RESULTS = "all_results.json"
+"""Scores, times and sizes; written last, so that a folder with this file holds a finished run."""
+TRAINER_STATE = "trainer_state.json"
+TRAINING_ARGUMENTS = "training_args.bin"
+TRAINING_RUN = "training_run.json"
+"""Arguments, hyperparameters, hardware and versions; it has file names of the user, so it is never published."""
 PREDICTIONS = "validation_predictions.jsonl"
-"""The file in a run's folder that `comparison` reads sentences from."""
+COMPARISON_RUN = "comparison_run.json"
+"""Settings with which the command `compare` started the run."""
+SOFT_LABELS = "soft_labels.parquet"
+"""The teachers' probabilities, in a run of distillation."""
+ENCODER_TOKENIZER = "pieces"
+"""Folder with the tokenizer of the encoder beside a tagger of characters."""
+CURVES, CONFUSION = "training.png", "confusion.png"
 
-RUN = "training_run.json"
-"""The file in a run's folder that says how it came about; it names files as the user named them, and stays local."""
+LOCAL_FILES = (TRAINING_RUN, PREDICTIONS, TRAINER_STATE, TRAINING_ARGUMENTS, COMPARISON_RUN, SOFT_LABELS)
+"""Files that are never published: they hold paths, sentences of the data set, or a pickle."""
+
+
+# Writing
 
 
 def save_run(
     trainer: "Trainer",
     settings: Sequence[Any],
     results: dict[str, Any],
-    rows: Iterable[dict[str, Any]],
+    predictions: Iterable[tuple[str, Any, Any]],
     columns: dict[str, str],
     training_columns: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Leaves in the output folder the model with its tokenizer, predictions, curves, `training_run.json` with what it
-    was trained on and how, and last `all_results.json`: a folder with that file is a finished run.
+    """Write a finished run to the output folder: model, tokenizer, settings, predictions, curves and results.
 
     Args:
-        settings: the argument dataclasses, beside those of the training, that the recipe was given.
-        results: what goes into `all_results.json`.
-        rows: see `save_predictions`.
-        columns, training_columns: see `plot_training`.
+        trainer: the trainer after training.
+        settings: the argument dataclasses of the command beside the training arguments.
+        results: content of `all_results.json`.
+        predictions: see `save_predictions`.
+        columns, training_columns: see `plots.plot_training`.
     """
     folder = Path(trainer.args.output_dir)
     trainer.model.save_pretrained(folder)
@@ -56,26 +71,28 @@ def save_run(
         "hardware": hardware(trainer.args.device),
         "versions": versions(),
     }
-    with write_atomically(folder / RUN) as file:
+    with write_atomically(folder / TRAINING_RUN) as file:
         file.write(json.dumps(facts, ensure_ascii=False, indent=2).encode())
-    save_predictions(folder / PREDICTIONS, rows)
-    plot_training(trainer.state.log_history, folder / "training.png", columns, training_columns)
+    save_predictions(folder / PREDICTIONS, predictions)
+    plot_training(trainer.state.log_history, folder / CURVES, columns, training_columns)
     trainer.save_metrics("all", results, combined=False)
 
 
-def save_predictions(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes a JSON object a line, one a validation example, to the file `path`; it appears only once it is whole.
+def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
+    """Write one JSON object with `text`, `gold` and `predicted` per line, completely or not at all.
 
     Args:
-        rows: of entities, `{"text": str, "gold": [[start, end, label], ...], "predicted": [[start, end, label], ...]}`;
-            of classes, `{"text": str, "gold": label, "predicted": label}`.
+        path: the file.
+        predictions: text, gold and prediction of each example; the latter two are lists of spans, or names of classes.
     """
-    with write_atomically(Path(path)) as file:
+    names = ("text", "gold", "predicted")
+    rows = (dict(zip(names, row, strict=True)) for row in predictions)
+    with write_atomically(path) as file:
         file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
 
 def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
-    """Those that the cards of `Trainer` list, and the ones it leaves out or does not know."""
+    """Return the hyperparameters that the cards of `Trainer` list, and those that only our arguments have."""
     arguments = trainer.args
     names = ("weight_decay", "max_grad_norm", "bf16", "learning_rate_decay", "ema_decay")
     names += tuple(f"{part}_learning_rate" for part in ("head", "crf", "embedding"))
@@ -84,19 +101,19 @@ def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # Accelerate wraps it
     listed["optimizer"] = f"{type(optimizer).__name__}, betas {arguments.adam_beta1:g} and {arguments.adam_beta2:g}"
     if own["learning_rate_decay"]:
-        listed["lr_scheduler_type"] = "exponential, an epoch a step"
+        listed["lr_scheduler_type"] = "exponential, one step per epoch"
     return listed | {name: value for name, value in own.items() if value}
 
 
 def training_summary(
     log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str = "f1"
 ) -> dict[str, float]:
-    """Best and mean of a validation score over the epochs, and how long training took, in all and by the median epoch.
+    """Return the best and the mean validation score over the epochs, and the training time.
 
     Args:
         log_history: `trainer.state.log_history`.
-        epoch_seconds: seconds of training of each epoch, evaluation not counted in.
-        metric: name of the score, without `eval_`.
+        epoch_seconds: training time of each epoch in seconds, without evaluation.
+        metric: key of the score, without `eval_`.
     """
     scores = [(entry[f"eval_{metric}"], entry["epoch"]) for entry in log_history if f"eval_{metric}" in entry]
     best, epoch = max(scores, key=lambda pair: pair[0])
@@ -111,128 +128,163 @@ def training_summary(
 
 
 def print_scores(results: dict[str, float], columns: dict[str, str], metric: str, output_dir: str) -> None:
-    """Prints what `training_summary` made of the run, and the scores `columns` of the model that was kept."""
+    """Print the summary of `training_summary` for the score `metric`, and the scores `columns` of the saved model."""
     print(
         f"\nbest {columns[metric]} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
         f"mean {results[f'mean_{metric}']:.4f}, {results['train_seconds']:.0f} s for {results['epochs']} epochs of "
-        f"training, {results['seconds_per_epoch']:.1f} s an epoch"
+        f"training, {results['seconds_per_epoch']:.1f} s per epoch"
     )
     print("best model:", ", ".join(f"{name} {results[f'eval_{key}']:.4f}" for key, name in columns.items()))
     print(f"saved in {output_dir}, for from_pretrained(..., trust_remote_code=True)")
 
 
-def plot_training(
-    log_history: list[dict[str, Any]],
-    path: Path,
-    columns: dict[str, str],
-    training_columns: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """A picture of the losses and of the scores named in `columns` by epoch. Without matplotlib, a warning says so.
+# Reading
 
-    Args:
-        training_columns: likewise, of scores on the training set; without `eval_`, the keys of the log are these.
+
+class Predictions(NamedTuple):
+    """The validation texts with their gold labels and the predictions: sorted entities, or the name of a class."""
+
+    texts: list[str]
+    gold: list
+    predicted: list
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run with the contents of its files; `history` is the log history in `trainer_state.json`."""
+
+    folder: Path
+    config: dict[str, Any]
+    results: dict[str, Any]
+    history: list[dict[str, Any]]
+    predictions: Predictions
+
+    @cached_property
+    def task(self) -> Task:
+        """Return the task of the model."""
+        return task_of(self.config, str(self.folder))
+
+    @property
+    def system(self) -> str:
+        """Return the name of the folder without `-seed42`."""
+        return re.sub(r"-seed\d+$", "", self.folder.resolve().name)
+
+    @property
+    def seed(self) -> int:
+        """Return the random seed of the training."""
+        return self.results["seed"]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Return the size of the weights in bytes."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Return the scores of the predictions, see `metrics.entity_scores` and `metrics.ClassificationMetric`."""
+        texts, gold, predicted = self.predictions
+        if self.task is CLASSIFICATION:
+            return ClassificationMetric().compute(predictions=predicted, references=gold)
+        return entity_scores(texts, gold, predicted, self.config["id2label"].values())
+
+    @property
+    def score(self) -> float:
+        """Return the main score of the task."""
+        return self.scores[self.task.main_metric]
+
+    @cached_property
+    def summary(self) -> dict[str, float]:
+        """Return the best and the mean main score over the epochs, see `training_summary`."""
+        return training_summary(self.history, [], self.task.main_metric)
+
+    @property
+    def curve(self) -> list[tuple[float, float]]:
+        """Return pairs of an epoch and its main score."""
+        key = f"eval_{self.task.main_metric}"
+        return [(entry["epoch"], entry[key]) for entry in self.history if key in entry]
+
+    @property
+    def seconds(self) -> float:
+        """Return the time of the whole training; `train_seconds` lacks the epochs before an interruption."""
+        return self.results["seconds_per_epoch"] * max(entry["epoch"] for entry in self.history)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or the files are not of the same run.
     """
-    if not _can_plot(path):
-        return
-    from matplotlib.figure import Figure
+    results = read_json(folder / RESULTS, "seed", "parameters", "seconds_per_epoch")
+    history = read_json(folder / TRAINER_STATE, "log_history")["log_history"]
+    config = read_json(folder / CONFIG, "id2label")
+    predictions = read_predictions(folder / PREDICTIONS, task_of(config, str(folder)))
+    run = Run(folder, config, results, history, predictions)
+    key = f"eval_{run.task.main_metric}"
+    if not run.curve:
+        raise ValueError(f"{folder / TRAINER_STATE}: there is no {key} in it. Train with eval_strategy: epoch")
+    if not run.weight_bytes:
+        raise FileNotFoundError(f"{folder}: there are no weights (*.safetensors). Train again")
+    if abs(results.get(key, -1) - run.score) > 1e-6:
+        raise ValueError(
+            f"{folder / PREDICTIONS}: the predictions have {run.task.main_metric} {run.score:.6f}, but {key} in "
+            f"{RESULTS} is {results.get(key)}. The files are not of the same run: train again"
+        )
+    return run
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
-    _plot_columns(losses, log_history, {"loss": "training", "eval_loss": "validation"})
-    _plot_columns(scores, log_history, {**training_columns, **{f"eval_{key}": name for key, name in columns.items()}})
-    for axes, title in ((losses, "loss"), (scores, "scores" if training_columns else "validation scores")):
-        axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120)
 
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read one of the JSON files of a run folder.
 
-def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path) -> None:
-    """A picture of how many texts of each class are given which class; colours are shares of the gold class.
-
-    Without matplotlib, a warning says so. Without a font that has the names, classes go by their numbers, and a warning
-    says which they are.
-
-    Args:
-        gold: ids into `labels`.
-        predicted: likewise.
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or lacks one of the keys.
     """
-    if not _can_plot(path):
-        return
-    from matplotlib.figure import Figure
-
-    counts = confusion_matrix(gold, predicted, labels=range(len(labels)))
-    shares = counts / counts.sum(1, keepdims=True).clip(min=1)
-    font = _font_with("".join(labels))
-    names = list(labels) if font else [str(i) for i in range(len(labels))]
-    figure = Figure(figsize=(2 + 0.7 * len(labels), 1.5 + 0.7 * len(labels)), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(labels)), names, fontfamily=font, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), names, fontfamily=font)
-    axes.set(xlabel="predicted", ylabel="gold" if font else "gold (classes by number: id2label in config.json)")
-    figure.savefig(path, dpi=120)
-    if font is None:
-        key = ", ".join(f"{i} {label}" for i, label in enumerate(labels))
-        logger.warning("%s: no installed font has the names of the classes, they are numbered: %s", path.name, key)
+    _check_exists(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: the file is damaged ({error}). Delete the folder and train again") from None
+    if missing := [key for key in keys if key not in values]:
+        raise ValueError(f"{path}: there is no {', '.join(missing)} in it. Train again with this version")
+    return values
 
 
-def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
-    """A reliability diagram: the precision of the entities of each bin against their score, and how many there are.
+def read_predictions(path: Path, task: Task) -> Predictions:
+    """Read a file that `save_predictions` wrote.
 
-    Without matplotlib, a warning says so.
-
-    Args:
-        bins: of equal width, see `calibration.calibration_bins`.
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a line is damaged or of another task, or there is no line.
     """
-    if not _can_plot(path):
-        return
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 6.5), layout="constrained")
-    precision, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    places, widths = [part.low for part in bins], [part.high - part.low for part in bins]
-    bars = {"width": widths, "align": "edge", "edgecolor": "white"}
-    precision.bar(places, [part.precision for part in bins], color="#0072B2", label="precision of the bin", **bars)
-    precision.plot([0, 1], [0, 1], color="#1f2328", linestyle="--", label="true scores")
-    means = [part.mean_score for part in bins], [part.precision for part in bins]
-    precision.plot(*means, "o", color="#D55E00", label="at its mean score")
-    precision.set(title="Are the scores true?", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
-    precision.legend(loc="upper left")
-    counts.bar(places, [part.count for part in bins], color="#999999", **bars)
-    for part in bins:
-        counts.annotate(f"{part.count:,}", ((part.low + part.high) / 2, part.count), ha="center", va="bottom")
-    counts.set(xlabel="score", ylabel="entities")
-    counts.margins(y=0.2)
-    for axes in (precision, counts):
-        axes.grid(alpha=0.3)
-        axes.set_axisbelow(True)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    _check_exists(path)
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(_parse_prediction(json.loads(line), task))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}:{number}: {error}. Train again, or correct the file") from None
+    if not rows:
+        raise ValueError(f"{path}: the file is empty. Train again with a validation split")
+    return Predictions(*map(list, zip(*rows, strict=True)))
 
 
-def _can_plot(path: Path) -> bool:
-    if find_spec("matplotlib") is None:
-        logger.warning("no %s: pictures need matplotlib, pip install bilstm-crf-hf[plot]", path.name)
-        return False
-    return True
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Name the folder of a finished run, or train again")
 
 
-def _font_with(text: str) -> str | None:
-    """An installed font that has all the characters: matplotlib's own if it does."""
-    from matplotlib.font_manager import fontManager, get_font
-
-    for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name != "DejaVu Sans", entry.name)):
-        # Last Resort, which matplotlib brings along, has a box for every character.
-        if "Last Resort" not in entry.name and all(map(get_font(entry.fname).get_char_index, map(ord, text))):
-            return entry.name
-    return None
-
-
-def _plot_columns(axes, log_history: list[dict[str, Any]], columns: dict[str, str]) -> None:
-    for width, (key, name) in zip(range(len(columns), 0, -1), columns.items()):  # equal curves show one on the other
-        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
-        axes.plot(*zip(*points, strict=True), marker="o", linewidth=width, markersize=3 + 2 * width, label=name)
+def _parse_prediction(row: Any, task: Task) -> tuple[str, Any, Any]:
+    """Return text, gold and prediction of a row; raise a TypeError or ValueError if it is damaged."""
+    kind, words = (list, "lists of [start, end, label]") if task is TAGGING else (str, "labels")
+    fields = [row.get(name) if isinstance(row, dict) else None for name in ("text", "gold", "predicted")]
+    if not all(map(isinstance, fields, (str, kind, kind))):
+        raise ValueError(f"expected `text`, and `gold` and `predicted`, both {words} ({task.title})")
+    text, *sides = fields
+    if task is TAGGING:
+        sides = [sorted(Span(*item) for item in side) for side in sides]
+        for spans in sides:
+            tags_from_spans(spans, len(text))  # checks that they lie in the text and do not overlap
+    return text, *sides

@@ -1,6 +1,6 @@
-"""The registry of tasks: all that depends on whether a model tags tokens or classifies texts, one row for each."""
+"""The registry of tasks: one entry for tagging, one for classification, with all that depends on the task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from ..modeling_encoder import EncoderCRFForTokenClassification, EncoderForSeque
 
 
 class Architecture(NamedTuple):
-    """A class of models, and what a model card calls it."""
+    """A class of models with its description in model cards."""
 
     model_class: type[PreTrainedModel]
     description: str
@@ -23,16 +23,18 @@ class Metric(NamedTuple):
     """A score.
 
     Attributes:
-        key: its name in `all_results.json`, behind `eval_` or `test_`.
-        name: its name in tables.
-        hub: the metric on the Hub that it is.
+        key: name in `all_results.json`, without the prefix `eval_` or `test_`.
+        name: name in tables.
+        hub: name of the metric on the Hub.
         definition: one line for model cards.
+        in_log: whether training prints and plots the score after each epoch.
     """
 
     key: str
     name: str
     hub: str
     definition: str
+    in_log: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,15 @@ class Task:
 
     Attributes:
         title: the task in words.
-        predictor: class that serves the pipeline of the task; its `task` is the pipeline's tag on the Hub.
+        predictor: class that runs the pipeline of the task; its `task` is the pipeline's tag on the Hub.
         auto_class: class that loads a saved model.
-        bilstm: the new model that is trained by default.
-        heads: new heads for a pretrained encoder, by the names of `--head`.
+        bilstm: the model without a pretrained encoder.
+        heads: heads for a pretrained encoder, by the values of `--head`.
         metrics: all scores, in the order of tables.
-        main_metric: key of the score that ranks systems and chooses the best epoch.
-        label: what a label is.
+        main_metric: key of the score that ranks systems and selects the best epoch.
+        label: the kind of label, in words.
         variable: name of the pipeline in the snippets of model cards.
-        examples: sentences for model cards, and for the check of an export.
+        examples: sentences for model cards and for the check of an export.
     """
 
     title: str
@@ -65,7 +67,7 @@ class Task:
 
     @property
     def pipeline_tag(self) -> str:
-        """Return the tag of the pipeline."""
+        """Return the tag of the pipeline on the Hub."""
         return self.predictor.task
 
     @property
@@ -75,11 +77,15 @@ class Task:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Return the names of the metrics by their keys."""
-        return {metric.key: metric.name for metric in self.metrics}
+        """Return the names of the scores that training shows, by their keys."""
+        return {metric.key: metric.name for metric in self.metrics if metric.in_log}
 
     def describe(self, architecture: str) -> str:
-        """Return the words of a model card for the class name of a model."""
+        """Return the description of a model in its card.
+
+        Args:
+            architecture: name of the model's class.
+        """
         for model_class, description in (self.bilstm, *self.heads.values()):
             if model_class.__name__ == architecture:
                 return description
@@ -99,8 +105,8 @@ TAGGING = Task(
     },
     metrics=(
         Metric("f1", "F1", "f1", "entities on characters, strict (type and both ends), micro average"),
-        Metric("precision", "precision", "precision", "of these entities"),
-        Metric("recall", "recall", "recall", "of these entities"),
+        Metric("precision", "precision", "precision", "of these entities", in_log=False),
+        Metric("recall", "recall", "recall", "of these entities", in_log=False),
         Metric("klue_entity_macro_f1", "KLUE entity F1", "f1", "mean of that F1 over the types, as KLUE reports it"),
         Metric(
             "klue_char_macro_f1",
@@ -146,21 +152,26 @@ CLASSIFICATION = Task(
 )
 
 TASKS = {task.pipeline_tag: task for task in (TAGGING, CLASSIFICATION)}
+"""The tasks by the tags of their pipelines."""
 
 
 def task_of(config: Mapping[str, Any], source: str) -> Task:
     """Return the task of a saved model.
 
     Args:
-        config: the content of its `config.json`.
-        source: what errors call the model.
+        config: content of its `config.json`.
+        source: name of the model in errors.
 
     Raises:
-        ValueError: the model is neither a tagger nor a text classifier.
+        ValueError: if the model is neither a tagger nor a text classifier.
     """
     return TASKS[pipeline_tag_of(config, source)]
 
 
-def label_maps(labels: list[str]) -> dict[str, dict]:
-    """Return the fields `id2label` and `label2id` of a configuration for labels in the order of their ids."""
+def label_maps(labels: Sequence[str]) -> dict[str, dict]:
+    """Return the fields `id2label` and `label2id` of a configuration.
+
+    Args:
+        labels: in the order of their ids.
+    """
     return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}

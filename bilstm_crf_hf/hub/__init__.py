@@ -1,1 +1,1 @@
-"""Model cards, publishing, the tutorial's checkpoints."""
+"""Model cards, publishing on the Hub, conversion of the tutorial's checkpoints."""

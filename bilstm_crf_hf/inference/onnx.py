@@ -1,7 +1,7 @@
-"""Taggers as ONNX graphs, of any batch and length, whose output is the label ids of the best paths.
+"""Export of taggers to ONNX graphs of any batch size and length, whose output is the label ids of the Viterbi paths.
 
-torch's exporter translates the model, but for what loops over timesteps: the BiLSTM layers become ONNX's own LSTM and
-Viterbi's recursion two Scans, through operators that are defined here.
+The exporter of torch translates the model except for the loops over timesteps: the BiLSTM layers become ONNX's own
+LSTM, and the Viterbi recursion becomes two Scans, through operators that are defined here.
 """
 
 import copy
@@ -15,90 +15,98 @@ from torch import Tensor, library, nn
 
 from ..crf import UNKNOWN
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
+from ..processing_bilstm_crf import TEXT_INPUTS
 
 INT32 = 6
-"""ONNX's number of the type of LSTM's `sequence_lens`."""
+"""Number of the type that ONNX demands for the `sequence_lens` of an LSTM."""
 
 
 def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike) -> None:
     """Write `model` as an ONNX graph of opset 18.
 
-    Its inputs are `input_ids`, `attention_mask` and, if the model reads morphemes, `morpheme_ids`, (B, S) int64, its
-    output is `predictions`, (B, S) int64: the best path as in the model's output, computed in float64 over the float32
-    emissions, -100 outside of the sequences.
+    The inputs are `input_ids`, `attention_mask` and the inputs of `processing_bilstm_crf.TEXT_INPUTS` that the model
+    reads, (B, S) int64 each. The output is `predictions`, (B, S) int64: the Viterbi path as in the model's output,
+    computed in float64 from the float32 emissions; -100 outside of the sequences.
     """
-    names = ["input_ids", "attention_mask", *(["morpheme_ids"] if model.config.morphemes else [])]
+    text_inputs = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field)]
+    names = ["input_ids", "attention_mask", *text_inputs]
     input_ids = torch.full((2, 8), model.config.vocab_size - 1)
     shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     program = torch.onnx.export(
-        _Tagger(model).eval(),
+        _Tagger(model, text_inputs).eval(),
         tuple(input_ids if name == "input_ids" else torch.ones_like(input_ids) for name in names),
         dynamo=True,
         verbose=False,
         opset_version=18,
         input_names=names,
         output_names=["predictions"],
-        dynamic_shapes=(shape,) * len(names),
+        dynamic_shapes=(shape, shape, *([(shape,) * len(text_inputs)] if text_inputs else [])),
         custom_translation_table={
             torch.ops.bilstm_crf.bilstm.default: _onnx_bilstm,
             torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
         },
     )
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # the exporter's stack traces, with paths of this machine
+        node.metadata_props.clear()  # stack traces of the exporter, with paths of this machine
     program.save(Path(path))
 
 
 class _Tagger(nn.Module):
-    """The forward pass of a tagger down to the best path."""
+    """The forward pass of a tagger, down to the Viterbi path."""
 
-    def __init__(self, model: BiLSTMCRFForTokenClassification) -> None:
+    def __init__(self, model: BiLSTMCRFForTokenClassification, text_inputs: list[str]) -> None:
         super().__init__()
+        self.text_inputs = text_inputs
         self.model = copy.deepcopy(model)
         ahead, behind = model.bilstm.features.windows
         layers = [_Layer(layer, i == 0 and ahead != behind) for i, layer in enumerate(model.bilstm.layers)]
         self.model.bilstm.layers = nn.ModuleList(layers)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, morpheme_ids: Tensor | None = None) -> Tensor:
-        sequences = self.model.bilstm.sequences(input_ids, attention_mask)
-        emissions = self.model.classifier(self.model.bilstm.encode(input_ids, sequences, morpheme_ids)).double()
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *text_inputs: Tensor) -> Tensor:
+        """Return the Viterbi paths (B, S)."""
+        inputs = dict(zip(self.text_inputs, text_inputs, strict=True))
+        emissions, sequences = self.model.emissions(input_ids, attention_mask, **inputs)
+        emissions = emissions.double()
         steps = self.model.crf.potentials(emissions.dtype)
         start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
         path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
-        return sequences.back(path, fill=UNKNOWN)
+        return sequences.unpack(path, fill=UNKNOWN)
 
 
 class _Layer(nn.Module):
-    """A BiLSTM layer with its weights as ONNX has them: (2, 4 * H, ...) with the gates in the order i, o, f, g.
+    """A BiLSTM layer whose weights have ONNX's layout: (2, 4 * H, ...), with the gates in the order i, o, f, g.
 
     Args:
-        apart: whether the inputs of the two directions differ.
+        layer: the layer of the model.
+        separate_inputs: whether the inputs of the two directions differ.
     """
 
-    def __init__(self, layer: BiLSTMLayer, apart: bool) -> None:
+    def __init__(self, layer: BiLSTMLayer, separate_inputs: bool) -> None:
         super().__init__()
         inputs, hidden, input_bias, hidden_bias = (
             [_reordered(lstm.get_parameter(f"{name}_l0")) for lstm in layer.children()]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        self.apart = apart
-        if apart:  # ONNX has one input for both directions: each has weights of 0 for that of the other
+        self.separate_inputs = separate_inputs
+        if separate_inputs:  # ONNX has one input for both directions: each direction weighs that of the other with 0
             inputs = torch.block_diag(*inputs).chunk(2)
         self.register_buffer("inputs", torch.stack(list(inputs)))
         self.register_buffer("hidden", torch.stack(hidden))
         self.register_buffer("bias", torch.cat([torch.stack(input_bias), torch.stack(hidden_bias)], 1))
 
     def forward(self, inputs: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
-        x = torch.cat(inputs, -1) if self.apart else inputs[0]
+        """Return the hidden states (T, B, 2 * H)."""
+        x = torch.cat(inputs, -1) if self.separate_inputs else inputs[0]
         return torch.ops.bilstm_crf.bilstm(x, sequences.lengths, self.inputs, self.hidden, self.bias)
 
 
 def _reordered(weight: Tensor) -> Tensor:
+    """Return the gates of a weight in ONNX's order."""
     i, f, g, o = weight.detach().chunk(4)
     return torch.cat([i, o, f, g])
 
 
-# Operators without a computation: they stand for a loop in the exported program until they are translated.
+# Operators without a computation: each represents a loop in the exported program until it is translated.
 library.define("bilstm_crf::bilstm", "(Tensor x, Tensor lengths, Tensor inputs, Tensor hidden, Tensor bias) -> Tensor")
 library.define(
     "bilstm_crf::viterbi", "(Tensor emissions, Tensor lengths, Tensor start, Tensor end, Tensor transitions) -> Tensor"
@@ -125,7 +133,7 @@ def _onnx_bilstm(x, lengths, inputs, hidden, bias):
 
 @script()
 def _onnx_viterbi(emissions: DOUBLE, lengths: INT64, start: DOUBLE, end: DOUBLE, transitions: DOUBLE) -> INT64:
-    """`lattice.best_path`, with masks instead of a state outside."""
+    """Compute `lattice.best_path`, with masks instead of the boundary state."""
 
     @graph()
     def from_the_end(following, scores, goes_on):

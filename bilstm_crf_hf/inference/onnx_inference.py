@@ -1,4 +1,4 @@
-"""Tag sentences with an exported tagger, without torch: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
+"""A tagger without torch, from an exported folder: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
 
 import json
 import sys
@@ -16,12 +16,12 @@ tokenizer.enable_padding()
 encodings = tokenizer.encode_batch(texts)
 inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attention_mask for e in encodings]}
 session = onnxruntime.InferenceSession(model)
-if config["morphemes"]:  # by Kiwi, with the code that lies beside the graph
+if kiwi_version := config.get("kiwi_version", config.get("morphemes")):  # by the code beside the graph
     package = sys.modules["exported"] = ModuleType("exported")
     package.__path__ = [str(Path(model).parent)]
     from exported.morphemes import check_version, morpheme_ids
 
-    check_version(config["morphemes"])
+    check_version(kiwi_version)
     inputs["morpheme_ids"] = morpheme_ids(texts, [encoding.offsets for encoding in encodings])
 (predictions,) = session.run(None, inputs)
 for text, encoding, row in zip(texts, encodings, predictions.tolist()):

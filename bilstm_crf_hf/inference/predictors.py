@@ -1,4 +1,4 @@
-"""What a pipeline says of texts, as new columns of their rows: entities, or a label."""
+"""Predictors: pipelines whose results are new columns of the rows of texts, entities or a label."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,44 +16,51 @@ from transformers.models.auto.modeling_auto import (
 from .. import __version__
 from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, render_entities
 
-Row = dict[str, Any]
-
 STRIDE = 32
-"""Tokens that the windows of a text share, if it is too long for a model that counts positions."""
+"""Number of tokens that neighbouring windows share, if a text exceeds the length limit of a tagger."""
 
 
 class Predictor:
-    """What a pipeline says of texts, as new columns of their rows.
+    """A pipeline whose results become new columns of the rows of texts.
 
-    Texts without a visible character are not shown to the model, and get the values `nothing`. Of others, `values`
-    reads the columns from the result of the pipeline. `line` is a text with its values in a `.txt` file.
+    A subclass has the `task` of the pipeline, the types of the new `columns`, and their values in `empty` for a text
+    without a visible character, which is not passed to the model.
 
     Args:
         pipe: the pipeline.
-        batch_size: texts that are tagged at a time.
-        prefix: goes before the names of the columns.
-        options: of the call of `pipe`.
+        batch_size: number of texts in a batch.
+        prefix: prefix of the names of the new columns.
+        options: options of each call of `pipe`.
     """
 
     task: str
     columns: dict[str, pa.DataType]
-    nothing: Row
+    empty: dict[str, Any]
 
-    def __init__(self, pipe: Pipeline, batch_size: int, prefix: str = "", **options) -> None:
+    def __init__(self, pipe: Pipeline, batch_size: int, prefix: str = "", **options: Any) -> None:
         self.pipe, self.batch_size, self.prefix, self.options = pipe, batch_size, prefix, options
 
-    def __call__(self, texts: Sequence[str]) -> list[Row]:
-        found = [self.nothing] * len(texts)
-        # By length, since the stock pipelines pad whatever stands side by side.
+    def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the values of the new columns for each text."""
+        values = [self.empty] * len(texts)
+        # Sorted by length, since the stock pipelines pad the texts of a batch to the longest one.
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
         if order:
             results = self.pipe([texts[i] for i in order], batch_size=self.batch_size, **self.options)
             for i, result in zip(order, results, strict=True):
-                found[i] = self.values(texts[i], result)
-        return found
+                values[i] = self.convert(texts[i], result)
+        return values
+
+    def convert(self, text: str, result: Any) -> dict[str, Any]:
+        """Return the values of the new columns from the result of the pipeline for a text."""
+        raise NotImplementedError
+
+    def format_line(self, text: str, values: dict[str, Any]) -> str:
+        """Return a text and its values as a line of a `.txt` file."""
+        raise NotImplementedError
 
     def settings(self) -> dict[str, Any]:
-        """All that predictions depend on; weights, configuration and tokenizer as a hash, wherever they lie."""
+        """Return everything that predictions depend on, with a hash of weights, configuration and tokenizer."""
         digest = hashlib.sha256(self.pipe.model.config.to_json_string().encode())
         digest.update(self.pipe.tokenizer.backend_tokenizer.to_str().encode())
         for name, tensor in self.pipe.model.state_dict().items():
@@ -61,7 +68,7 @@ class Predictor:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return {
             "model": digest.hexdigest()[:16],
-            "reads_morphemes": getattr(self.pipe, "reads_morphemes", False),
+            "text_inputs": self.pipe.processor.text_inputs if hasattr(self.pipe, "processor") else {},
             "batch_size": self.batch_size,
             "column_prefix": self.prefix,
             "torch": torch.__version__,
@@ -71,56 +78,58 @@ class Predictor:
 
 
 class EntityPredictor(Predictor):
-    """A column `entities`, a list as the token-classification pipeline gives it; `word` is cut from the text."""
+    """A predictor of the column `entities`: a list like the result of the token-classification pipeline."""
 
     task = "token-classification"
     entity = {"entity_group": pa.string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
     columns = {"entities": pa.list_(pa.struct(entity | {"word": pa.string()}))}
-    nothing = {"entities": []}
+    empty = {"entities": []}
 
-    def values(self, text: str, result: list[dict[str, Any]]) -> Row:
+    def convert(self, text: str, result: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the entities. `word` is cut from the text, since the stock pipeline decodes it from tokens."""
         entities = [{name: entity[name] for name in self.entity} for entity in result]
-        for entity in entities:  # the stock pipeline's scores are numpy's
+        for entity in entities:  # the stock pipeline returns NumPy scores
             entity |= {"score": float(entity["score"]), "word": text[entity["start"] : entity["end"]]}
         return {"entities": entities}
 
-    def line(self, text: str, values: Row) -> str:
+    def format_line(self, text: str, values: dict[str, Any]) -> str:
+        """Return the text with its entities marked, as in `<춘천:LC>에서`."""
         return render_entities(text, values["entities"])
 
 
 class LabelPredictor(Predictor):
-    """Columns `label` and `score`: the most probable label."""
+    """A predictor of the columns `label` and `score`: the most probable label and its probability."""
 
     task = "text-classification"
     columns = {"label": pa.string(), "score": pa.float64()}
-    nothing = {"label": None, "score": None}
+    empty = {"label": None, "score": None}
 
-    def values(self, text: str, result: dict[str, Any]) -> Row:
+    def convert(self, text: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the label and its score."""
         return {"label": result["label"], "score": float(result["score"])}
 
-    def line(self, text: str, values: Row) -> str:
+    def format_line(self, text: str, values: dict[str, Any]) -> str:
+        """Return the label, a tab and the text."""
         return f"{values['label'] or ''}\t{text}"
 
 
 PREDICTORS = {predictor.task: predictor for predictor in (EntityPredictor, LabelPredictor)}
+"""The predictor of each pipeline tag."""
 
 _ARCHITECTURES = {
     "token-classification": ("AutoModelForTokenClassification", MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
     "text-classification": ("AutoModelForSequenceClassification", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
 }
-"""The Auto class of each pipeline, and the class names that transformers knows for it."""
+"""The Auto class of each pipeline, and the names of the classes that transformers loads with it."""
 
 
 def pipeline_tag_of(config: Mapping[str, Any], source: str) -> str:
-    """Return the tag of the pipeline that a saved model serves.
+    """Return the tag of the pipeline that a saved model serves; raise ValueError if it is no classifier.
 
     Args:
-        config: the content of its `config.json`, whose `architectures` name the class. A class of this package, or
-            another one with code of its own, is found in `auto_map`, others in the tables of transformers.
-        source: what errors call the model.
-
-    Raises:
-        ValueError: the model is neither a tagger nor a text classifier.
+        config: the content of its `config.json`, whose `architectures` name the class. Classes with their own code,
+            such as those of this package, are found in `auto_map`, others in the tables of transformers.
+        source: name of the model in error messages.
     """
     architecture = (config.get("architectures") or ["a model without a head"])[0]
     for tag, (auto_class, names) in _ARCHITECTURES.items():
@@ -134,28 +143,35 @@ def pipeline_tag_of(config: Mapping[str, Any], source: str) -> str:
 def load_predictor(
     name: str, batch_size: int, prefix: str = "", trust_remote_code: bool = False, device: torch.device | None = None
 ) -> Predictor:
-    """The predictor for a token or text classifier on the Hub or in a folder; which it is, its configuration says.
+    """Load the predictor of a token classifier or text classifier, according to the configuration of the model.
 
-    A BiLSTM reads texts of any length. Of a text that is too long for it, any other tagger reads windows that overlap,
-    any other text classifier the beginning.
+    If a text is longer than the model allows, a token classifier reads it in overlapping windows, a text classifier
+    reads its beginning. A BiLSTM reads texts of any length.
+
+    Args:
+        name: a model on the Hub or in a folder.
+        batch_size, prefix: see [`Predictor`].
+        trust_remote_code: run the code that the model brings along.
+        device: device of the model. Default: that of `transformers.pipeline`.
 
     Raises:
-        ValueError: the model is neither; its tokenizer is not a fast one.
+        ValueError: if the model is neither of the two, or if its tokenizer is not a fast one.
     """
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     kind = PREDICTORS[pipeline_tag_of(config.to_dict(), name)]
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device}
-    own = getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
-    if own and kind is EntityPredictor and not trust_remote_code:
-        options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline  # which is here already
+    ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
+    if ours and not trust_remote_code:
+        options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
     pipe = pipeline(kind.task, model=name, **options)
-    if not pipe.tokenizer.is_fast:
-        raise ValueError(f"{name}: its {type(pipe.tokenizer).__name__} gives no offsets: save it with a fast tokenizer")
+    tokenizer = pipe.tokenizer
+    if not tokenizer.is_fast:
+        raise ValueError(f"{name}: {type(tokenizer).__name__} returns no offsets: save the model with a fast tokenizer")
 
     call = {"aggregation_strategy": "simple"} if kind is EntityPredictor else {}
-    if not config.model_type.startswith("bilstm"):
-        positions = getattr(getattr(config, "encoder_config", config), "max_position_embeddings", None)
-        limit = min(pipe.tokenizer.model_max_length, positions or pipe.tokenizer.model_max_length)
-        pipe.tokenizer.model_max_length = limit
-        call |= {"stride": min(STRIDE, limit // 4)} if kind is EntityPredictor else {"truncation": True}
+    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    if positions is not None:  # None: the model has no limit
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+        stride = min(STRIDE, tokenizer.model_max_length // 4)
+        call |= {"stride": stride} if kind is EntityPredictor else {"truncation": True}
     return kind(pipe, batch_size, prefix, **call)

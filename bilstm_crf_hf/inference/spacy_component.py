@@ -6,9 +6,9 @@
     doc._.entities  # [{"start": 0, "end": 3, "label": "PS", "score": 0.99, "text": "손흥민"}, ...]
     doc.ents  # (손흥민은, 춘천에서)
 
-The tagger reads characters, while a spaCy span is made of tokens, on which a Korean particle often hangs. Therefore
-`doc._.entities` has the entities as they are, and `doc.ents`, whatever was in it before, the tokens that they touch; of
-entities that share a token it has the most probable.
+The entities of the tagger are spans of characters, while a spaCy span consists of whole tokens, and a Korean token
+often ends in a particle. Therefore `doc._.entities` holds the exact entities, and `doc.ents` the tokens that they
+overlap; if several entities share a token, only the most probable one. Earlier content of `doc.ents` is replaced.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,60 +34,61 @@ if not Doc.has_extension("entities"):
 def make_bilstm_crf(
     nlp: Language, name: str, model: str, revision: str | None, batch_size: int
 ) -> "BiLSTMCRFComponent":
-    """The component of a configuration, which `nlp.to_disk` keeps; the model stays where it is.
+    """Make the component from its configuration. `nlp.to_disk` saves the configuration, but not the model.
 
     Args:
-        nlp, name: as every factory's.
+        nlp, name: the pipeline, and the name of the component in it; spaCy gives both.
         model: folder of a tagger, or its name on the Hub.
         revision: branch, tag or commit on the Hub.
-        batch_size: texts that the model reads at a time; that of `nlp.pipe` is how many are read ahead.
+        batch_size: number of texts in a batch of the model. The `batch_size` of `nlp.pipe` is the number of texts that
+            are read ahead and sorted by length.
 
     Raises:
-        OSError: there is no such model.
-        ValueError: it is not a tagger; `batch_size` is not positive.
+        OSError: if there is no such model.
+        ValueError: if the model is not a tagger, or if `batch_size` is not positive.
     """
     if batch_size < 1:
-        raise ValueError(f"{name}: batch_size is {batch_size}: it has to be 1 or more")
+        raise ValueError(f"{name}: batch_size is {batch_size}: set it to 1 or more")
     folder = model if revision is None else snapshot_download(model, revision=revision)
     predictor = load_predictor(folder, batch_size)
     if not isinstance(predictor, EntityPredictor):
-        raise ValueError(f"{name}: model {model} classifies texts: name a token classifier, which finds entities")
+        raise ValueError(f"{name}: model {model} is a text classifier: name a token classifier")
     return BiLSTMCRFComponent(predictor)
 
 
 class BiLSTMCRFComponent:
-    """Sets `doc.ents` and `doc._.entities` to what `predictor` finds: see the file."""
+    """A component that sets `doc._.entities` and `doc.ents` to the entities that `predictor` finds."""
 
     def __init__(self, predictor: EntityPredictor) -> None:
         self.predictor = predictor
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The types of entities, in alphabetical order."""
+        """Return the entity types in alphabetical order."""
         names = self.predictor.pipe.model.config.id2label.values()
         return tuple(sorted({name.partition("-")[2] for name in names} - {""}))
 
     def __call__(self, doc: Doc) -> Doc:
-        """`doc` with its entities."""
+        """Set the entities of a document and return it."""
         return next(self.pipe([doc]))
 
     def pipe(self, stream: Iterable[Doc], *, batch_size: int = BATCH_SIZE) -> Iterator[Doc]:
-        """The same of many, of which `batch_size` are read ahead and tagged in order of their length."""
+        """Set the entities of documents. `batch_size` of them are read ahead and tagged in order of their length."""
         for docs in minibatch(stream, batch_size):
             for doc, row in zip(docs, self.predictor([doc.text for doc in docs]), strict=True):
-                doc._.entities = [_entity(found) for found in row["entities"]]
+                doc._.entities = [_with_spacy_names(entity) for entity in row["entities"]]
                 doc.set_ents(_token_spans(doc))
                 yield doc
 
 
-def _entity(found: dict[str, Any]) -> dict[str, Any]:
-    """An entity of the pipeline, with spaCy's names of its fields."""
+def _with_spacy_names(entity: dict[str, Any]) -> dict[str, Any]:
+    """Return an entity of the pipeline with spaCy's names of the fields."""
     names = {"start": "start", "end": "end", "label": "entity_group", "score": "score", "text": "word"}
-    return {name: found[key] for name, key in names.items()}
+    return {name: entity[key] for name, key in names.items()}
 
 
 def _token_spans(doc: Doc) -> list[Span]:
-    """The tokens that entities touch; of those that share one, the most probable."""
+    """Return the tokens that each entity overlaps. Of entities that share a token, only the most probable is kept."""
     spans, taken = [], set()
     for entity in sorted(doc._.entities, key=lambda entity: -entity["score"]):
         span = doc.char_span(entity["start"], entity["end"], entity["label"], alignment_mode="expand")

@@ -1,1 +1,1 @@
-"""Arguments, models and trainers."""
+"""Training: arguments, loading of models, trainers and distillation."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is what is evaluated, saved and kept."""
+"""Exponential moving average of the weights, which is evaluated, saved and kept in place of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,79 +6,75 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback
 
 WEIGHTS = "training_weights.safetensors"
-"""File of a checkpoint with the weights that training goes on with; `model.safetensors` has their average."""
+"""File of a checkpoint with the weights that training continues with; `model.safetensors` has their average."""
 
 INTERVAL = 10
-"""Steps between two updates of the average, which would otherwise take longer than those of the weights."""
+"""Steps between two updates of the average. An update in each step would take longer than the step itself."""
 
 
 class WeightAverage(TrainerCallback):
-    """The average of a model's weights over the steps of training (Polyak and Juditsky, 1992).
+    """Average of a model's weights over the steps of training (Polyak and Juditsky, 1992).
 
     Args:
-        decay: weight of the average in each step, beside the current weights. Early on it is lower, as in
-            `tf.train.ExponentialMovingAverage`: (1 + updates) / (10 + updates) in each update.
+        model: the model to be trained.
+        decay: weight of the average beside the current weights in each step. In the first updates it is at most
+            (1 + updates) / (10 + updates), as in `tf.train.ExponentialMovingAverage`.
     """
 
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.average: dict[str, torch.Tensor] = {}
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        def update(average: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
+            early = (1 + updates.item()) / (10 + updates.item())
+            torch._foreach_lerp_(average, weights, 1 - min(decay**INTERVAL, early))
+
+        self.average = AveragedModel(model, multi_avg_fn=update)
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
-        self.updates = state.global_step // INTERVAL
-        if not self.average or state.global_step == 0:
-            self.average = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+        """Start from the weights of the model, or continue from those that `load` has read."""
+        if state.global_step == 0:
+            self.average.n_averaged.zero_()
+            self.average.update_parameters(model)  # the first call copies the weights, and counts as one
+        else:
+            self.average.n_averaged.fill_(1 + state.global_step // INTERVAL)
 
-    @torch.no_grad()
     def on_step_end(self, args, state, control, model: nn.Module, **kwargs) -> None:
-        if state.global_step % INTERVAL:
-            return
-        self.updates += 1
-        decay = min(self.decay**INTERVAL, (1 + self.updates) / (10 + self.updates))
-        weights = dict(model.named_parameters())
-        torch._foreach_lerp_(list(self.average.values()), [weights[name] for name in self.average], 1 - decay)
+        """Update the average once in `INTERVAL` steps."""
+        if state.global_step % INTERVAL == 0:
+            self.average.update_parameters(model)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Within it, the model has the average as its weights."""
-        self._exchange(model)
+        """Give the model the average as its weights within the context."""
+        self.exchange(model)
         try:
             yield
         finally:
-            self._exchange(model)
+            self.exchange(model)
 
     @torch.no_grad()
-    def _exchange(self, model: nn.Module) -> None:
-        for name, weights in model.named_parameters():
-            if name in self.average:
-                current = weights.clone()
-                weights.copy_(self.average[name])
-                self.average[name].copy_(current)
-
-    def apply(self, model: nn.Module) -> None:
-        """Gives the model the average for good."""
-        self._exchange(model)
-        self.average = {}
+    def exchange(self, model: nn.Module) -> None:
+        """Exchange the weights of the model and the average."""
+        for average, weights in zip(self.average.module.parameters(), model.parameters(), strict=True):
+            current = weights.clone()
+            weights.copy_(average)
+            average.copy_(current)
 
     def save(self, folder: Path) -> None:
-        """Writes the weights of training to a checkpoint; to be called while the average is applied."""
-        save_file({name: weights.cpu() for name, weights in self.average.items()}, folder / WEIGHTS)
+        """Write the weights of training to a checkpoint. Call it while the average is applied."""
+        save_file({name: weights.cpu() for name, weights in self.average.module.named_parameters()}, folder / WEIGHTS)
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path) -> None:
-        """Goes on from a checkpoint, whose `model.safetensors` the model has loaded already.
+        """Read a checkpoint, whose average (`model.safetensors`) the model has as its weights already.
 
         Raises:
-            FileNotFoundError: it was saved without an average.
+            FileNotFoundError: if the checkpoint was saved without an average.
         """
         if not (folder / WEIGHTS).is_file():
             raise FileNotFoundError(f"{folder / WEIGHTS}: the checkpoint was saved without ema_decay: resume without")
-        saved = load_file(folder / WEIGHTS)
-        for name, weights in model.named_parameters():
-            self.average[name] = weights.detach().clone()
-            weights.copy_(saved[name])
+        self.average.module.load_state_dict(model.state_dict())
+        model.load_state_dict(load_file(folder / WEIGHTS), strict=False)

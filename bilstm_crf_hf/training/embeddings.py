@@ -1,4 +1,4 @@
-"""Pretrained vectors for the embeddings of a new model: from an encoder, or from word2vec, GloVe or fastText files."""
+"""Pretrained vectors for the embeddings of a new model, from an encoder or from a word2vec, GloVe or fastText file."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -12,22 +12,31 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 CONTINUATION, WORD_START = "##", "▁"
-"""Marks of pieces within a word (WordPiece) and at its beginning (SentencePiece)."""
-
+"""Prefixes of pieces inside a word (WordPiece) and at its beginning (SentencePiece)."""
 
 FASTTEXT_MAGIC = (793712314).to_bytes(4, "little")
-"""First bytes of fastText's `.bin` (FASTTEXT_FILEFORMAT_MAGIC_INT32 in its source)."""
+"""First bytes of a `.bin` file of fastText (FASTTEXT_FILEFORMAT_MAGIC_INT32 in its source)."""
 
 
 class Vectors(NamedTuple):
-    """A vector of `width` numbers for each token that `of` knows; None for others."""
+    """Vectors of tokens.
+
+    Attributes:
+        width: number of elements of a vector.
+        lookup: function that returns the vector of a token (width,), or None for an unknown token.
+    """
 
     width: int
-    of: Callable[[str], Tensor | None]
+    lookup: Callable[[str], Tensor | None]
 
 
 def encoder_vectors(encoder: str | os.PathLike, trust_remote_code: bool = False) -> Vectors:
-    """The input embeddings of an encoder on the Hub or in a folder, by the tokens of its tokenizer."""
+    """Load the input embeddings of an encoder.
+
+    Args:
+        encoder: name of a model on the Hub, or its folder.
+        trust_remote_code: whether to run the code that the model contains.
+    """
     options = {"trust_remote_code": trust_remote_code}
     vocabulary = AutoTokenizer.from_pretrained(encoder, **options).get_vocab()
     rows = AutoModel.from_pretrained(encoder, **options).get_input_embeddings().weight.detach()
@@ -35,17 +44,16 @@ def encoder_vectors(encoder: str | os.PathLike, trust_remote_code: bool = False)
 
 
 def file_vectors(path: str | os.PathLike) -> Vectors:
-    """The vectors in a file, read by gensim.
+    """Load the vectors in a file with gensim.
 
-    `.kv` is gensim's own format; `.bin` is fastText's, with vectors for all words from their n-grams, or word2vec's;
-    anything else, also `.gz`, is text with a word and its numbers a line, below word2vec's line of counts or, as GloVe
-    writes it, without one.
+    A `.kv` file has gensim's format. A `.bin` file has that of fastText, which computes vectors of unknown words from
+    their n-grams, or that of word2vec. Any other file, also `.gz`, is text: each line has a word and the elements of
+    its vector, and the first line may have the number and the width of the vectors (word2vec) or not (GloVe).
 
     Raises:
-        ImportError: gensim is missing.
-        FileNotFoundError: there is no such file.
-        ValueError: a file of another format, or one that ends early; of text, with the line that is no word with as
-            many numbers as the others have.
+        ImportError: if gensim is not installed.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file has another format or is incomplete, with the number of the line in a text file.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,7 +64,7 @@ def file_vectors(path: str | os.PathLike) -> Vectors:
     try:
         vectors = read(path)
     except (EOFError, UnicodeDecodeError, UnpicklingError) as error:
-        raise ValueError(f"{path}: not a file of vectors, or cut off ({error}): download it again") from error
+        raise ValueError(f"{path}: not a file of vectors, or incomplete ({error}): download it again") from error
     return Vectors(vectors.vector_size, lambda word: torch.tensor(vectors[word]) if word in vectors else None)
 
 
@@ -81,7 +89,7 @@ def _read_text(path: Path):
 
     def fault(counted: bool, read_numbers: bool) -> str | None:
         with open_any(path, "rb") as file:
-            return _first_fault(file, counted, read_numbers)
+            return _find_fault(file, counted, read_numbers)
 
     with open_any(path, "rb") as file:
         counted = len(file.readline().split()) == 2
@@ -89,44 +97,56 @@ def _read_text(path: Path):
         raise ValueError(f"{path}:{found}")
     try:
         return KeyedVectors.load_word2vec_format(path, no_header=not counted)
-    except ValueError as error:  # which does not say where
+    except ValueError as error:  # without the number of the line
         raise ValueError(f"{path}:{fault(counted, read_numbers=True)}") from error
 
 
-def _first_fault(lines: Iterable[bytes], counted: bool, read_numbers: bool) -> str | None:
-    """Number and fault of the first line that is not a word with as many numbers as the first line says, or has."""
+def _find_fault(lines: Iterable[bytes], counted: bool, read_numbers: bool) -> str | None:
+    """Return the number of the first line that is not a word with its vector, and what is wrong with it.
+
+    Args:
+        lines: the lines of a text file.
+        counted: whether the first line has the number and the width of the vectors.
+        read_numbers: whether to check that the elements are numbers.
+    """
     width = None
     for number, line in enumerate(lines, 1):
         fields = line.split()
         if width is None:
             width = int(fields[1]) if counted else len(fields) - 1
         if (number > 1 or not counted) and len(fields) - 1 != width:
-            return f"{number}: {len(fields) - 1} numbers behind the word, expected {width}"
+            return f"{number}: {len(fields) - 1} numbers after the word, expected {width}"
         for field in fields[1:] if read_numbers else ():
             try:
                 float(field)
             except ValueError:
-                return f"{number}: {field.decode(errors='replace')!r} is no number"
+                return f"{number}: {field.decode(errors='replace')!r} is not a number"
     return None
 
 
 def copy_vectors(embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerBase, vectors: Vectors) -> int:
-    """Set the rows of the tokens that `vectors` know; the number of these.
+    """Copy the vectors of the tokens of a tokenizer into the rows of an embedding table.
 
-    A token is looked up as it is, then without the mark of its place in a word. Vectors are scaled by one factor, so
-    that the mean square of their numbers is 1: what the initial weights of the LSTM count on (Glorot and Bengio, 2010),
-    and so much more than a step of training that what they say outlasts the first epoch. Of unit length, as new rows
-    are, the vectors of an encoder gained 0.006 F1 over random ones on KLUE-NER, so they gain 0.020.
+    A token is looked up as it is, then without the prefix that marks its place in a word. All vectors are scaled by one
+    factor, so that the mean square of their elements is 1, which the initial weights of the LSTM assume (Glorot and
+    Bengio, 2010). Such vectors are also much longer than a step of training, so that the first epoch does not erase
+    them: on KLUE-NER the vectors of an encoder gain 0.020 F1 over random ones, and 0.006 with unit length.
+
+    Returns:
+        The number of tokens that have a vector.
 
     Raises:
-        ValueError: the vectors are not as wide as the embeddings.
+        ValueError: if the vectors are not as wide as the embeddings.
     """
     if vectors.width != embeddings.embedding_dim:
-        raise ValueError(f"vectors of {vectors.width} numbers for embeddings of {embeddings.embedding_dim}")
+        raise ValueError(
+            f"the vectors have {vectors.width} elements, the embeddings {embeddings.embedding_dim}: leave "
+            "embedding_size out of config_overrides"
+        )
     found: dict[int, Tensor] = {}
     for token, i in tokenizer.get_vocab().items():
         for form in (token, token.removeprefix(CONTINUATION).removeprefix(WORD_START)):
-            if form and (vector := vectors.of(form)) is not None:
+            if form and (vector := vectors.lookup(form)) is not None:
                 found[i] = vector
                 break
     if found:

@@ -1,8 +1,8 @@
-"""AdamW and gradient clipping that touch only those rows of an embedding table that a batch has looked up.
+"""AdamW and gradient clipping that compute only the rows of an embedding table that a batch has looked up.
 
-A batch of 32 sentences looks up some 3,000 of the 130,000 rows that hashed n-grams take. With dense gradients, filling,
-clipping and updating the whole table takes longer than the LSTM. `torch.nn.Embedding(sparse=True)` gives gradients of
-the rows alone; torch's own `SparseAdam` takes these, but no dense parameters beside them and no weight decay.
+A batch of 32 sentences looks up about 3,000 of the 130,000 rows for hashed n-grams. With dense gradients, filling,
+clipping and updating the whole table takes longer than the LSTM. `torch.nn.Embedding(sparse=True)` has gradients of
+these rows only. `torch.optim.SparseAdam` accepts them, but has no weight decay and accepts no dense gradients.
 """
 
 from collections.abc import Iterable
@@ -12,19 +12,23 @@ from torch import Tensor, nn
 
 
 class RowAdamW(torch.optim.AdamW):
-    """`torch.optim.AdamW` that updates just those rows of embedding tables that a batch has looked up.
+    """`torch.optim.AdamW` that updates only those rows of an embedding table that a batch has looked up.
 
-    A row that no token of a batch looks up keeps its value and moments in that step, and is not decayed either, as with
-    `torch.optim.SparseAdam`; bias correction counts all steps. The state is laid out as that of AdamW.
+    A row that no token of a batch looks up keeps its value and its moments in that step, and is not decayed, as in
+    `torch.optim.SparseAdam`. Bias correction counts all steps. The state has the layout of AdamW.
 
-    Tables are the parameters with sparse gradients, and those of groups with `"rows": True`, whose gradients may be
-    dense: accelerators update a whole table in no time, and finding out which rows a batch has looked up would make the
-    host wait. A row whose gradient is zero then counts as not looked up.
+    Tables are the parameters with sparse gradients, and those of parameter groups with `"rows": True`, whose gradients
+    may be dense: on accelerators the update of a whole table costs little, but the host would have to wait for the
+    list of rows. There, a row counts as looked up if its gradient is not zero.
     """
 
     @torch.no_grad()
     def step(self, closure=None):
-        """One step. `closure`, if given, evaluates the loss anew, as in every optimizer of torch."""
+        """Update the parameters.
+
+        Args:
+            closure: function that computes the loss again, as in every optimizer of torch.
+        """
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -66,7 +70,7 @@ class RowAdamW(torch.optim.AdamW):
         parameter.addcdiv_(first * looked_up, deviation, value=-rate)
 
     def _next_state(self, parameter: nn.Parameter, group: dict) -> tuple[dict, float, float]:
-        """Count a step; return the state, the rate, and the divisor of the deviation, both corrected for the bias."""
+        """Count a step and return the state, the bias-corrected learning rate, and the divisor of the deviation."""
         state = self.state[parameter]
         if not state:
             state["step"] = torch.zeros(())
@@ -78,7 +82,7 @@ class RowAdamW(torch.optim.AdamW):
 
 
 def large_embeddings(model: nn.Module, minimum: int = 2**18) -> dict[str, nn.Embedding]:
-    """Return the embeddings of at least `minimum` weights, by the names of these weights."""
+    """Return the embeddings with at least `minimum` weights, by the names of their weights."""
     return {
         f"{name}.weight": module
         for name, module in model.named_modules()
@@ -87,13 +91,13 @@ def large_embeddings(model: nn.Module, minimum: int = 2**18) -> dict[str, nn.Emb
 
 
 def use_sparse_gradients(model: nn.Module, minimum: int = 2**18) -> None:
-    """Let embeddings of at least `minimum` weights give gradients of the rows looked up."""
+    """Set `sparse` for all embeddings with at least `minimum` weights."""
     for module in large_embeddings(model, minimum).values():
         module.sparse = True
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """`torch.nn.utils.clip_grad_norm_` that also takes sparse gradients: their norm before clipping, a scalar."""
+    """Clip gradients like `torch.nn.utils.clip_grad_norm_`, sparse ones included, and return their norm before."""
     values = []
     for parameter in parameters:
         if parameter.grad is not None:

@@ -1,45 +1,37 @@
-"""Pretrain a BiLSTM on raw text: python recipes/pretrain.py [config.yaml] --input_file text.parquet [...]
+"""Pretraining of a BiLSTM on raw text: arguments and the encoding of the texts."""
 
-Writes what `recipes/ner.py` and `recipes/sequence_classification.py` start from with --model_name_or_path. A character
-is guessed from what stands around it; with --morphemes true the tag of its morpheme, by Kiwi, is learnt as well, also
-on the names in Kiwi's dictionaries.
-"""
-
-import logging
 from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
 from ..alignment import IGNORED
 from ..data.morphology import morpheme_tags
-from .trainer import (
-    TaggerTrainingArguments,
-)
+from .arguments import TaggerTrainingArguments
 
 BATCH = 10_000
-"""Texts that are encoded at a time."""
-
-logger = logging.getLogger("pretrain")
+"""Number of texts that are encoded at a time."""
 
 
 @dataclass
 class TextArguments:
-    """Which text is read."""
+    """Arguments that name the texts."""
 
     input_file: list[str] = field(
         metadata={
-            "help": "Files of text: txt with a text a line, parquet, json or csv, with :COLUMN behind the name where "
-            "it is not `text`. One that is named twice counts twice."
+            "help": "Files of texts: txt with one text per line, or parquet, json or csv, with :COLUMN after the name "
+            "if the column is not `text`. The texts of a file that is named twice are read twice."
         }
     )
-    morphemes: bool = field(default=False, metadata={"help": "Whether to learn morphemes from Kiwi as well."})
-    validation_texts: int = field(default=2000, metadata={"help": "Random texts that are kept for validation."})
-    max_seq_length: int = field(default=160, metadata={"help": "Texts are cut off after as many tokens."})
+    morphemes: bool = field(default=False, metadata={"help": "Also learn the tags of the morphemes that Kiwi finds."})
+    validation_texts: int = field(
+        default=2000, metadata={"help": "The number of random texts that are kept for validation."}
+    )
+    max_seq_length: int = field(default=160, metadata={"help": "The number of tokens after which texts are cut off."})
 
 
 @dataclass
 class PretrainingArguments(TaggerTrainingArguments):
-    """`TaggerTrainingArguments` for one pass over much text."""
+    """`TaggerTrainingArguments` with defaults for one pass over a large number of texts."""
 
     output_dir: str = "outputs/pretrained"
     num_train_epochs: float = 1
@@ -57,8 +49,11 @@ class PretrainingArguments(TaggerTrainingArguments):
     prediction_loss_only: bool = True
 
 
-def encode(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> dict[str, list]:
-    """Rows of `input_ids`, `attention_mask` and, if morphemes are wanted, `labels`: ids of their tags as they come."""
+def encode_raw_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> dict[str, list]:
+    """Encode texts as columns `input_ids`, `attention_mask` and, with `--morphemes true`, `labels`.
+
+    The labels are ids of morpheme tags, numbered in the order in which they occur.
+    """
     columns: dict[str, list] = {"input_ids": [], "attention_mask": []}
     ids: dict[str | None, int] = {None: IGNORED}
     for start in range(0, len(texts), BATCH):

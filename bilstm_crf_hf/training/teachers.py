@@ -1,4 +1,4 @@
-"""Who labels which raw text, and the answers on disk: what the recipes that distil have in common."""
+"""Arguments that name teachers and texts, and the file of their soft labels; both kinds of distillation use them."""
 
 import random
 from collections.abc import Callable
@@ -9,30 +9,30 @@ from datasets import Dataset, concatenate_datasets
 from transformers import TrainingArguments
 
 from ..data.raw_text import read_all
+from ..evaluation.runs import SOFT_LABELS
 from ..utils.files import write_atomically
-
-ANSWERS = "soft_labels.parquet"
-"""File of the answers, in the output folder."""
 
 
 @dataclass
 class TeacherArguments:
-    """Who labels which text."""
+    """Arguments that say which models label which texts."""
 
     teachers: list[str] | None = field(
         default=None, metadata={"help": "Models on the Hub or in folders, whose probabilities are averaged."}
     )
     unlabeled_file: list[str] | None = field(
         default=None,
-        metadata={"help": "Files of text: txt, parquet, json or csv; FILE:COLUMN where the column is not `text`."},
+        metadata={"help": "Files of texts: txt, parquet, json or csv; FILE:COLUMN if the column is not `text`."},
     )
-    max_unlabeled_samples: int | None = field(default=None, metadata={"help": "Use a random sample of as many texts."})
+    max_unlabeled_samples: int | None = field(
+        default=None, metadata={"help": "Number of texts to sample at random. Default: all texts."}
+    )
     max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
     variants: int = field(
-        default=0, metadata={"help": "How often each training text is labelled with other names, or words, in it."}
+        default=0, metadata={"help": "Number of variants of each training text, with other names or words, to label."}
     )
     soft_labels_file: list[str] | None = field(
-        default=None, metadata={"help": "What teachers said in earlier runs, in place of asking them."}
+        default=None, metadata={"help": "Files of soft labels from earlier runs, in place of teachers."}
     )
 
     def __post_init__(self) -> None:
@@ -40,7 +40,7 @@ class TeacherArguments:
             raise ValueError("give teachers and texts that they label (unlabeled_file, variants), or soft_labels_file")
 
     def texts(self, seed: int) -> list[str]:
-        """The raw texts, or a sample of them."""
+        """Return the raw texts, or a sample of them."""
         texts = read_all(self.unlabeled_file or [])
         texts = [text for text in texts if len(text) <= self.max_unlabeled_characters]
         if self.max_unlabeled_samples is not None and self.max_unlabeled_samples < len(texts):
@@ -48,23 +48,26 @@ class TeacherArguments:
         return texts
 
 
-def answers(
-    arguments: TeacherArguments, student: str, training: TrainingArguments, ask: Callable[[], Dataset]
+def load_soft_labels(
+    arguments: TeacherArguments, student: str, training: TrainingArguments, label: Callable[[], Dataset]
 ) -> Dataset:
-    """The rows that `ask` makes, written to the output folder; or those of earlier runs for such a student.
+    """Return rows with soft labels: those of earlier runs, or new ones, which are written to the output folder.
 
     Args:
-        student: see `distillation.student_of`.
+        arguments: the teachers, or files of earlier runs.
+        student: fingerprint of the student, see `distillation.student_fingerprint`.
+        training: arguments with the output folder; the main process alone asks the teachers.
+        label: function that asks the teachers.
 
     Raises:
-        ValueError: answers of an earlier run are for another student.
+        ValueError: if a file of an earlier run is for another student.
     """
     if arguments.soft_labels_file is not None:
         return concatenate_datasets([_read(path, student) for path in arguments.soft_labels_file])
-    path = Path(training.output_dir, ANSWERS)
+    path = Path(training.output_dir, SOFT_LABELS)
     with training.main_process_first(local=False, desc="teachers"):
         if training.process_index == 0:
-            dataset = ask()
+            dataset = label()
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_atomically(path) as file:
                 dataset.add_column("student", [student] * len(dataset)).to_parquet(file)
@@ -72,7 +75,11 @@ def answers(
 
 
 def _read(path: str, student: str) -> Dataset:
+    """Read a file of soft labels."""
     dataset = Dataset.from_parquet(path)
     if "student" not in dataset.column_names or dataset.unique("student") != [student]:
-        raise ValueError(f"{path}: made for another tokenizer, other labels or morphemes: ask anew")
+        raise ValueError(
+            f"{path}: the soft labels were made for another tokenizer, other labels or another version of Kiwi: label "
+            "the texts again"
+        )
     return dataset.remove_columns("student")

@@ -1,1 +1,1 @@
-"""Files and facts about the machine."""
+"""Helpers for files and for facts about the machine."""

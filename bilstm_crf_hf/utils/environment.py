@@ -1,4 +1,4 @@
-"""What a figure was measured with: the processors, and the versions of the libraries that do the work."""
+"""Facts about the machine of a measurement: its processors, and the versions of the libraries that do the work."""
 
 import os
 import platform
@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 LIBRARIES = ("torch", "transformers", "pytorch-crf", "datasets", "tokenizers")
+"""The libraries whose versions are recorded."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of `LIBRARIES`."""
+    """Return the versions of Python and of the libraries in `LIBRARIES`."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
 def hardware(device: torch.device | str = "cpu") -> str:
-    """In words: `AMD EPYC, 2 cores, 2 threads`, or an accelerator by its name."""
+    """Return a description of a device: `AMD EPYC, 2 cores, 2 threads`, or the name of an accelerator."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -26,7 +27,7 @@ def hardware(device: torch.device | str = "cpu") -> str:
 
 
 def _cpu_model() -> str:
-    """Linux tells it in a file; elsewhere Python knows."""
+    """Return the name of the processor, on Linux from `/proc/cpuinfo`, elsewhere from Python."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -14,9 +14,8 @@ from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
 from bilstm_crf_hf.data.ner import load_ner_datasets
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
-from bilstm_crf_hf.training.arguments import CardArguments
-from bilstm_crf_hf.training.loading import ModelArguments, checked_fields
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.loading import checked_overrides
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
@@ -29,7 +28,7 @@ NAMES = ("model_name_or_path", "tokenizer_name", "embeddings_from")
 
 
 def import_command(recipe: str):
-    """The module behind a recipe's launcher."""
+    """Import the module of the command that a launcher runs."""
     name = {"sequence_classification": "classify"}.get(recipe, recipe)
     return importlib.import_module(f"bilstm_crf_hf.commands.{name}")
 
@@ -51,7 +50,7 @@ def encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def train(encoder, tmp_path, monkeypatch):
-    """Runs a recipe with a configuration."""
+    """A function that runs a recipe with a configuration."""
 
     def run(recipe: str, name: str, files: dict[str, Path], **changes) -> None:
         options = {f"{split}_file": path for split, path in files.items()}
@@ -93,7 +92,7 @@ def test_a_configuration_trains_and_leaves_a_model_that_classifies(name, train, 
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train, encoder, tmp_path, monkeypatch):
-    """Its teachers are what other configurations leave; it begins with a pretrained body."""
+    """Train the teachers with their configurations first, and start from a pretrained body."""
     monkeypatch.chdir(tmp_path)
     files = sample("emotion" if "emotion" in name else "sentiment", "tsv")
     origin = {CONFIGS[classifier]["output_dir"]: classifier for classifier in CLASSIFIERS}
@@ -112,17 +111,17 @@ def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train
 
 
 @pytest.mark.parametrize("name", SWEEP["runs"])
-def test_a_run_of_the_sweep_has_arguments_that_there_are(name, tmp_path, monkeypatch):
+def test_a_run_of_the_sweep_has_valid_arguments(name, tmp_path, monkeypatch):
     runs = import_command("sweep").read_sweep(RECIPES / "configs" / "klue_ner_sweep.yaml")
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(runs[name]), encoding="utf-8")
     parts = (ModelArguments, SourceArguments, CardArguments, TaggerTrainingArguments)
     model_arguments, *_ = parse_arguments(parts, [str(path), "--use_cpu", "true"])
-    BiLSTMCRFConfig(**checked_fields(model_arguments, BiLSTMCRFConfig))
+    BiLSTMCRFConfig(**checked_overrides(model_arguments, BiLSTMCRFConfig))
 
 
 def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monkeypatch):
-    """Pretraining, teacher, student: each starts from what the one before has left."""
+    """Run pretraining, teacher and student one after the other; each reads the output of those before."""
     pytest.importorskip("kiwipiepy")
     monkeypatch.chdir(tmp_path)
     texts = load_ner_datasets(data_files=sample("ner", "txt"))["train"]["text"][:64]
@@ -140,8 +139,8 @@ def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monk
         module = import_command(recipe)
         if hasattr(module, "dictionary_names"):
             monkeypatch.setattr(module, "dictionary_names", lambda: ["더글러스 애덤스", "춘천"])
-        if hasattr(module, "names_like"):
-            monkeypatch.setattr(module, "names_like", lambda mentions: {name: [["춘천"]] for name in mentions})
+        if hasattr(module, "similar_names"):
+            monkeypatch.setattr(module, "similar_names", lambda mentions: {name: [["춘천"]] for name in mentions})
         arguments = [str(part) for key, value in (options | short).items() for part in (f"--{key}", value)]
         module.main([str(RECIPES / "configs" / f"{name}.yaml"), *arguments])
     folder = Path(CONFIGS["klue_ner_distilled"]["output_dir"])

@@ -27,7 +27,7 @@ def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, mon
     runs = {"default": {}, "no-ngrams": {"config_overrides": {"ngrams": []}}}
     path = write(tmp_path, {"config": "base.yaml", "runs": runs})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE])
+    recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE], RECIPES)
     lines = (tmp_path / "out" / "sweep.md").read_text().splitlines()
     assert lines[0] == "| run | parameters | minutes | F1 | ± F1 | macro F1 | ± macro F1 |"
     rows = {
@@ -45,7 +45,7 @@ def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, mon
             assert cells[i : i + 2] == [f"{mean(scores):.4f}", f"{stdev(scores):.4f}"]
     assert rows["default"][0] != rows["no-ngrams"][0]
     finished = [path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/all_results.json")]
-    recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE])
+    recipe.main([str(path), "--seeds", "1", "2", "--output_dir", str(tmp_path / "out"), *SAMPLE], RECIPES)
     assert finished == [path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/all_results.json")]
 
 
@@ -55,7 +55,7 @@ def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, mon
         ({"config": "base.yaml"}, ValueError, "expected `config`, a file, and `runs`"),
         ({"config": "base.yaml", "runs": ["default"]}, ValueError, "expected `config`, a file, and `runs`"),
         ({"config": "base.yaml", "runs": {}}, ValueError, "expected `config`, a file, and `runs`"),
-        ({"config": "base.yaml", "runs": {"a/b": {}}}, ValueError, "runs: a/b: a name is that of a folder"),
+        ({"config": "base.yaml", "runs": {"a/b": {}}}, ValueError, "runs: a/b: a name must not contain a slash"),
         ({"config": "base.yaml", "runs": {"wide": None}}, ValueError, "runs: wide: expected arguments"),
         ({"config": "nowhere.yaml", "runs": {"default": {}}}, FileNotFoundError, "nowhere.yaml"),
     ],

@@ -160,19 +160,19 @@ def test_missing_openpyxl_is_named(write, monkeypatch):
             [{"글": "좋다", "label": 1}],
             r"a\.json: no column text or document or .*; its columns are 글, label",
         ),
-        ("a.json", [aihub("E70", "좋아")], r"a\.json: row 0: unknown emotion 'E70'; AI Hub's are E10 to E69"),
+        ("a.json", [aihub("E70", "좋아")], r"a\.json: row 0: unknown emotion 'E70'; AI Hub's codes are E10 to E69"),
         (
             "a.json",
             [aihub("E10", "좋아"), {"talk": {}}],
-            r"a\.json: row 1: not laid out as in AI Hub's corpus: no 'prof",
+            r"a\.json: row 1: not laid out as AI Hub's corpus: 'prof",
         ),
         ("a.jsonl", '{"text": "좋다", "label": 1}\n{"text"', r"a\.jsonl:2: "),
-        ("a.tsv", "text\tlabel\n좋다\t1\n싫다\n", r"a\.tsv:3: 1 columns, but the header has 2"),
-        ("a.tsv", "좋다\t1\n", r"a\.tsv: no column text or .*; its columns are 좋다, 1"),
+        ("a.tsv", "text\tlabel\n좋다\t1\n싫다\n", r"a\.tsv:3: 1 fields, but the header has 2"),
+        ("a.tsv", "좋다\t1\n싫다\t0\n", r"a\.tsv: no column text or .*; its columns are 좋다, 1"),
         ("a.tsv", "text\tlabel\n좋다\t \n", r"a\.tsv:2: there is a text, but no label"),
-        ("a.tsv", "", r"a\.tsv: no column text"),
+        ("a.tsv", "", r"a\.tsv: no text in it"),
         ("a.csv", 'text,label\n"좋다,1\n', r"a\.csv:2: unexpected end of data"),
-        ("a.xls", "", r"a\.xls: unknown suffix '\.xls'; known are \.parquet, \.json"),
+        ("a.xls", "", r"a\.xls: unknown suffix '\.xls'; known are \.txt, \.jsonl"),
     ],
 )
 def test_bad_files_are_named_with_row_and_remedy(write, name, content, message):
@@ -213,14 +213,14 @@ def test_label_names_replace_those_of_a_data_set(tmp_path):
     dataset = load(tmp_path / "a.parquet", label_names=["부정", "긍정"])
     assert dataset.features["label"].names == ["부정", "긍정"]
     assert dataset["label"][:] == [1, 0]
-    with pytest.raises(ValueError, match="has the labels negative, positive: label_names must be as many"):
+    with pytest.raises(ValueError, match="has the labels negative, positive: give as many label_names, not 3"):
         load(tmp_path / "a.parquet", label_names=["부정", "중립", "긍정"])
 
 
 @pytest.mark.parametrize(("label", "names"), [("2", ["부정", "긍정"]), ("기쁨", ["부정", "긍정"]), ("1", ["부정"])])
 def test_label_names_that_do_not_fit(write, label, names):
     path = write("a.tsv", f"text\tlabel\n좋아\t0\n싫어\t{label}\n")
-    with pytest.raises(ValueError, match=rf"a\.tsv:3: label_names name the labels 0.*this one is {label}"):
+    with pytest.raises(ValueError, match=rf"a\.tsv:3: the label {label} is not among those of label_names \(0"):
         load(path, label_names=names)
 
 

@@ -18,6 +18,8 @@ from bilstm_crf_hf.alignment import Span
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import parse_inline
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
+from bilstm_crf_hf.evaluation.metrics import EntityScorer
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 
 TYPES = ["DT", "LC", "OG", "PS"]
 BIO = [*(f"{prefix}-{label}" for label in TYPES for prefix in "BI"), "O"]
@@ -127,7 +129,9 @@ def limits(tokenizer, stride):
 
 
 def test_inputs_hold_the_ids_and_labels_of_tokens_in_order_of_length(characters):
-    corpus = EncodedCorpus(dataset_of([("비가 온다", []), ("서울에", [Span(0, 2, "LC")])]), characters, BIO)
+    corpus = EncodedCorpus(
+        dataset_of([("비가 온다", []), ("서울에", [Span(0, 2, "LC")])]), BiLSTMCRFProcessor(characters), BIO
+    )
     assert corpus.inputs.column_names == ["input_ids", "attention_mask", "labels"]
     assert corpus.inputs["input_ids"][:] == characters(["서울에", "비가 온다"])["input_ids"]
     assert corpus.inputs["attention_mask"][:] == [[1] * 5, [1] * 6]
@@ -136,14 +140,16 @@ def test_inputs_hold_the_ids_and_labels_of_tokens_in_order_of_length(characters)
 
 
 def test_labels_follow_the_scheme_and_the_order_of_the_models_labels(characters):
-    corpus = EncodedCorpus(dataset_of([("서울 강은", [Span(0, 2, "LC"), Span(3, 4, "LC")])]), characters, BIOES)
+    corpus = EncodedCorpus(
+        dataset_of([("서울 강은", [Span(0, 2, "LC"), Span(3, 4, "LC")])]), BiLSTMCRFProcessor(characters), BIOES
+    )
     tags = [BIOES[i] for i in corpus.inputs["labels"][0][1:-1]]
     assert tags == ["B-LC", "E-LC", "S-LC", "O"]
 
 
 @pytest.mark.parametrize("max_length", [8, 20, None])
 def test_rows_are_in_order_of_length_and_entities_in_order_of_the_data_set(characters, max_length):
-    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=4)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride=4)
     lengths = [len(ids) for ids in corpus.inputs["input_ids"]]
     assert lengths == sorted(lengths)
     assert max(lengths) <= (max_length or 512)
@@ -158,13 +164,13 @@ def test_rows_are_in_order_of_length_and_entities_in_order_of_the_data_set(chara
 
 
 def test_bert_tokenizers_give_no_token_types(wordpiece):
-    assert "token_type_ids" not in EncodedCorpus(SENTENCES, wordpiece, BIO).inputs.column_names
+    assert "token_type_ids" not in EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(wordpiece), BIO).inputs.column_names
 
 
 def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
     """Two entities in KLUE-NER begin with a space."""
     rows = [("나는 서울 에", [Span(2, 6, "LC")]), ("서울 에", [Span(2, 3, "LC")])]
-    corpus = EncodedCorpus(dataset_of(rows), characters, BIO)
+    corpus = EncodedCorpus(dataset_of(rows), BiLSTMCRFProcessor(characters), BIO)
     assert corpus.spans == [[Span(3, 5, "LC")], []]
     assert corpus.decode(corpus.inputs["labels"][:]) == corpus.spans
 
@@ -177,7 +183,7 @@ def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
 )
 def test_gold_labels_in_windows_of_any_length_give_the_gold_entities_back(characters, labels, stride):
     for max_length in limits(characters, stride):
-        corpus = EncodedCorpus(SENTENCES, characters, labels, max_length, stride)
+        corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), labels, max_length, stride)
         assert corpus.decode(corpus.inputs["labels"][:]) == GOLD, max_length
 
 
@@ -186,20 +192,20 @@ def test_gold_labels_of_wordpiece_tokens_give_what_tokens_can_express(wordpiece,
     expected = [expressible(wordpiece, *row) for row in ROWS]
     assert expected != GOLD
     for max_length in limits(wordpiece, stride):
-        corpus = EncodedCorpus(SENTENCES, wordpiece, labels, max_length, stride)
+        corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(wordpiece), labels, max_length, stride)
         assert corpus.decode(corpus.inputs["labels"][:]) == expected, max_length
 
 
 def test_gold_labels_of_sentencepiece_tokens_give_the_gold_entities_back(sentencepiece):
     """A lone `▁` stands for no character: its label is unknown, -100, though it is no special token."""
     for max_length in limits(sentencepiece, stride=4):
-        corpus = EncodedCorpus(SENTENCES, sentencepiece, BIO, max_length, stride=4)
+        corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(sentencepiece), BIO, max_length, stride=4)
         assert corpus.decode(corpus.inputs["labels"][:]) == GOLD, max_length
 
 
 def test_an_entity_across_the_border_of_windows_is_one(characters):
     rows = [("비가 강원도 춘천에서 온다", [Span(3, 9, "LC")])]
-    corpus = EncodedCorpus(dataset_of(rows), characters, BIO, max_length=8, stride=4)
+    corpus = EncodedCorpus(dataset_of(rows), BiLSTMCRFProcessor(characters), BIO, max_length=8, stride=4)
     windows = ["비가강원도춘", "강원도춘천에", "도춘천에서온", "천에서온다"]
     decoded = {"".join(characters.convert_ids_to_tokens(ids)[1:-1]) for ids in corpus.inputs["input_ids"]}
     assert {window.replace("##", "") for window in decoded} == set(windows)
@@ -212,7 +218,7 @@ def test_each_window_speaks_for_some_of_the_tokens_that_two_share_however_long_t
     text, spans = parse_inline("비가 <제이차세계대전 제이차세계대전:DT>에서 온다")
     assert wordpiece.tokenize(text)[1:4] == ["제", "##이차세계", "##대전"]
     for max_length in range(stride + 3, 12):
-        corpus = EncodedCorpus(dataset_of([(text, spans)]), wordpiece, labels, max_length, stride)
+        corpus = EncodedCorpus(dataset_of([(text, spans)]), BiLSTMCRFProcessor(wordpiece), labels, max_length, stride)
         assert corpus.decode(corpus.inputs["labels"][:]) == [spans], max_length
 
 
@@ -220,14 +226,14 @@ def test_each_window_speaks_for_some_of_the_tokens_that_two_share_however_long_t
 def test_windows_may_be_counted_from_either_end(side):
     tokenizer = build_character_tokenizer(TEXTS)
     tokenizer.truncation_side = side
-    corpus = EncodedCorpus(SENTENCES, tokenizer, BIO, max_length=24, stride=16)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(tokenizer), BIO, max_length=24, stride=16)
     assert corpus.split_sentences == 1
     assert corpus.decode(corpus.inputs["labels"][:]) == GOLD
 
 
 @pytest.mark.parametrize("max_length", [7, 10, 16])
 def test_no_window_begins_inside_an_entity(characters, max_length):
-    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=3)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride=3)
     assert not any(BIO[labels[1]].startswith("I-") for labels in corpus.inputs["labels"][:])
 
 
@@ -235,46 +241,46 @@ def test_no_window_begins_inside_an_entity(characters, max_length):
 def test_split_sentences_counts_sentences_and_not_windows(characters, max_length, split):
     lengths = [len(ids) for ids in characters(TEXTS)["input_ids"]]
     assert split == sum(length > (max_length or 512) for length in lengths)
-    assert EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=2).split_sentences == split
+    assert EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride=2).split_sentences == split
 
 
 def test_the_default_limit_is_the_tokenizers():
     tokenizer = build_character_tokenizer(TEXTS, model_max_length=12)
-    corpus = EncodedCorpus(SENTENCES, tokenizer, BIO, stride=8)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(tokenizer), BIO, stride=8)
     assert max(len(ids) for ids in corpus.inputs["input_ids"]) == 12
     assert corpus.split_sentences == 3
 
 
 def test_a_tokenizer_without_a_limit_splits_nothing(wordpiece):
     assert wordpiece.model_max_length > 2**31
-    assert EncodedCorpus(SENTENCES, wordpiece, BIO).split_sentences == 0
+    assert EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(wordpiece), BIO).split_sentences == 0
 
 
 # Decoding
 
 
 def test_predictions_may_be_padded(characters):
-    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length=20, stride=17)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length=20, stride=17)
     batch = DataCollatorForTokenClassification(characters)(corpus.inputs.to_list())
     assert batch["labels"].shape[1] == 20
     assert corpus.decode(rectangle(batch["labels"].tolist(), width=25)) == corpus.decode(corpus.inputs["labels"][:])
 
 
 def test_sentences_without_an_entity_or_without_anything_visible_have_none(characters):
-    corpus = EncodedCorpus(dataset_of([("비가 온다", []), ("   ", []), ("", [])]), characters, BIO)
+    corpus = EncodedCorpus(dataset_of([("비가 온다", []), ("   ", []), ("", [])]), BiLSTMCRFProcessor(characters), BIO)
     assert corpus.decode(corpus.inputs["labels"][:]) == [[], [], []]
     assert corpus.gold_tags == corpus.predicted_tags(corpus.inputs["labels"][:]) == [["O"] * 4, [], []]
 
 
 def test_labels_predicted_on_special_tokens_say_nothing(characters):
-    corpus = EncodedCorpus(dataset_of([("서울에", [])]), characters, BIO)
+    corpus = EncodedCorpus(dataset_of([("서울에", [])]), BiLSTMCRFProcessor(characters), BIO)
     b, i, o = (BIO.index(label) for label in ("B-LC", "I-LC", "O"))
     assert corpus.decode([[b, i, i, o, b]]) == [[Span(0, 2, "LC")]]
 
 
 def test_the_name_of_a_special_token_in_a_text_is_no_part_of_the_sequence(characters):
     """The models leave special ids out wherever they stand, and predict -100 there."""
-    corpus = EncodedCorpus(dataset_of([("서울[SEP]에", [])]), characters, BIO)
+    corpus = EncodedCorpus(dataset_of([("서울[SEP]에", [])]), BiLSTMCRFProcessor(characters), BIO)
     b, i, o = (BIO.index(label) for label in ("B-LC", "I-LC", "O"))
     ids = corpus.inputs["input_ids"][0]
     predictions = [-100 if token in (characters.cls_token_id, characters.sep_token_id) else o for token in ids]
@@ -285,7 +291,7 @@ def test_the_name_of_a_special_token_in_a_text_is_no_part_of_the_sequence(charac
 
 @pytest.mark.parametrize("max_length", [9, None])
 def test_character_tags_leave_white_space_out(characters, max_length):
-    corpus = EncodedCorpus(SENTENCES, characters, BIO, max_length, stride=4)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride=4)
     expected = [visible_tags(*row) for row in ROWS]
     assert expected[2] == ["B-LC", "I-LC", "B-LC", "I-LC"]
     assert corpus.gold_tags == corpus.predicted_tags(corpus.inputs["labels"][:]) == expected
@@ -295,11 +301,11 @@ def test_character_tags_leave_white_space_out(characters, max_length):
 def test_a_character_that_the_tokenizer_drops_does_not_cut_an_entity(wordpiece, dropped):
     """BertNormalizer takes zero-width spaces, soft hyphens and control characters out of the text."""
     text = f"서울{dropped}부산"
-    corpus = EncodedCorpus(dataset_of([(text, [Span(0, 5, "LC")])]), wordpiece, BIO)
+    corpus = EncodedCorpus(dataset_of([(text, [Span(0, 5, "LC")])]), BiLSTMCRFProcessor(wordpiece), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
     assert (labels != -100).sum() == 2
     assert corpus.decode(labels) == [[Span(0, 5, "LC")]]
-    assert corpus.scorer()(EvalPrediction(predictions=labels, label_ids=labels))["f1"] == 1
+    assert EntityScorer(corpus)(EvalPrediction(predictions=labels, label_ids=labels))["f1"] == 1
 
 
 # Errors
@@ -310,32 +316,32 @@ def test_a_slow_tokenizer_is_an_error():
         is_fast = False
 
     with pytest.raises(ValueError, match="SlowTokenizer gives no offsets.*fast tokenizer"):
-        EncodedCorpus(SENTENCES, SlowTokenizer(), BIO)
+        BiLSTMCRFProcessor(SlowTokenizer())
 
 
 def test_entity_types_that_the_model_does_not_know_are_an_error_that_names_them(characters):
     labels, unknown = ["B-PS", "I-PS", "B-DT", "I-DT", "O"], "B-LC, B-OG, I-LC, I-OG"
     with pytest.raises(ValueError, match=re.escape(f"no label for {unknown}; its labels are {', '.join(labels)}")):
-        EncodedCorpus(SENTENCES, characters, labels)
+        EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), labels)
 
 
 @pytest.mark.parametrize("missing", ["I-PS", "O"])
 def test_any_other_label_that_the_model_does_not_know_is_an_error_too(characters, missing):
     with pytest.raises(ValueError, match=f"no label for {missing}"):
-        EncodedCorpus(SENTENCES, characters, [label for label in BIO if label != missing])
+        EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), [label for label in BIO if label != missing])
 
 
 def test_a_type_that_no_sentence_has_may_be_unknown_to_the_model(characters):
     rows = [("서울에", [Span(0, 2, "LC")])]
-    corpus = EncodedCorpus(dataset_of(rows, names=BIO), characters, ["O", "B-LC", "I-LC"])
+    corpus = EncodedCorpus(dataset_of(rows, names=BIO), BiLSTMCRFProcessor(characters), ["O", "B-LC", "I-LC"])
     assert corpus.decode(corpus.inputs["labels"][:]) == [[Span(0, 2, "LC")]]
 
 
 @pytest.mark.parametrize(("max_length", "stride"), [(10, 8), (10, 9), (2, 0)])
 def test_a_stride_that_leaves_no_room_for_new_tokens_is_an_error(characters, max_length, stride):
     with pytest.raises(ValueError, match=f"stride of {stride} tokens leaves windows of {max_length} no room"):
-        EncodedCorpus(SENTENCES, characters, BIO, max_length, stride)
-    assert len(EncodedCorpus(SENTENCES, characters, BIO, stride + 3, stride).inputs) > len(ROWS)
+        EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride)
+    assert len(EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, stride + 3, stride).inputs) > len(ROWS)
 
 
 # Scores
@@ -361,10 +367,10 @@ def guesses(rng):
 def test_scores_are_those_of_seqeval_and_sklearn_on_characters(request, name, labels, seed):
     tokenizer = request.getfixturevalue(name)
     guessed = guesses(random.Random(seed))
-    corpus = EncodedCorpus(SENTENCES, tokenizer, labels)
-    predicting = EncodedCorpus(dataset_of(list(zip(TEXTS, guessed))), tokenizer, labels)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(tokenizer), labels)
+    predicting = EncodedCorpus(dataset_of(list(zip(TEXTS, guessed))), BiLSTMCRFProcessor(tokenizer), labels)
     gold_ids, ids = corpus.inputs["labels"][:], predicting.inputs["labels"][:]
-    scores = corpus.scorer()(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids, 60)))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=rectangle(ids, 60), label_ids=rectangle(gold_ids, 60)))
 
     gold = [visible_tags(*row) for row in ROWS]
     predicted = [visible_tags(text, expressible(tokenizer, text, spans)) for text, spans in zip(TEXTS, guessed)]
@@ -392,18 +398,19 @@ def test_scores_do_not_depend_on_how_sentences_are_split(characters):
     scores = []
     for max_length in (None, 30):
         corpora = [
-            EncodedCorpus(dataset_of(list(zip(TEXTS, s))), characters, BIO, max_length, 16) for s in (GOLD, guessed)
+            EncodedCorpus(dataset_of(list(zip(TEXTS, s))), BiLSTMCRFProcessor(characters), BIO, max_length, 16)
+            for s in (GOLD, guessed)
         ]
         gold, predicted = (rectangle(corpus.inputs["labels"][:]) for corpus in corpora)
-        scores.append(corpora[0].scorer()(EvalPrediction(predictions=predicted, label_ids=gold)))
+        scores.append(EntityScorer(corpora[0])(EvalPrediction(predictions=predicted, label_ids=gold)))
         del scores[-1]["token_f1"]  # counts the tokens in an overlap twice
     assert scores[0] == scores[1]
 
 
 def test_scores_see_that_entities_end_inside_tokens_and_token_f1_does_not(wordpiece):
-    corpus = EncodedCorpus(SENTENCES, wordpiece, BIO)
+    corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(wordpiece), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
-    scores = corpus.scorer()(EvalPrediction(predictions=labels, label_ids=labels))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=labels, label_ids=labels))
     right = sum(a == b for text, spans in ROWS for a, b in zip(spans, expressible(wordpiece, text, spans)))
     assert scores["token_f1"] == 1
     assert scores["f1"] == pytest.approx(right / sum(map(len, GOLD)))
@@ -412,20 +419,20 @@ def test_scores_see_that_entities_end_inside_tokens_and_token_f1_does_not(wordpi
 
 def test_inside_labels_that_continue_nothing_are_wrong_in_strict_scores_and_right_in_default_ones(characters):
     """A model without constraints may predict them; `TaggingMetric` and klue_baseline tell them from an entity."""
-    corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), characters, BIO)
+    corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), BiLSTMCRFProcessor(characters), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
     predictions = np.where(labels == BIO.index("B-LC"), BIO.index("I-LC"), labels)
-    scores = corpus.scorer()(EvalPrediction(predictions=predictions, label_ids=labels))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=predictions, label_ids=labels))
     assert scores["default_f1"] == scores["token_f1"] == 1
     assert scores["f1"] == 0
 
 
 def test_a_type_that_occurs_on_neither_side_counts_as_right_in_the_character_f1(characters):
     """As in klue_baseline, whose macro average is over all labels of the model."""
-    corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), characters, BIO)
+    corpus = EncodedCorpus(dataset_of([("서울에", [Span(0, 2, "LC")])]), BiLSTMCRFProcessor(characters), BIO)
     labels = rectangle(corpus.inputs["labels"][:])
     nothing = np.where(labels == -100, -100, BIO.index("O"))
-    scores = corpus.scorer()(EvalPrediction(predictions=nothing, label_ids=labels))
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=nothing, label_ids=labels))
     assert scores["klue_char_macro_f1"] == pytest.approx((6 * 1 + 2 * 0 + 0.5) / 9)
 
 

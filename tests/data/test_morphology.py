@@ -2,7 +2,7 @@ import pytest
 
 from bilstm_crf_hf.alignment import spans_from_tags
 from bilstm_crf_hf.data import morphology
-from bilstm_crf_hf.data.morphology import morpheme_tags, morphemes
+from bilstm_crf_hf.data.morphology import morpheme_spans, morpheme_tags
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 
 TEXTS = [
@@ -16,7 +16,7 @@ TEXTS = [
 @pytest.fixture(autouse=True)
 def _fewer_nouns(monkeypatch):
     """Clusters of the 3,000 most frequent morphemes only."""
-    monkeypatch.setattr(morphology, "KNOWN", 3000)
+    monkeypatch.setattr(morphology, "NUM_MORPHEMES", 3000)
     morphology.noun_clusters.cache_clear()
     yield
     morphology.noun_clusters.cache_clear()
@@ -25,7 +25,7 @@ def _fewer_nouns(monkeypatch):
 def test_a_syllable_goes_to_the_first_of_its_morphemes():
     """`한` is `하` and `ᆫ`, `갔` is `가` and `었`. Offsets are those of Python, behind wide characters too."""
     pytest.importorskip("kiwipiepy")
-    found = [{text[start:end]: tag for start, end, tag in spans} for text, spans in zip(TEXTS, morphemes(TEXTS))]
+    found = [{text[start:end]: tag for start, end, tag in spans} for text, spans in zip(TEXTS, morpheme_spans(TEXTS))]
     assert {"는": "JX", "에": "JKB", "한": "XSV", "갔": "VV", "다": "EF"}.items() <= found[0].items()
     assert {"도": "VV", "준": "VX", "를": "JKO", "만났": "VV"}.items() <= found[1].items()  # 도와: 돕 (VV-I), 어
 
@@ -34,7 +34,7 @@ def test_spans_cover_what_is_visible_and_do_not_overlap():
     """Each character once, by the first of Kiwi's own tokens that has it."""
     kiwipiepy = pytest.importorskip("kiwipiepy")
     kiwi = kiwipiepy.Kiwi()
-    for text, spans in zip(TEXTS, morphemes(TEXTS), strict=True):
+    for text, spans in zip(TEXTS, morpheme_spans(TEXTS), strict=True):
         owner = {}
         for i, character in enumerate(text):
             if not character.isspace():
@@ -47,7 +47,7 @@ def test_tags_of_characters_say_the_morphemes():
     pytest.importorskip("kiwipiepy")
     tokenizer = build_character_tokenizer(TEXTS)
     offsets = tokenizer(TEXTS, return_offsets_mapping=True).offset_mapping
-    for pairs, tags, spans in zip(offsets, morpheme_tags(TEXTS, offsets), morphemes(TEXTS), strict=True):
+    for pairs, tags, spans in zip(offsets, morpheme_tags(TEXTS, offsets), morpheme_spans(TEXTS), strict=True):
         assert tags[0] is tags[-1] is None  # [CLS] and [SEP]
         said = [(pairs[1 + start][0], pairs[end][1], label) for start, end, label in spans_from_tags(tags[1:-1])]
         assert said == [tuple(span) for span in spans]
@@ -56,8 +56,8 @@ def test_tags_of_characters_say_the_morphemes():
 def test_nouns_of_like_meaning_have_the_same_tag():
     """Towns, and numbers of things, are nearer to each other than to one another, by the clusters."""
     pytest.importorskip("kiwipiepy")
-    kiwi, clusters = morphology.analyzer(), morphology.noun_clusters()
-    assert len(set(clusters.values())) > morphology.CLUSTERS // 2
+    kiwi, clusters = morphology.kiwi(), morphology.noun_clusters()
+    assert len(set(clusters.values())) > morphology.NUM_CLUSTERS // 2
 
     def of(*words: str) -> set[int]:
         return {clusters[kiwi.tokenize(word)[0].id] for word in words}
@@ -70,7 +70,7 @@ def test_names_with_spaces_are_tagged_by_their_class():
     """Q5 is a human in Wikidata."""
     pytest.importorskip("kiwipiepy")
     text = "더글러스 애덤스가 왔다."
-    assert next(morphemes([text]))[0] == (0, 8, "Q5")
+    assert next(morpheme_spans([text]))[0] == (0, 8, "Q5")
     names = morphology.dictionary_names()
     assert {"더글러스 애덤스", "고양 국민은행 축구단"} <= set(names)
     assert len(names) == len(set(names)) > 300_000
@@ -78,7 +78,7 @@ def test_names_with_spaces_are_tagged_by_their_class():
 
 def test_names_are_replaced_morpheme_by_morpheme_by_those_of_their_cluster_or_class():
     pytest.importorskip("kiwipiepy")
-    found = morphology.names_like(["부산 해운대구", "더글러스 애덤스", "서울시청", "세 명"])
+    found = morphology.similar_names(["부산 해운대구", "더글러스 애덤스", "서울시청", "세 명"])
     assert found.keys() == {"부산 해운대구", "더글러스 애덤스", "서울시청"}  # the last one has no proper noun
     assert {"부산", "광주", "경기도"} <= set(found["부산 해운대구"][1])
     assert [len(part) for part in found["부산 해운대구"]][::2] == [1, 1, 1]

@@ -8,7 +8,6 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from bilstm_crf_hf.alignment import Span, render, spans_from_tags
-from bilstm_crf_hf.data import ner as corpora
 from bilstm_crf_hf.data.ner import (
     from_columns,
     labels_of,
@@ -311,8 +310,8 @@ def test_a_missing_column_lists_the_columns_there_are():
 @pytest.mark.parametrize(
     ("tokens", "tags", "names", "message"),
     [
-        (["김", "구"], ["B-PS"], None, "2 in column tokens, but 1 in column ner_tags"),
-        (["김", "구"], None, None, "2 in column tokens, but 0 in column ner_tags"),
+        (["김", "구"], ["B-PS"], None, "2 tokens in column tokens, but 1 tags in column ner_tags"),
+        (["김", "구"], None, None, "2 tokens in column tokens, but 0 tags in column ner_tags"),
         (["김", "구"], ["O", "I-PS"], None, "token 1: I-PS cannot stand here in BIO"),
         (["김", "구"], ["O", "PS"], None, "'PS' is not a BIO or BIOES tag"),
         (["김", ""], ["O", "O"], None, "a token or tag is null or empty"),
@@ -361,9 +360,9 @@ def test_a_file_without_sentences_is_an_error(write, read, content):
 
 
 @pytest.mark.parametrize("read", [read_klue_tsv, read_inline, read_conll])
-def test_a_file_that_is_not_utf8_is_named_with_the_byte(write, read):
+def test_a_file_that_is_not_utf8_is_named_with_line_and_byte(write, read):
     path = write("cp949.tsv", b"\xef\xbb\xbfO\tO\n" + "김\tO\n".encode("cp949"))
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: byte 7 is not UTF-8"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}:2: byte 1 of the line is not UTF-8"):
         read(path)
 
 
@@ -456,9 +455,13 @@ def test_large_lists_as_written_by_polars_are_read(tmp_path):
     [
         ("a.jsonl", '{"tokens": [], "ner_tags": []}\n{"tokens": [}\n', r"a\.jsonl:2: Expecting value"),
         ("a.json", '[{"tokens": [],\n "ner_tags" []}]', r"a\.json:2: Expecting ':'"),
-        ("a.json", '[{"tokens": ["김"], "ner_tags": ["O"]}, 3]', r"a\.json: row 1 is not an object"),
-        ("a.jsonl", '{"tokens": ["김"], "ner_tags": ["O"]}\n{"tokens": "김"}\n', r"a\.jsonl: a column mixes types"),
-        ("a.jsonl", '{"tokens": ["김"], "ner_tags": ["O"]}\n{"tokens": ["구"]}\n', r"a\.jsonl: row 1: 1 in column tok"),
+        ("a.json", '[{"tokens": ["김"], "ner_tags": ["O"]}, 3]', r"a\.json: row 1: expected an object, found 3"),
+        ("a.jsonl", '{"tokens": ["김"], "ner_tags": ["O"]}\n{"tokens": 3}\n', r"a\.jsonl:2: column tokens holds 3"),
+        (
+            "a.jsonl",
+            '{"tokens": ["김"], "ner_tags": ["O"]}\n{"tokens": ["구"]}\n',
+            r"a\.jsonl:2: 1 tokens in column tokens, but 0",
+        ),
         ("a.json", "[]", r"a\.json: no sentence in it"),
         ("a.jsonl", "", r"a\.jsonl: no sentence in it"),
         ("a.jsonl", '{"form": ["김"]}', r"a\.jsonl: no column tokens or words or text; its columns are form"),
@@ -467,7 +470,7 @@ def test_large_lists_as_written_by_polars_are_read(tmp_path):
         (
             "a.csv",
             "김,O",
-            r"a\.csv: unknown suffix '\.csv'; known are \.parquet, \.json, \.jsonl, \.tsv, \.txt, \.conll",
+            r"a\.csv: unknown suffix '\.csv'; known are \.parquet, \.jsonl, \.json, \.txt, \.tsv, \.conll",
         ),
     ],
 )
@@ -515,7 +518,7 @@ def test_hub_data_sets_are_read_by_name(monkeypatch):
     rows = rows_of([["김", "구"]], [[1, 2]], ["O", "B-PS", "I-PS"])
     bad = rows_of([["김", "구"]], [[0, 2]], ["O", "B-PS", "I-PS"])
     hub = {("klue", "ner"): DatasetDict(train=rows, validation=rows), ("klue", None): DatasetDict(test=bad)}
-    monkeypatch.setattr(corpora, "load_dataset", lambda *name, revision: hub[name])
+    monkeypatch.setattr("bilstm_crf_hf.data.splits.load_dataset", lambda *name, revision: hub[name])
     splits = load_ner_datasets("klue", "ner")
     assert list(splits) == ["train", "validation"]
     assert splits["train"].to_dict() == {"text": ["김구"], "tags": [[1, 2]]}

@@ -46,16 +46,16 @@ def test_all_files_in_order_without_blank_texts(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"text": "서울"}\n{"text": null}\n', "row 1: text is no text: None"),
-        ("a.csv", "text\n1\n2\n", "row 0: text is no text: 1"),
-        ("a.jsonl", '{"review": "서울", "id": 1}\n', "no column text; name one of review, id"),
-        ("a.xyz", "서울", "unknown suffix; known are .txt, .parquet"),
+        ("a.jsonl", '{"text": "서울"}\n{"text": null}\n', "2: column text holds null, not a string"),
+        ("a.jsonl", '{"text": 1}\n', "1: column text holds 1, not a string"),
+        ("a.jsonl", '{"review": "서울", "id": 1}\n', "1: no column text; its columns are review, id"),
+        ("a.xyz", "서울", " unknown suffix '.xyz'; known are .txt, .jsonl"),
     ],
     ids=["null", "numbers", "no column", "suffix"],
 )
 def test_what_is_no_text_is_refused_with_its_row(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"{name}: {message}"):
+    with pytest.raises(ValueError, match=f"{name}:{message}"):
         list(read_texts(str(tmp_path / name)))
 
 

@@ -6,7 +6,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from bilstm_crf_hf.evaluation import runs as reporting
+from bilstm_crf_hf.evaluation import plots
 from bilstm_crf_hf.evaluation.calibration import (
     brier_score,
     calibration_bins,
@@ -81,7 +81,7 @@ def test_precision_from_a_score_on_by_hand():
 def test_what_cannot_be_calibrated_is_refused(score):
     with pytest.raises(ValueError, match="no scores"):
         score([], [])
-    with pytest.raises(ValueError, match="2 scores, but 1 answers"):
+    with pytest.raises(ValueError, match="2 scores, but 1 values of `right`"):
         score([0.5, 0.6], [True])
 
 
@@ -92,10 +92,10 @@ def test_no_bin_is_no_diagram():
 
 def test_without_matplotlib_a_warning_says_that_there_is_no_picture(tmp_path, monkeypatch, caplog):
     bins = calibration_bins(*overconfident(0, 50))
-    reporting.plot_reliability(bins, tmp_path / "a.png")
+    plots.plot_reliability(bins, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        reporting.plot_reliability(bins, tmp_path / "b.png")
+        plots.plot_reliability(bins, tmp_path / "b.png")
     assert "no b.png: pictures need matplotlib" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

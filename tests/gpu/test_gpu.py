@@ -26,14 +26,16 @@ from bilstm_crf_hf.configuration_encoder import EncoderCRFConfig
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.modeling_bilstm_crf import sequence_tokens
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderConfig
 from bilstm_crf_hf.modeling_encoder import EncoderCRFForTokenClassification
 from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 from bilstm_crf_hf.training.classification import ClassifierTrainer
-from bilstm_crf_hf.training.distillation import DistillationTrainer, as_soft
-from bilstm_crf_hf.training.loading import label_names
-from bilstm_crf_hf.training.trainer import TaggerTrainer, TaggerTrainingArguments
+from bilstm_crf_hf.training.distillation import DistillationTrainer, with_soft_labels
+from bilstm_crf_hf.training.trainer import TaggerTrainer
 
 DEVICE = torch.device(os.environ.get("GPU_TESTS_DEVICE", "cuda"))
 
@@ -141,7 +143,7 @@ def test_paths_and_marginals_equal_the_cpus(num_tags, length, constrained):
 def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 8), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), tokenizer, LABELS)
+    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def batch(corpus, tokenizer) -> dict[str, Tensor]:
 def new_encoder_crf(tokenizer) -> EncoderCRFForTokenClassification:
     bert = BertConfig(vocab_size=len(tokenizer), **SMALL_BERT)
     config = EncoderCRFConfig(
-        encoder_config=bert, num_lstm_layers=1, dropout=0.0, **sequence_tokens(tokenizer), **label_names(LABELS)
+        encoder_config=bert, num_lstm_layers=1, dropout=0.0, **sequence_tokens(tokenizer), **label_maps(LABELS)
     )
     return EncoderCRFForTokenClassification(config)
 
@@ -162,7 +164,7 @@ def new_encoder_crf(tokenizer) -> EncoderCRFForTokenClassification:
 def new_character_encoder(tokenizer) -> CharacterEncoderForTokenClassification:
     bert = BertConfig(vocab_size=50, **SMALL_BERT)
     bilstm = new_tagger(tokenizer, **NO_DROPOUT).config
-    config = CharacterEncoderConfig(encoder_config=bert, bilstm_config=bilstm, dropout=0.0, **label_names(LABELS))
+    config = CharacterEncoderConfig(encoder_config=bert, bilstm_config=bilstm, dropout=0.0, **label_maps(LABELS))
     return CharacterEncoderForTokenClassification(config)
 
 
@@ -173,7 +175,7 @@ def new_classifier(tokenizer, **config) -> BiLSTMForSequenceClassification:
 
 
 def new_pretraining(tokenizer, **config) -> BiLSTMForPreTraining:
-    options = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, **label_names(LABELS)}
+    options = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, **label_maps(LABELS)}
     return BiLSTMForPreTraining.from_tokenizer(tokenizer, **options, **config)
 
 
@@ -231,8 +233,8 @@ def test_pretraining_asks_the_whole_vocabulary(tokenizer, batch, monkeypatch):
     hidden = cpu.bilstm.encode(batch["input_ids"], sequences)
     states = cpu.around(hidden, sequences)[sequences.inside]
     logits = cpu.vocabulary(cpu.transform(states))
-    cloze = cross_entropy(logits, sequences.front(batch["input_ids"])[sequences.inside])
-    tags = sequences.front(batch["labels"])[sequences.inside]
+    cloze = cross_entropy(logits, sequences.pack(batch["input_ids"])[sequences.inside])
+    tags = sequences.pack(batch["labels"])[sequences.inside]
     tag_loss = cross_entropy(cpu.tag_classifier(hidden[sequences.inside]), tags)
     if DEVICE.type != "cpu":
         assert_close(output.cloze_loss.cpu(), cloze, **CLOSE)
@@ -345,7 +347,7 @@ def test_graphs_train_as_single_kernels_do(kind, tokenizer, corpus, tmp_path):
     elif kind == "average":
         options |= {"ema_decay": 0.9}
     elif kind == "distilled":
-        rows, trainer_class = as_soft(rows, len(LABELS)), DistillationTrainer
+        rows, trainer_class = with_soft_labels(rows, len(LABELS)), DistillationTrainer
         options |= {"remove_unused_columns": False}
     elif kind == "classifier":
         rows = rows.remove_columns("labels").map(lambda row, i: {"label": i % 3}, with_indices=True)

@@ -17,6 +17,7 @@ from hub_server import READ_TOKEN, TOKEN, USER, HubServer, LFSBlob
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+import bilstm_crf_hf
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
 from bilstm_crf_hf.commands import publish
 from bilstm_crf_hf.hub.publishing import Publication, prepare, send
@@ -219,7 +220,7 @@ def test_a_tag_or_branch_that_is_there_is_not_moved(hub, small, tag):
     send(small)
     (small.folder / "modeling.py").write_text("# another\n")
     before = list(hub.repositories[SMALL_ID].commits)
-    with pytest.raises(ValueError, match=f"{SMALL_ID} has a tag or branch {tag} already.*name the next one"):
+    with pytest.raises(ValueError, match=f"{SMALL_ID} has a tag or branch {tag} already.*name another one"):
         send(small._replace(revision=tag))
     assert hub.repositories[SMALL_ID].commits == before
 
@@ -235,6 +236,22 @@ def test_code_and_weights_of_an_earlier_version_go_and_what_others_added_stays(h
     repository = hub.repositories[SMALL_ID]
     assert set(repository.at("v2").files) == {*files_of(small), *others, ".gitattributes"}
     assert {"modeling.py", "model.safetensors"} < set(repository.at("v1").files)
+
+
+def test_no_file_of_the_code_of_another_version_stays(hub, small):
+    """Each file of the package's root that a model took along, and this one does not, is deleted."""
+    root = Path(bilstm_crf_hf.__file__).parent
+    code = {path.name for path in root.glob("*.py")} - {"__init__.py"}
+    assert {"morphemes.py", "crf.py"} < code
+    for name in code:
+        (small.folder / name).write_text("# of an earlier version\n", encoding="utf-8")
+    send(small)
+    for name in code - {"crf.py"}:
+        (small.folder / name).unlink()
+    send(small._replace(revision="v2"))
+    repository = hub.repositories[SMALL_ID]
+    assert code < set(repository.at("v1").files)
+    assert code & set(repository.at("v2").files) == {"crf.py"}
 
 
 @pytest.mark.parametrize(

@@ -212,8 +212,8 @@ def assert_refused(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "bert"}, "config.json: model_type is bert, that of the tutorial's models is BiLSTM_CRF"),
-        ({"hidden_dim": 13}, "config.json: hidden_dim is 13, expected an even one"),
+        ({"model_type": "bert"}, "config.json: model_type is bert, expected BiLSTM_CRF"),
+        ({"hidden_dim": 13}, "config.json: hidden_dim is 13, expected an even number"),
         ({"hidden_dim": None}, "config.json: hidden_dim is None, expected a positive integer"),
         ({"embedding_dim": "16"}, "config.json: embedding_dim is 16, expected a positive integer"),
         ({"vocab_size": 0}, "config.json: vocab_size is 0, expected a positive integer"),
@@ -222,9 +222,12 @@ def assert_refused(
         ({"tag_to_ix": {"O": 1, "B-PS": 2}}, "config.json: tag_to_ix is .*expected a mapping of tags to 0, 1, 2"),
         ({"tag_to_ix": {"O": 0, "B-PS": 0}}, "config.json: tag_to_ix is .*each once"),
         ({"tag_to_ix": {"O": False, "B-PS": True}}, "config.json: tag_to_ix"),
-        ({"vocab_size": 499}, r"pytorch_model.bin: word_embeds.weight is \(500, 16\), .* \(499, 16\)"),
-        ({"hidden_dim": 24}, r"pytorch_model.bin: hidden2tag.weight is \(7, 12\), .* \(7, 24\)"),
-        ({"tag_to_ix": {"O": 0, "B-PS": 1}}, r"pytorch_model.bin: hidden2tag.weight is \(7, 12\), .* \(2, 12\)"),
+        ({"vocab_size": 499}, r"pytorch_model.bin: word_embeds.weight has the shape \(500, 16\), .* \(499, 16\)"),
+        ({"hidden_dim": 24}, r"pytorch_model.bin: hidden2tag.weight has the shape \(7, 12\), .* \(7, 24\)"),
+        (
+            {"tag_to_ix": {"O": 0, "B-PS": 1}},
+            r"hidden2tag.weight has the shape \(7, 12\), .* \(2, 12\)",
+        ),
     ],
     ids=str,
 )
@@ -245,7 +248,7 @@ def test_configurations_that_are_no_objects_are_refused(source, content):
         (lambda state: state.update(extra=torch.ones(1)), "missing keys: none; unknown keys: extra"),
         (
             lambda state: [state.pop(key) for key in list(state) if key.endswith("_reverse")],
-            "missing keys: lstm.bias_hh_l0_reverse, .*an LSTM of two directions",
+            "missing keys: lstm.bias_hh_l0_reverse, .*a bidirectional LSTM",
         ),
         (lambda state: [state.pop(key) for key in list(state) if "lstm" in key], "missing keys: lstm.bias_hh_l0, "),
         (lambda state: state.update(epoch=3), "epoch is a int, not a tensor"),
@@ -271,7 +274,7 @@ class Payload:
 
 def test_pickles_that_could_run_code_are_refused_and_not_run(source, tmp_path):
     torch.save({"word_embeds.weight": Payload(tmp_path / "ran")}, source / "pytorch_model.bin")
-    assert_refused(source, "pytorch_model.bin: damaged, or of more than tensors, which could run code")
+    assert_refused(source, "the file is damaged, or contains more than tensors, which could run code")
     assert not (tmp_path / "ran").exists()
     torch.load(source / "pytorch_model.bin", weights_only=False)  # the payload is a live one
     assert (tmp_path / "ran").exists()
@@ -283,12 +286,12 @@ def test_pickles_that_could_run_code_are_refused_and_not_run(source, tmp_path):
 def test_damaged_weights_are_refused(source, damage):
     file = source / "pytorch_model.bin"
     file.write_bytes(damage(file.read_bytes()))
-    assert_refused(source, "pytorch_model.bin: damaged")
+    assert_refused(source, "pytorch_model.bin: the file is damaged")
 
 
 def test_a_tensor_alone_is_refused(source):
     torch.save(torch.ones(2), source / "pytorch_model.bin")
-    assert_refused(source, "pytorch_model.bin: a Tensor: save the model by")
+    assert_refused(source, "pytorch_model.bin: contains a Tensor: save the model with")
 
 
 def test_weights_that_are_missing_or_several_are_refused(source):
@@ -301,7 +304,7 @@ def test_weights_that_are_missing_or_several_are_refused(source):
 
 
 def test_a_source_that_is_nowhere_is_refused(tmp_path):
-    assert_refused(tmp_path / "nowhere", "neither a folder nor a model on the Hub", OSError)
+    assert_refused(tmp_path / "nowhere", "neither a folder nor a model that the Hub provides", OSError)
 
 
 def test_a_tokenizer_of_another_model_is_refused(wordpiece, tmp_path):
@@ -309,7 +312,7 @@ def test_a_tokenizer_of_another_model_is_refused(wordpiece, tmp_path):
     source = publish(new_tutorial_tagger(len(wordpiece) - 1), tmp_path / "tutorial")
     size = len(wordpiece) - 1
     assert_refused(
-        source, f"vocab_size is {size}, the tokenizer has ids up to {size}", tokenizer=str(tmp_path / "tokenizer")
+        source, f"vocab_size is {size}, but the tokenizer has ids up to {size}", tokenizer=str(tmp_path / "tokenizer")
     )
 
 
@@ -318,7 +321,7 @@ def test_an_output_that_is_there_is_left_alone(source, tmp_path):
     convert_checkpoint(source, tmp_path / "ours")  # empty until now
     before = sorted(tmp_path.rglob("*"))
     for output in (tmp_path / "ours", source / "config.json"):
-        with pytest.raises(FileExistsError, match="is there already"):
+        with pytest.raises(FileExistsError, match="exists already"):
             convert_checkpoint(source, output)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -346,11 +349,11 @@ def test_the_recipe_converts_and_says_what_is_wrong(wordpiece, source, tmp_path)
         file.name for file in (tmp_path / "ours").iterdir()
     }
     alone = subprocess.run([*recipe, "tutorial", "alone"], **options)
-    assert alone.stdout.startswith("saved in alone\nthere is no tokenizer in it")
+    assert alone.stdout.startswith("saved in alone\nit has no tokenizer")
     (source / "config.json").write_text("{}")
     refused = subprocess.run([*recipe, "tutorial", "theirs"], **options)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith(
-        "error: tutorial/config.json: model_type is None, that of the tutorial's models is BiLSTM_CRF"
+        "error: tutorial/config.json: model_type is None, expected BiLSTM_CRF as in the tutorial's models"
     )
     assert not (tmp_path / "theirs").exists()

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import re
+import shlex
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
 
-from bilstm_crf_hf.evaluation.runs import RUN
+from bilstm_crf_hf.evaluation.runs import TRAINING_RUN
 from bilstm_crf_hf.hub.model_card import check_card, eval_results_yaml, render_card
 from bilstm_crf_hf.training.arguments import CardArguments
 
@@ -57,14 +61,14 @@ tagger = pipeline("token-classification", model="someone/klue-ner", revision="v2
 print(tagger("손흥민은 1992년 7월 8일 춘천에서 태어났다."))
 ```
 
-The repository holds the model's code, for which it needs `pip install "transformers>=5.23" torch pytorch-crf safetensors`
-and nothing else. `trust_remote_code` runs that code: read it, and keep `revision` fixed.
+The repository contains the model's code, which only needs `pip install {packages}`.
+`trust_remote_code` runs this code: read it first, and keep `revision` fixed.
 
 ## Results
 
 On the validation split (4,500 texts):
 
-| score | value | what it is |
+| score | value | definition |
 |---|---:|---|
 | F1 | 0.8123 | entities on characters, strict (type and both ends), micro average |
 | precision | 0.8200 | of these entities |
@@ -74,13 +78,13 @@ On the validation split (4,500 texts):
 |---|---:|---:|---:|---:|
 | PS | 0.9100 | 0.8902 | 0.9000 | 3,987 |
 
-The model is that of the best of 2 epochs by the validation split, so scores on that split are a little too good.
+The validation split selected the best of 2 epochs, so the scores on that split are slightly too high.
 
 ## Training
 
 KLUE-NER; CC BY-SA 4.0.
 
-20,000 texts, 2 epochs of 30 s, 61 s in all (evaluation not counted in), on a machine, 2 cores, seed 42; python 3.11, torch 2.13.
+20,000 texts, 2 epochs of 30 s, 61 s in all (without evaluation), on a machine, 2 cores, seed 42; python 3.11, torch 2.13.
 
 | setting | value |
 |---|---|
@@ -92,7 +96,7 @@ KLUE-NER; CC BY-SA 4.0.
 
 ## Limitations
 
-- It knows the entity types above and no other, as its training data mark them.
+- The model only knows the entity types above, as they are annotated in its training data.
 """  # noqa: E501
 
 
@@ -101,7 +105,10 @@ def finished_run(folder: Path, arguments: dict | None = None, results: dict | No
     tagger = {
         "architectures": ["BiLSTMCRFForTokenClassification"],
         "model_type": "bilstm_crf",
-        "auto_map": {"AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig"},
+        "auto_map": {
+            "AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig",
+            "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
+        },
         "id2label": {"0": "B-PS", "1": "I-PS", "2": "B-LC", "3": "I-LC", "4": "O"},
     }
     run = {
@@ -113,7 +120,7 @@ def finished_run(folder: Path, arguments: dict | None = None, results: dict | No
     for name, content in {
         "config.json": tagger | config,
         "all_results.json": RESULTS | (results or {}),
-        RUN: run,
+        TRAINING_RUN: run,
     }.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -146,8 +153,19 @@ def written(card: ModelCard, folder: Path) -> ModelCard:
 
 def test_the_whole_card(tmp_path):
     card = render_card(finished_run(tmp_path), "someone/klue-ner", "v2")
-    assert card.text.strip().startswith(CARD.strip())
-    assert card.text.rstrip().endswith("which need not be the share of such answers that are right.")
+    install = re.search("needs `pip install (.+)`", card.text)[1]
+    assert card.text.strip().startswith(CARD.strip().replace("{packages}", install))
+    assert card.text.rstrip().endswith("It may differ from the share of such predictions that are right.")
+
+
+def test_the_libraries_of_a_card_are_those_of_the_package(tmp_path):
+    """With its versions, as pip reads them."""
+    text = render_card(finished_run(tmp_path), "someone/klue-ner", "v2").text
+    shown = [Requirement(word) for word in shlex.split(re.search("needs `pip install (.+)`", text)[1])]
+    required = {each.name: each.specifier for each in map(Requirement, requires("bilstm-crf-hf"))}
+    assert [each.name for each in shown] == ["transformers", "torch", "pytorch-crf", "safetensors"]
+    assert {each.name: each.specifier for each in shown}.items() <= required.items()
+    assert required["transformers"]
 
 
 def test_what_the_hub_reads(tmp_path):
@@ -182,7 +200,7 @@ def test_a_classifier_has_its_own_task_sentences_and_test_split(tmp_path):
     assert card.data.widget == [{"text": "또 보고 싶다"}]
     assert 'classifier = pipeline("text-classification", model="someone/nsmc", revision="v1")\n' in card.text
     assert "trust_remote_code" not in card.text
-    assert "gives a text one of the classes 긍정, 부정" in card.text
+    assert "assigns one of the classes 긍정, 부정" in card.text
     assert "On the test split (500 texts):" in card.text
     splits = [(r.dataset_split, r.metric_type, r.metric_value) for r in card.data.eval_results]
     assert splits == [("validation", "accuracy", 0.84), ("validation", "f1", 0.8375), ("test", "accuracy", 0.835)]
@@ -216,7 +234,7 @@ def test_data_that_are_not_on_the_hub_are_custom(tmp_path):
 
 
 def test_what_a_model_that_reads_morphemes_needs(tmp_path):
-    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, morphemes="0.24.0"), "a/b", "v1").text
+    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, kiwi_version="0.24.0"), "a/b", "v1").text
     assert "`pip install kiwipiepy kiwipiepy_model==0.24.0`" in text
     assert "| read_morphemes | True |" in text
     assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text
@@ -238,8 +256,8 @@ def test_a_comparison_becomes_a_table(tmp_path):
         writer.writerow({"system": "klue_ner", "runs": 3} | row)
     text = render_card(finished_run(tmp_path), "someone/klue-ner", "v1", comparison=tmp_path).text
     assert "| system | runs | mean F1 | parameters | training, s | sentences a second |" in text
-    assert "| klue_ner | 3 | 0.8000 | 9,600,000 | 223 | 906 |" in text
-    with pytest.raises(FileNotFoundError, match="systems.csv: no such file: name a folder that recipes/compare.py"):
+    assert r"| klue\_ner | 3 | 0.8000 | 9,600,000 | 223 | 906 |" in text
+    with pytest.raises(FileNotFoundError, match="systems.csv: no such file. Name the output folder of a comparison"):
         render_card(tmp_path, "someone/klue-ner", "v1", comparison=tmp_path / "nowhere")
 
 
@@ -250,16 +268,16 @@ def test_a_card_with_other_figures_is_refused(tmp_path):
         check_card(card, RESULTS | {"eval_f1": 0.8}, tmp_path / "README.md")
 
 
-@pytest.mark.parametrize("name", ["config.json", "all_results.json", RUN])
+@pytest.mark.parametrize("name", ["config.json", "all_results.json", TRAINING_RUN])
 def test_a_folder_without_a_file_is_no_finished_run(tmp_path, name):
     (finished_run(tmp_path) / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name}: no such file: name the folder of a finished run"):
+    with pytest.raises(FileNotFoundError, match=f"{name}: no such file. Name the folder of a finished run"):
         render_card(tmp_path, "someone/klue-ner", "v1")
 
 
 @pytest.mark.parametrize("architectures", [["BiLSTMCRFModel"], None])
 def test_a_model_without_a_head_has_no_card(tmp_path, architectures):
-    with pytest.raises(ValueError, match="is neither a tagger nor a text classifier"):
+    with pytest.raises(ValueError, match="is neither a token classifier nor a text classifier"):
         render_card(finished_run(tmp_path, architectures=architectures), "someone/klue-ner", "v1")
 
 

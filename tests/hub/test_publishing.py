@@ -23,7 +23,7 @@ from bilstm_crf_hf.hub.publishing import (
     describe,
     prepare,
 )
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
+from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 REPO_ID = "tester/ner"
@@ -101,7 +101,7 @@ def test_what_will_be_sent_is_said_file_by_file(prepared):
     first, *lines = describe(publication).splitlines()
     sizes = {name: int(size.replace(",", "")) for size, name in map(str.split, lines)}
     assert sizes == {name: len(content) for name, content in sent_files(publication.folder).items()}
-    assert first.startswith(f"{REPO_ID} (as visible as the Hub's default, if it is new), tag v1: {len(sizes)} files, ")
+    assert first.startswith(f"{REPO_ID} (default visibility, if it is new), tag v1: {len(sizes)} files, ")
     assert f"{sum(sizes.values()):,} bytes" in first
 
 
@@ -154,7 +154,7 @@ def test_a_token_in_any_file_is_refused_and_not_repeated(run, card, name):
     else:
         append(run / name, f"\ntoken={SECRET}\n")
     message = refusal(run)
-    assert re.search(rf"nothing was sent:\n  {name}:\d+: an access token: take it out, and revoke it$", message)
+    assert re.search(rf"nothing was sent:\n  {name}:\d+: an access token: remove it, and revoke it$", message)
     assert int(message.split(":")[2]) > lines
     assert SECRET[:8] not in message
 
@@ -174,7 +174,7 @@ def test_a_path_of_this_machine_in_any_file_is_refused(run, card, name):
     else:
         append(run / name, "\n# made in /home/someone/runs/3\n")
     assert re.search(
-        rf"nothing was sent:\n  {name}:\d+: a path of this machine, /home/someone/runs/3: take", refusal(run)
+        rf"nothing was sent:\n  {name}:\d+: a path of this machine, /home/someone/runs/3: remove", refusal(run)
     )
 
 
@@ -188,7 +188,7 @@ def test_a_path_of_this_machine_in_any_file_is_refused(run, card, name):
 )
 def test_pickles_and_what_cannot_be_looked_through_are_refused(run, name, content):
     (run / name).write_bytes(content)
-    reason = "is no text" if content else "may hold pickled code: save it as safetensors"
+    reason = "is not text" if content else "may contain pickled code: save it as safetensors"
     assert refusal(run).startswith(f"nothing was sent:\n  {name}: {reason}")
 
 
@@ -198,9 +198,9 @@ def test_a_folder_without_weights_is_refused_and_all_faults_are_listed(run):
     assert [re.sub(r":\d+", "", line).strip() for line in refusal(run).splitlines()] == [
         "nothing was sent:",
         "there are no weights (*.safetensors)",
-        "crf.py: an access token: take it out, and revoke it",
-        "crf.py: a path of this machine, /home/someone/runs/3: take it out",
-        "model.bin: may hold pickled code: save it as safetensors, or move it away",
+        "crf.py: an access token: remove it, and revoke it",
+        "crf.py: a path of this machine, /home/someone/runs/3: remove it",
+        "model.bin: may contain pickled code: save it as safetensors, or move it away",
     ]
 
 
@@ -318,7 +318,7 @@ def test_a_card_whose_figures_are_of_another_run_is_refused(run, card):
 @pytest.mark.parametrize(("repo_id", "revision"), [("tester/other", "v1"), (REPO_ID, "v2")])
 def test_a_card_whose_snippet_loads_something_else_is_refused(run, card, repo_id, revision):
     message = refusal(run, repo_id, revision=revision)
-    assert f"README.md: its snippet loads {REPO_ID} at v1, not {repo_id} at {revision}" in message
+    assert f"README.md: the snippet loads {REPO_ID} at v1, not {repo_id} at {revision}" in message
 
 
 @pytest.mark.parametrize("repo_id", ["ner", "a/b/c", "tester/", "/ner", "tester/n er", "tester/개체명", "tester/a--b"])
@@ -330,7 +330,7 @@ def test_names_that_the_hub_does_not_take_are_refused_before_anything_is_written
 @pytest.mark.parametrize("name", ["all_results.json", "training_run.json", "config.json"])
 def test_a_folder_that_is_not_of_a_finished_run_is_refused(run, card, name):
     (run / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name}: .*name the folder of a finished run"), prepare(run, REPO_ID):
+    with pytest.raises(FileNotFoundError, match=f"{name}: .*Name the folder of a finished run"), prepare(run, REPO_ID):
         pass
 
 
@@ -338,7 +338,7 @@ def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
     (run / "all_results.json").unlink()
     with pytest.raises(SystemExit):
         publish.main([str(run), REPO_ID])
-    assert capsys.readouterr().err.splitlines()[-1].endswith("finished run of this version's recipes")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("Name the folder of a finished run, or train again")
 
 
 # ---------------------------------------------------------------- models that are refused
@@ -347,10 +347,8 @@ def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
 def test_code_that_says_something_else_than_the_package_is_refused(run):
     edit(run / "modeling_bilstm_crf.py", "emissions = self.classifier(", "emissions = -self.classifier(")
     message = refusal(run)
-    assert message.startswith(
-        "nothing was sent: without bilstm_crf_hf the model says something else of '손흥민은 1992년"
-    )
-    assert "Save the model again, so that its code is that of this version" in message
+    assert message.startswith("nothing was sent: without bilstm_crf_hf the output for '손흥민은 1992년")
+    assert "Save the model again with the code of this version" in message
 
 
 def test_code_runs_without_the_package_and_without_the_users_token(run, monkeypatch):
@@ -369,7 +367,7 @@ def test_weights_that_differ_from_the_runs_are_refused(run, tmp_path):
     weights = load_file(run / "model.safetensors")
     weights["classifier.weight"] *= -1
     save_file(weights, staged / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="the model says something else of"):
+    with pytest.raises(ValueError, match="the output for"):
         check_export(run, staged, TrainedModel(run), tmp_path)
 
 

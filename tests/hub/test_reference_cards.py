@@ -18,14 +18,14 @@ from bilstm_crf_hf import (
     EncoderCRFForTokenClassification,
     EncoderForSequenceClassification,
 )
+from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import check_card
 from bilstm_crf_hf.hub.publishing import PINNED, files_of
-from bilstm_crf_hf.training.loading import label_names
 
 FOLDER = Path(__file__).parents[2] / "model_cards"
 CARDS = sorted(path.parent.name for path in FOLDER.glob("*/all_results.json"))
-CLASSES = label_names(["부정", "긍정"])
-TAGS = label_names(LABELS)
+CLASSES = label_maps(["부정", "긍정"])
+TAGS = label_maps(LABELS)
 
 
 def results_of(name: str) -> dict:
@@ -60,7 +60,7 @@ def test_each_figure_is_that_of_the_run(name):
     card, results = ModelCard.load(FOLDER / name / "README.md"), results_of(name)
     check_card(card, results, FOLDER / name / "README.md")
     rounded = {f"{value:.4f}" for value in results.values() if isinstance(value, float)}
-    section = re.search(r"## Results\n(.*?)(\nBeside other systems|## Training)", card.text, re.DOTALL)[1]
+    section = re.search(r"## Results\n(.*?)(\nComparison with other systems|## Training)", card.text, re.DOTALL)[1]
     scores = re.findall(r"\| (0\.\d{4}|1\.0000) (?=\|)", section)
     assert len(scores) > 4
     assert set(scores) <= rounded

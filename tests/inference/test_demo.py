@@ -1,4 +1,4 @@
-"""The page to try a tagger: by a real process where the package cannot be imported, in a real browser."""
+"""The page to try a tagger, served by a process that cannot import the package, in a real browser."""
 
 import contextlib
 import itertools
@@ -64,7 +64,7 @@ def classifier(models):
 
 @pytest.fixture(scope="module")
 def url(models, tmp_path_factory):
-    """The address of the page, served by a process that has only what a Space has."""
+    """The address of the page, served by a process that has the files of a Space only."""
     folder = tmp_path_factory.mktemp("space")
     shutil.copytree(APP.parent, folder, dirs_exist_ok=True)
     arguments = [str(models / "tagger"), "--classifier", str(models / "classifier")]
@@ -75,7 +75,7 @@ def url(models, tmp_path_factory):
 
 @contextlib.contextmanager
 def serving(arguments: list[str], folder: Path):
-    """The address of the page that Python with these arguments serves."""
+    """Run Python with these arguments and yield the address of the page that it serves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -119,7 +119,7 @@ def client(url) -> Client:
 
 @pytest.fixture(scope="module")
 def page(url, tmp_path_factory):
-    """The page in headless Chromium, with `lines` to read it."""
+    """The page in headless Chromium."""
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (chromium and chromedriver):
         miss = pytest.fail if os.environ.get("CI") else pytest.skip
@@ -139,7 +139,7 @@ def page(url, tmp_path_factory):
 
 
 class Page:
-    """What a reader does with the page, and sees."""
+    """The actions of a reader of the page, and what it shows."""
 
     READ = """
         const bare = node => {
@@ -170,14 +170,14 @@ class Page:
         self.driver.execute_cdp_cmd("Input.insertText", {"text": text})
 
     def run(self, text: str) -> list[dict]:
-        """What the page shows of a text, once the button is pressed."""
+        """Enter a text, press the button and return the lines that the page shows."""
         self.type(text)
         self.click("button", "Run")
         wait_for(lambda: [line["text"] for line in self.lines()] == text.splitlines())
         return self.lines()
 
     def requests(self) -> set[str]:
-        """Addresses on the net that the page has asked for."""
+        """Return the addresses on the network that the page has requested."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         asked = [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return {request["url"] for request in asked if request["url"].startswith("http")}
@@ -310,7 +310,7 @@ def test_recipe_serves_the_same_page_and_has_no_classes_without_a_classifier(mod
 
 
 def test_readings_are_the_most_probable_ones(tagger, tokenizer):
-    """Against all paths of a four-character text, by brute force in float64."""
+    """Compare with all paths of a text of four characters, by brute force in float64."""
     text = "서울에서"
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
     hidden = tagger.bilstm(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, 1:-1]
@@ -378,7 +378,7 @@ def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/nothing", "nobody/nothing is no folder here, .* at a revision that you name"),
+        ("nobody/nothing", "nobody/nothing is not a folder: .* give the commit with --revision"),
         ("{models}", "cannot be loaded"),
         ("{models}/classifier", "is BiLSTMForSequenceClassification: expected a ...ForTokenClassification"),
     ],

@@ -29,7 +29,7 @@ from transformers import (
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, render_entities
 from bilstm_crf_hf.commands import predict
-from bilstm_crf_hf.inference.files import Parts, predict_file
+from bilstm_crf_hf.inference.files import Shards, predict_file
 from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -66,9 +66,11 @@ def rows(texts) -> list[dict]:
 def write(path: Path, rows: list[dict]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
-    elif path.suffix == ".csv":
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    elif path.suffix in (".csv", ".tsv"):
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, rows[0], delimiter="," if path.suffix == ".csv" else "\t")
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -87,7 +89,7 @@ def run(model: Path, source: Path, output: Path, *options: str) -> Path:
     """The recipe in this process, with shards of 6 rows."""
     arguments = {"model_name_or_path": model, "input_file": source, "output_file": output, "shard_size": 6}
     predict.main([*(f"--{name}={value}" for name, value in arguments.items()), *options])
-    assert not Parts(output).folder.exists()
+    assert not Shards(output).folder.exists()
     return output
 
 
@@ -96,6 +98,7 @@ def run(model: Path, source: Path, output: Path, *options: str) -> Path:
 # The recipe, with a note of the texts that the model is shown, and slow enough to be killed half-way.
 NOTING = """
 import json, os, sys, time
+from bilstm_crf_hf.commands import predict
 from bilstm_crf_hf.inference.predictors import EntityPredictor
 
 class Noting(EntityPredictor):
@@ -158,7 +161,7 @@ def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(models, texts, tmp
     rows = [{"id": i, "text": f"{i} {texts[i % 8]}" if i % 9 else ""} for i in range(202)]
     write(tmp_path / "in.jsonl", rows)
     killed = start(tmp_path, models / "tagger", first)
-    parts = Parts(tmp_path / "out.jsonl")
+    parts = Shards(tmp_path / "out.jsonl")
     deadline = time.monotonic() + 200
     while len(parts.done()) < 8 and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -174,7 +177,7 @@ def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(models, texts, tmp
     assert len(shown) == then  # all took part
     assert sorted(sum(shown, [])) == sorted(left)  # nothing was tagged twice, no finished shard again
     rows_done = len(rows) - len(left)
-    assert f"{rows_done} of 202 rows are there" in errors
+    assert f"{rows_done} of 202 rows were predicted in an earlier run" in errors
     assert f"{rows_done}/202" in errors  # where the bar begins
     assert "202/202" in errors
 
@@ -191,7 +194,7 @@ class SeoulPredictor(EntityPredictor):
         self.prefix = ""
 
     def __call__(self, texts):
-        return [self.values(text, self._find(text)) for text in texts]
+        return [self.convert(text, self._find(text)) for text in texts]
 
     def _find(self, text):
         at = text.find("서울")
@@ -244,7 +247,7 @@ def test_kill_before_any_step_on_files_loses_nothing(rows, tmp_path, overwrite):
         except FileExistsError:  # only the empty folder had still to be removed
             assert not overwrite
         assert output.read_bytes() == expected
-        assert not Parts(output).folder.exists()
+        assert not Shards(output).folder.exists()
         steps += 1
     assert steps > 15
 
@@ -253,7 +256,7 @@ def test_kill_before_any_step_on_files_loses_nothing(rows, tmp_path, overwrite):
 
 
 @pytest.mark.parametrize("target", [".jsonl", ".parquet", ".txt"])
-@pytest.mark.parametrize("source", [".txt", ".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("source", [".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_every_format_gives_the_entities_of_the_pipeline(models, tagger, tokenizer, rows, tmp_path, source, target):
     output = run(models / "tagger", write(tmp_path / f"in{source}", rows), tmp_path / f"out{target}")
     pipe = pipeline(
@@ -268,7 +271,7 @@ def test_every_format_gives_the_entities_of_the_pipeline(models, tagger, tokeniz
     for row, entities in zip(found, expected, strict=True):
         assert [e | {"score": 0} for e in row["entities"]] == [e | {"score": 0} for e in entities]
         assert [e["score"] for e in row["entities"]] == pytest.approx([e["score"] for e in entities], abs=1e-5)
-    if source == ".csv":
+    if source in (".csv", ".tsv"):
         rows = [{"id": str(row["id"]), "text": row["text"]} for row in rows]
     kept = ["text"] if source == ".txt" else ["id", "text"]
     assert [{name: row[name] for name in kept} for row in rows] == [
@@ -371,25 +374,25 @@ def test_memory_does_not_grow_with_the_input(texts, tmp_path):
     ("name", "content", "message"),
     [
         ("in.jsonl", '{"text": "서울"}\n\n{"text": "부산"', r"in\.jsonl:3: .*expected an object a line"),
-        ("in.jsonl", '{"text": "서울"}\n["부산"]', r'in\.jsonl:2: expected an object a line, found \["부산"\]'),
+        ("in.jsonl", '{"text": "서울"}\n["부산"]', r'in\.jsonl:2: expected an object, found \["부산"\]'),
         ("in.jsonl", '{"text": "서울"}\n{"본문": "부산"}', r"in\.jsonl:2: no column text; its columns are 본문"),
-        ("in.jsonl", '{"text": "서울"}\n{"text": null}', r"in\.jsonl:2: text is null, not text"),
-        ("in.jsonl", '{"text": 3}', r"in\.jsonl:1: text is 3, not text"),
-        ("in.jsonl", '{"text": "\\ud83d"}', r"in\.jsonl:1: '\\ud83d' is half a character"),
-        ("in.jsonl", '{"text": "서울", "entities": []}', r"row 0: there is a column entities .*--column_prefix"),
+        ("in.jsonl", '{"text": "서울"}\n{"text": null}', r"in\.jsonl:2: column text holds null, not a string"),
+        ("in.jsonl", '{"text": 3}', r"in\.jsonl:1: column text holds 3, not a string"),
+        ("in.jsonl", '{"text": "\\ud83d"}', r"in\.jsonl:1: '\\ud83d' is half of a character"),
+        ("in.jsonl", '{"text": "서울", "entities": []}', r":1: there is already a column entities: .*--column_prefix"),
         ("in.jsonl", "\n", r"in\.jsonl: no row in it"),
         ("in.txt", "", r"in\.txt: no row in it"),
-        ("in.txt", b"\xbc\xad\xbf\xef\n", r"in\.txt:1: not UTF-8 .*iconv -f cp949"),
-        ("in.csv", "id,text\n1,서울\n2\n", r"in\.csv:3: not 2 fields"),
-        ("in.csv", "id,text\n1,서울,부산\n", r"in\.csv:2: not 2 fields"),
+        ("in.txt", b"\xbc\xad\xbf\xef\n", r"in\.txt:1: byte 1 of the line is not UTF-8 .*iconv -f cp949"),
+        ("in.csv", "id,text\n1,서울\n2\n", r"in\.csv:3: 1 fields, but the header has 2"),
+        ("in.csv", "id,text\n1,서울,부산\n", r"in\.csv:2: 3 fields, but the header has 2"),
         ("in.csv", 'id,text\n1,"서울', r"in\.csv:2: unexpected end of data"),
-        ("in.csv", "id,id,text\n1,1,서울", r"in\.csv:1: two columns of one name"),
+        ("in.csv", "id,id,text\n1,1,서울", r"in\.csv:1: two columns have the same name"),
         ("in.csv", "id;text\n1;서울", r"no column text; its columns are id;text"),
         ("in.parquet", "PAR1", r"in\.parquet: not a Parquet file"),
-        ("in.parquet", [{"text": "서울"}, {"text": None}], r"in\.parquet: row 1: text is null"),
+        ("in.parquet", [{"text": "서울"}, {"text": None}], r"in\.parquet: row 1: column text holds null"),
         ("in.parquet", [{"본문": "서울"}], r"in\.parquet: row 0: no column text; its columns are 본문"),
-        ("in.parquet", [{"text": "서울", "image": b"\0"}], r"row 0: .*bytes is not JSON serializable: write \.parquet"),
-        ("in.tsv", "서울", r"in\.tsv: unknown suffix '\.tsv'; known are \.txt, \.jsonl, \.csv, \.parquet"),
+        ("in.parquet", [{"text": "서울", "image": b"\0"}], r"row 0: .*bytes is not JSON serializable: write a \.parq"),
+        ("in.doc", "서울", r"in\.doc: unknown suffix '\.doc'; known are \.txt, \.jsonl, \.json, \.csv, \.tsv, \.parq"),
     ],
 )  # fmt: skip
 def test_broken_input_is_refused_with_its_place(tmp_path, name, content, message):
@@ -404,9 +407,11 @@ def test_broken_input_is_refused_with_its_place(tmp_path, name, content, message
 
 def test_rows_that_the_output_cannot_hold(tmp_path):
     source = write(tmp_path / "in.jsonl", [{"text": "서울", "n": 1}, {"text": "서울\n부산", "n": "하나"}])
-    with pytest.raises(ValueError, match="row 1: the text has several lines: write .jsonl"):
+    with pytest.raises(ValueError, match=r"in\.jsonl:2: the text has several lines: write a \.jsonl"):
         predict_seoul(source, tmp_path / "out.txt")
-    with pytest.raises(ValueError, match="rows 0 to 1: a column is not of one type for Parquet .*write .jsonl"):
+    with pytest.raises(
+        ValueError, match=r"in\.jsonl:1 to .*in\.jsonl:2: a column does not have one Parquet type .*write a \.jsonl"
+    ):
         predict_seoul(source, tmp_path / "out.parquet")
     assert os.listdir(tmp_path) == ["in.jsonl"]
 
@@ -434,7 +439,7 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
     source = write(tmp_path / "in.txt", [{"text": "서울"}])
     (tmp_path / "out.txt.parts").mkdir()
     (tmp_path / "out.txt.parts" / "mine").touch()
-    with pytest.raises(FileExistsError, match="out.txt.parts is in the way"):
+    with pytest.raises(FileExistsError, match="out.txt.parts exists, but no prediction run made it"):
         predict_seoul(source, tmp_path / "out.txt")
     assert (tmp_path / "out.txt.parts" / "mine").exists()
 
@@ -457,8 +462,8 @@ def interrupt(monkeypatch, *arguments) -> None:
 def test_shards_of_another_run_are_refused(models, tokenizer, rows, tmp_path, monkeypatch):
     source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     interrupt(monkeypatch, models / "tagger", source, output)
-    assert Parts(output).done() == {0, 1}
-    assert not list(Parts(output).folder.glob("*.tmp"))
+    assert Shards(output).done() == {0, 1}
+    assert not list(Shards(output).folder.glob("*.tmp"))
     new_tagger(tokenizer, seed=1).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     for model, options, change in (
@@ -467,11 +472,13 @@ def test_shards_of_another_run_are_refused(models, tokenizer, rows, tmp_path, mo
         (models / "tagger", ["--column_prefix", "a_"], r"\(column_prefix was , is a_\)"),
         (tmp_path / "other", [], r"\(model was \w+, is \w+\)"),
     ):
-        with pytest.raises(ValueError, match=f"out.jsonl.parts is left of a run .*{change}.* or delete the folder"):
+        with pytest.raises(
+            ValueError, match=f"out.jsonl.parts holds shards of a run .*{change}.* or delete the folder"
+        ):
             run(model, source, output, *options)
     stat = source.stat()
     write(source, rows[::-1])
-    with pytest.raises(ValueError, match="its time of change was"):
+    with pytest.raises(ValueError, match="input_modified was"):
         run(models / "tagger", source, output)
     write(source, rows)
     os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -489,18 +496,16 @@ def test_input_that_changes_meanwhile_is_noticed(models, rows, tmp_path, monkeyp
         return call(self, texts)
 
     monkeypatch.setattr(EntityPredictor, "__call__", changing)
-    with pytest.raises(ValueError, match="in.jsonl has changed while it was read: delete .*out.jsonl.parts"):
+    with pytest.raises(ValueError, match="in.jsonl has changed during the run: delete .*out.jsonl.parts"):
         run(models / "tagger", source, output)
     assert not output.exists()
 
 
 def test_models_that_make_no_predictions_are_refused(models):
-    with pytest.raises(
-        ValueError, match=r"is BertModel: expected a \.\.\.ForTokenClassification or a \.\.\.ForSequence"
-    ):
+    with pytest.raises(ValueError, match="headless: BertModel is neither a token classifier nor a text classifier"):
         load_predictor(str(models / "headless"), 8)
 
 
 def test_sizes_are_counts():
-    with pytest.raises(ValueError, match="shard_size is 0: it has to be 1 or more"):
+    with pytest.raises(ValueError, match="shard_size is 0: set it to 1 or more"):
         predict.PredictionArguments("model", "in.txt", "out.txt", shard_size=0)

@@ -187,5 +187,5 @@ def test_configurations_that_are_refused(folder, config, message):
 def test_a_text_classifier_is_refused(tokenizer, tmp_path):
     BiLSTMForSequenceClassification.from_tokenizer(tokenizer, ngram_buckets=16).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="classifies texts: name a token classifier"):
+    with pytest.raises(ValueError, match="is a text classifier: name a token classifier"):
         spacy.blank("xx").add_pipe("bilstm_crf", config={"model": str(tmp_path)})

@@ -3,11 +3,11 @@ import logging
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from classifiers import EMOTION, FILES, ROOT, SMALL, new_classifier
 from clean_process import run_without_package
 from sklearn.metrics import accuracy_score, classification_report, f1_score
 from sklearn.utils.class_weight import compute_sample_weight
@@ -25,22 +25,12 @@ from bilstm_crf_hf.commands import classify, sample_files
 from bilstm_crf_hf.data.classification import load_classification_datasets
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import ClassificationMetric
-from bilstm_crf_hf.evaluation.runs import plot_confusion
-from bilstm_crf_hf.training import classification as recipe
-from bilstm_crf_hf.training.loading import label_names
+from bilstm_crf_hf.evaluation.plots import plot_confusion
+from bilstm_crf_hf.training import classification
 
-ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "sequence_classification.py"
-EMOTION = {split: ROOT / "recipes" / "data" / "emotion" / f"{split}.tsv" for split in ("train", "validation")}
-SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
 EMOTION_CONFIG = ROOT / "recipes" / "configs" / "bilstm_emotion.yaml"
-FILES = [argument for split, path in EMOTION.items() for argument in (f"--{split}_file", str(path))]
-
-
-def new_classifier(tokenizer, labels=("부정", "긍정"), seed=0, **config) -> BiLSTMForSequenceClassification:
-    torch.manual_seed(seed)
-    return BiLSTMForSequenceClassification.from_tokenizer(tokenizer, **label_names(labels), **(SMALL | config)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +60,7 @@ def test_a_sentence_is_classified_as_if_it_were_alone(classifier, tokenizer, tex
 
 
 def test_sentences_without_tokens_are_safe(classifier, tokenizer):
-    """Nothing but special tokens, beside a sentence and alone: finite, with finite gradients."""
+    """A text of special tokens only, beside a sentence and alone, has finite logits and gradients."""
     model = new_classifier(tokenizer, **NO_DROPOUT).train()
     for texts in (["", "정말 재미있는 영화였다"], ["", ""]):
         batch = tokenizer(texts, padding=True, return_tensors="pt")
@@ -140,7 +130,7 @@ def test_metric_is_scikit_learns():
 
 @pytest.mark.parametrize("labels", [("negative", "positive"), ("부정", "긍정")])
 def test_confusion_picture(labels, tmp_path, caplog, monkeypatch):
-    """Without a font for the names, classes are numbered, and a warning says which is which."""
+    """Without a font for their names, classes are numbered, and a warning has the names."""
     fonts = pytest.importorskip("matplotlib.font_manager").fontManager.ttflist
     own = [entry for entry in fonts if entry.name in ("DejaVu Sans", "Last Resort High-Efficiency")]
     monkeypatch.setattr("matplotlib.font_manager.fontManager.ttflist", own)
@@ -164,29 +154,28 @@ def emotion():
 def new_trainer(emotion, folder, weights="none", model=None, **options):
     dataset, tokenizer = emotion
     labels = dataset.features["label"].names
-    inputs = recipe.encode(dataset, tokenizer, labels, 512, "train")
-    arguments = recipe.ClassifierTrainingArguments(
+    inputs = classification.encode_texts(dataset, tokenizer, labels, 512, "train")
+    arguments = classification.ClassifierTrainingArguments(
         **(
             {"output_dir": str(folder), "num_train_epochs": 1, "disable_tqdm": True, "use_cpu": True}
             | {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
             | options
         )
     )
-    return recipe.ClassifierTrainer(
+    return classification.ClassifierTrainer(
         new_classifier(tokenizer, labels, **NO_DROPOUT) if model is None else model,
         arguments,
         data_collator=DataCollatorWithPadding(tokenizer),
         train_dataset=inputs,
         eval_dataset=inputs,
-        compute_loss_func=recipe.class_loss(weights, inputs, len(labels), arguments),
-        compute_metrics=recipe.scorer(labels),
-        preprocess_logits_for_metrics=recipe.best_labels,
-        columns=recipe.COLUMNS,
+        compute_loss_func=classification.class_loss(weights, inputs, len(labels), arguments),
+        compute_metrics=classification.scorer(labels),
+        preprocess_logits_for_metrics=classification.best_labels,
+        columns=classification.COLUMNS,
     )
 
 
-def test_labels_are_smoothed(emotion, tmp_path):
-    """As torch smooths them."""
+def test_labels_are_smoothed_as_torch_smooths_them(emotion, tmp_path):
     trainer = new_trainer(emotion, tmp_path, "none", label_smoothing_factor=0.5)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
     logits = trainer.model.eval()(**{name: batch[name] for name in ("input_ids", "attention_mask")}).logits
@@ -208,7 +197,7 @@ def test_balanced_loss_weighs_as_scikit_learn(emotion, tmp_path):
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_accumulated_batches_equal_one_large_batch(emotion, tmp_path, weights):
-    """2 x 45 against 90: the loss and the training accuracy that are logged, and the weights after plain SGD."""
+    """Compare 2 x 45 with 90 texts: logged loss, logged training accuracy, and the weights after plain SGD."""
     results = []
     for size, steps in ((90, 1), (45, 2)):
         trainer = new_trainer(
@@ -225,7 +214,7 @@ def test_accumulated_batches_equal_one_large_batch(emotion, tmp_path, weights):
 
 
 def test_training_accuracy_is_that_of_the_model_met(emotion, tmp_path):
-    """With one batch an epoch, an epoch's training accuracy is the accuracy of the model before it."""
+    """With one batch per epoch, the training accuracy of an epoch is the accuracy of the model before it."""
     trainer = new_trainer(emotion, tmp_path, per_device_train_batch_size=90, num_train_epochs=3, eval_strategy="epoch")
     before = trainer.evaluate()["eval_accuracy"]
     trainer.train()
@@ -264,7 +253,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The run of six emotions, of which two are merged, with class weights."""
+    """The folder and the output of a run on six emotions, two of them merged, with class weights."""
     folder = tmp_path_factory.mktemp("emotion") / "out"
     result = run_recipe(
         "recipes/configs/bilstm_emotion.yaml", "--merge_labels", "슬픔+상처", *small(), "--output_dir", folder,
@@ -293,7 +282,7 @@ def test_recipe_leaves_a_finished_run(finished):
 
 
 def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
-    """What the recipe wrote about the validation sentences, and printed of its example."""
+    """Compare with the predictions that the recipe wrote, and with the example that it printed."""
     folder, output = finished
     rows = [json.loads(line) for line in (folder / "validation_predictions.jsonl").read_text().splitlines()]
     texts = [row["text"] for row in rows] + ["시험에 붙어서 기뻐"]
@@ -311,9 +300,9 @@ def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
 
 
 def test_sentiment_sample(tmp_path, capsys):
-    """The run without arguments, but small and of one epoch: six examples with scores at the end."""
+    """Train a small model for one epoch: the recipe prints six examples with scores at the end."""
     config = ROOT / "recipes" / "configs" / "sentiment_sample.yaml"
-    classify.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    classify.main([str(config), *small(), "--output_dir", str(tmp_path), "--use_cpu", "true"], ROOT / "recipes")
     assert len(re.findall(r"^  (?:부정|긍정)\t[01]\.\d{4}\t.+$", capsys.readouterr().out, re.MULTILINE)) == 6
 
 
@@ -324,7 +313,7 @@ def test_sentiment_sample(tmp_path, capsys):
         (("--merge_labels", "슬픔+상처", "상처+불안"), "merge_labels: 상처 is merged twice"),
         (("--max_train_samples", "3"), "the training data has no row of the class"),
         (("--metric_for_best_model", "loss"), "metric_for_best_model is accuracy or macro_f1, not loss"),
-        (("--label_names", "부정", "긍정"), r"train\.tsv:2: label_names name the labels 0, 1, and this one is 기쁨"),
+        (("--label_names", "부정", "긍정"), r"train\.tsv:2: the label 기쁨 is not among those of label_names \(0, 1\)"),
         (("--text_column_name", "글"), r"train\.tsv: no column 글; its columns are label, text"),
     ],
 )
@@ -336,8 +325,10 @@ def test_recipe_refuses(tmp_path, arguments, message):
 
 def test_samples_are_drawn_at_random_and_the_same_in_every_run():
     arguments = {f"{split}_file": str(path) for split, path in EMOTION.items()}
-    arguments = recipe.DataArguments(**arguments, max_train_samples=60, max_eval_samples=10)
-    first, again = (recipe.load_data(arguments, sample_files("sentiment", "tsv", RECIPE.parent)) for _ in range(2))
+    arguments = classification.DataArguments(**arguments, max_train_samples=60, max_eval_samples=10)
+    first, again = (
+        classification.load_texts(arguments, sample_files("sentiment", "tsv", RECIPE.parent)) for _ in range(2)
+    )
     assert (len(first["train"]), len(first["validation"])) == (60, 10)
     assert first["train"]["text"][:] == again["train"]["text"][:]
     whole = load_classification_datasets(data_files=EMOTION)["train"]

@@ -1,4 +1,4 @@
-"""Text classifiers that learn from what others say of raw text, against each teacher asked by itself."""
+"""Distillation of text classifiers, compared with the probabilities of each teacher by itself."""
 
 import json
 import math
@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from classifiers import EMOTION, FILES, new_classifier
 from datasets import Dataset
-from test_classification import EMOTION, FILES, new_classifier
 from transformers import DataCollatorWithPadding, TrainingArguments
 
 from bilstm_crf_hf.commands import distill_classifier as recipe
@@ -44,7 +44,7 @@ def teachers(texts, tmp_path_factory) -> list[str]:
 
 def test_probabilities_of_teachers_are_averaged_by_name(teachers, texts):
     pipes = [recipe.load_teacher(name, CLASSES) for name in teachers]
-    found = recipe.probabilities(pipes, texts, CLASSES, batch_size=4)
+    found = recipe.mean_probabilities(pipes, texts, CLASSES, batch_size=4)
     expected = np.zeros((len(texts), len(CLASSES)))
     for pipe in pipes:
         own = pipe.model.config.label2id
@@ -62,7 +62,7 @@ def test_a_teacher_of_other_labels_is_refused(teachers):
 
 
 def test_the_loss_is_the_cross_entropy_to_the_probabilities(texts):
-    """The model's own, and that of the recipe with class weights."""
+    """Compare the loss of the model and the loss with class weights with sums by hand."""
     tokenizer = build_character_tokenizer(texts)
     model = new_classifier(tokenizer, CLASSES)
     soft = np.random.default_rng(0).dirichlet(np.ones(6), len(texts)).astype(np.float32)
@@ -80,13 +80,13 @@ def test_the_loss_is_the_cross_entropy_to_the_probabilities(texts):
     assert loss.item() == pytest.approx(weights @ terms / len(texts), rel=1e-5)
 
 
-def test_gold_rows_say_their_label(texts):
+def test_gold_rows_have_the_probability_1_for_their_label(texts):
     gold = Dataset.from_dict({"input_ids": [[2], [3]], "attention_mask": [[1], [1]], "labels": [1, 0]})
-    assert recipe.as_soft(gold, 3)["labels"][:] == [[0, 1, 0], [1, 0, 0]]
+    assert recipe.with_soft_labels(gold, 3)["labels"][:] == [[0, 1, 0], [1, 0, 0]]
 
 
 def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):
-    """Labels alone, then two students of them, who learn the same."""
+    """Write the soft labels only, then train two students on them, which have the same loss."""
     raw, labels = tmp_path / "raw.txt", tmp_path / "labels"
     raw.write_text("\n".join([*texts, "가" * 300]), encoding="utf-8")
     asked = ["--teachers", *teachers, "--unlabeled_file", str(raw), "--variants", "2", "--output_dir", str(labels)]

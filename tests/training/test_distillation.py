@@ -26,10 +26,17 @@ from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import read_inline
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
+from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import render_card
-from bilstm_crf_hf.training.distillation import DistillationTrainer, SoftLabels, Teacher, as_soft, student_of
-from bilstm_crf_hf.training.loading import label_names
-from bilstm_crf_hf.training.trainer import TaggerTrainingArguments
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
+from bilstm_crf_hf.training.distillation import (
+    DistillationTrainer,
+    SoftLabels,
+    Teacher,
+    student_fingerprint,
+    with_soft_labels,
+)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
@@ -53,7 +60,7 @@ def wordpiece():
 def new_encoder(tokenizer, labels, seed=0) -> BertForTokenClassification:
     torch.manual_seed(seed)
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **shape, **label_names(labels)))
+    model = BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **shape, **label_maps(labels)))
     with torch.no_grad():
         model.classifier.weight.mul_(50)
     return model.eval()
@@ -90,7 +97,7 @@ def random_teacher(texts, num_labels, seed) -> FixedTeacher:
 @pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]], ids=["the same order", "another order"])
 def test_characters_have_the_marginals_of_their_tokens(tagger, tokenizer, texts, labels):
     """Also in batches, and when the teacher numbers its labels in another way than the student."""
-    found = Teacher(tagger, tokenizer, labels)(texts)
+    found = Teacher(tagger, BiLSTMCRFProcessor(tokenizer), labels)(texts)
     for text, rows in zip(texts, found, strict=True):
         expected = np.zeros((len(text), len(labels)))
         for of_token, (start, end) in zip(*probabilities(tagger, tokenizer, text), strict=True):
@@ -105,7 +112,7 @@ def test_characters_have_the_marginals_of_their_tokens(tagger, tokenizer, texts,
 def test_characters_behind_the_first_of_a_token_continue_what_it_begins(wordpiece, texts, labels):
     """What is B- with a probability is I- with that and its own behind; a word that is unknown is one token."""
     model = new_encoder(wordpiece, LABELS)
-    found = Teacher(model, wordpiece, labels)(texts)
+    found = Teacher(model, BiLSTMCRFProcessor(wordpiece), labels)(texts)
     lengths = set()
     for text, rows in zip(texts, found, strict=True):
         expected = np.zeros((len(text), len(labels)))
@@ -123,7 +130,7 @@ def test_characters_behind_the_first_of_a_token_continue_what_it_begins(wordpiec
 
 def test_a_teacher_of_other_labels_is_refused(tagger, tokenizer):
     with pytest.raises(ValueError, match=r"has the labels B-DT, .*, not B-LC, I-LC"):
-        Teacher(tagger, tokenizer, FEW)
+        Teacher(tagger, BiLSTMCRFProcessor(tokenizer), FEW)
 
 
 # ---------------------------------------------------------------- soft labels
@@ -131,14 +138,17 @@ def test_a_teacher_of_other_labels_is_refused(tagger, tokenizer):
 
 def columns_of(teachers, tokenizer, texts, labels) -> list[tuple[list[int], list[int], np.ndarray]]:
     """Of each text the ids, the labels and the soft labels (S, K)."""
-    columns = SoftLabels(teachers, tokenizer, labels)(texts)
+    columns = SoftLabels(teachers, BiLSTMCRFProcessor(tokenizer), labels)(texts)
     assert columns["attention_mask"] == [[1] * len(ids) for ids in columns["input_ids"]]
     soft = [np.reshape(row, (-1, len(labels))) for row in columns["soft_labels"]]
     return list(zip(columns["input_ids"], [list(row) for row in columns["labels"]], soft, strict=True))
 
 
 def test_probabilities_of_two_teachers_are_averaged(tagger, tokenizer, wordpiece, texts):
-    teachers = [Teacher(tagger, tokenizer, LABELS), Teacher(new_encoder(wordpiece, LABELS[::-1]), wordpiece, LABELS)]
+    teachers = [
+        Teacher(tagger, BiLSTMCRFProcessor(tokenizer), LABELS),
+        Teacher(new_encoder(wordpiece, LABELS[::-1]), BiLSTMCRFProcessor(wordpiece), LABELS),
+    ]
     each = [teacher(texts) for teacher in teachers]
     for n, (text, (ids, _, soft)) in enumerate(zip(texts, columns_of(teachers, tokenizer, texts, LABELS), strict=True)):
         assert ids == tokenizer(text).input_ids
@@ -173,7 +183,7 @@ def test_what_no_teacher_reads_is_unknown(tokenizer, wordpiece):
     """☆, which the tokenizer of one drops, and what is behind the limit of its length."""
     text = "손흥민☆은 춘천에서 " + "서울 " * 12 + "김연아"
     student = build_character_tokenizer([text])
-    teacher = Teacher(new_encoder(wordpiece, LABELS), wordpiece, LABELS)
+    teacher = Teacher(new_encoder(wordpiece, LABELS), BiLSTMCRFProcessor(wordpiece), LABELS)
     ((ids, labels, soft),) = columns_of([teacher], student, [text], LABELS)
     unread = [i for i, token in enumerate(student.convert_ids_to_tokens(ids)) if token == "##☆"]
     unread += range(len(ids) - 4, len(ids) - 1)
@@ -195,11 +205,11 @@ def test_a_text_without_a_token_has_no_labels(tokenizer, wordpiece):
 
 
 def test_soft_labels_name_their_student(tokenizer):
-    name = student_of(tokenizer, LABELS)
+    name = student_fingerprint(BiLSTMCRFProcessor(tokenizer), LABELS)
     tokenizer("서울", truncation=True, max_length=3)  # which changes its state, but not its vocabulary
-    assert student_of(tokenizer, LABELS) == name
-    assert student_of(build_character_tokenizer(["서울"]), LABELS) != name
-    assert student_of(tokenizer, LABELS[::-1]) != name
+    assert student_fingerprint(BiLSTMCRFProcessor(tokenizer), LABELS) == name
+    assert student_fingerprint(BiLSTMCRFProcessor(build_character_tokenizer(["서울"])), LABELS) != name
+    assert student_fingerprint(BiLSTMCRFProcessor(tokenizer), LABELS[::-1]) != name
 
 
 # ---------------------------------------------------------------- collator and loss
@@ -209,14 +219,14 @@ def test_soft_labels_name_their_student(tokenizer):
 def gold(tokenizer, tmp_path_factory) -> Dataset:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), tokenizer, LABELS).inputs
+    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS).inputs
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("options", [{}, {"padding": "max_length", "max_length": 48}], ids=["longest", "max_length"])
 def test_soft_labels_stand_where_the_labels_do(gold, tokenizer, side, options):
     tokenizer.padding_side = side
-    rows = [as_soft(gold, len(LABELS))[i] for i in (0, 3, 7)]
+    rows = [with_soft_labels(gold, len(LABELS))[i] for i in (0, 3, 7)]
     batch = TaggingCollator(tokenizer, **options)(rows)
     tokenizer.padding_side = "right"
     assert batch["soft_labels"].shape == (*batch["labels"].shape, len(LABELS))
@@ -248,7 +258,7 @@ def loss_of(model, tokenizer, rows, folder, soft=None):
 def test_for_gold_rows_it_is_the_models_own_loss(gold, tokenizer, tmp_path):
     """With the same gradient of all weights."""
     model = new_tagger(tokenizer, **NO_DROPOUT)
-    rows = list(as_soft(gold, len(LABELS)))
+    rows = list(with_soft_labels(gold, len(LABELS)))
     batch = DataCollatorForTokenClassification(tokenizer)(list(gold))
     expected = model.train()(**batch).loss
     expected.backward()
@@ -264,7 +274,7 @@ def test_gradient_of_emissions_is_the_difference_of_marginals(tokenizer, texts, 
     """Those of the student's CRF less the teachers', by the number of sentences."""
     model = new_tagger(tokenizer, **NO_DROPOUT)
     teacher = random_teacher(texts, len(LABELS), seed=2)
-    rows = list(Dataset.from_dict(SoftLabels([teacher], tokenizer, LABELS)(texts)))
+    rows = list(Dataset.from_dict(SoftLabels([teacher], BiLSTMCRFProcessor(tokenizer), LABELS)(texts)))
     _, emissions, gradient, _ = loss_of(model, tokenizer, rows, tmp_path)
     for n, (text, row) in enumerate(zip(texts, rows, strict=True)):
         length = len(row["input_ids"]) - 2
@@ -280,7 +290,7 @@ def test_loss_is_the_cross_entropy_to_a_distribution_over_paths(tmp_path):
     transitions' part, which the loss takes from the labels, is put in their place."""
     tokenizer = build_character_tokenizer(["서울에"])
     torch.manual_seed(0)
-    model = new_tagger(tokenizer, **NO_DROPOUT, **label_names(FEW))
+    model = new_tagger(tokenizer, **NO_DROPOUT, **label_maps(FEW))
     paths = [p for p in itertools.product(range(len(FEW)), repeat=3) if is_valid([FEW[i] for i in p])]
     weights = torch.rand(len(paths), dtype=torch.float64).square()
     weights /= weights.sum()
@@ -310,7 +320,7 @@ def test_an_unknown_label_is_summed_over(tokenizer, texts, tmp_path):
     labels = [LABELS.index("O")] * len(tokenizer(texts[0], add_special_tokens=False).input_ids)
     row = {"input_ids": tokenizer(texts[0]).input_ids, "attention_mask": [1] * (len(labels) + 2)}
     row["labels"] = [-100, *labels[:4], -100, *labels[5:], -100]
-    soft = as_soft(Dataset.from_list([row]), len(LABELS))[0]
+    soft = with_soft_labels(Dataset.from_list([row]), len(LABELS))[0]
     loss, *_ = loss_of(model, tokenizer, [soft], tmp_path)
     assert_close(loss, model(**DataCollatorForTokenClassification(tokenizer)([row])).loss)
 
@@ -341,7 +351,7 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     """Two untrained teachers, one with its labels in another order; then a student of what they said."""
     tokenizer = build_character_tokenizer(texts)
     for name, model, own in (
-        ("tagger", new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer),
+        ("tagger", new_tagger(tokenizer, **label_maps(KLUE_LABELS)), tokenizer),
         ("encoder", new_encoder(wordpiece, KLUE_LABELS[::-1]), wordpiece),
     ):
         model.save_pretrained(tmp_path / name)
@@ -351,12 +361,12 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     state = run_recipe(tmp_path, *asked)
     answers = Dataset.from_parquet(str(tmp_path / "first" / "soft_labels.parquet"))
     assert 0 < len(answers) <= len(texts)  # those in which an entity is; not the long one
-    assert f"the teachers see entities in {len(answers)} of " in state["printed"]
+    assert f"the teachers find entities in {len(answers)} of " in state["printed"]
     assert state["global_step"] == -(-(32 + len(answers)) // 32)
     results = json.loads((tmp_path / "first" / "all_results.json").read_text())
     assert results["train_soft_sentences"] == len(answers)
     card = render_card(tmp_path / "first", "me/first", "v1")
-    assert f"Beside these texts {len(answers)} with the probabilities of a teacher." in card.text
+    assert f"Further {len(answers)} texts had the probabilities of a teacher as labels." in card.text
     again = run_recipe(tmp_path, "--soft_labels_file", "first/soft_labels.parquet", "--output_dir", "second")
     losses = [[entry["loss"] for entry in run["log_history"] if "loss" in entry] for run in (state, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -366,11 +376,11 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
 
 def test_labels_alone_are_made_without_training(texts, tmp_path):
     tokenizer = build_character_tokenizer(texts)
-    for part in (new_tagger(tokenizer, **label_names(KLUE_LABELS)), tokenizer):
+    for part in (new_tagger(tokenizer, **label_maps(KLUE_LABELS)), tokenizer):
         part.save_pretrained(tmp_path / "tagger")
     (tmp_path / "raw.txt").write_text("\n".join(texts), encoding="utf-8")
     asked = ["--teachers", str(tmp_path / "tagger"), "--unlabeled_file", str(tmp_path / "raw.txt")]
-    distill.main([*SMALL, *asked, "--num_train_epochs", "0", "--output_dir", str(tmp_path / "labels")])
+    distill.main([*SMALL, *asked, "--num_train_epochs", "0", "--output_dir", str(tmp_path / "labels")], RECIPES)
     assert [path.name for path in (tmp_path / "labels").iterdir()] == ["soft_labels.parquet"]
     assert len(Dataset.from_parquet(str(tmp_path / "labels" / "soft_labels.parquet"))) > 0
 
@@ -394,5 +404,5 @@ def test_answers_for_another_student_are_refused(tmp_path, student):
     path = str(tmp_path / "soft_labels.parquet")
     rows = {"input_ids": [[1]], "soft_labels": [[1.0]]} | ({} if student is None else {"student": [student]})
     Dataset.from_dict(rows).to_parquet(path)
-    with pytest.raises(ValueError, match="made for another tokenizer, other labels or morphemes"):
-        distill.main(["--soft_labels_file", path, *SMALL, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="made for another tokenizer, other labels or another version of Kiwi"):
+        distill.main(["--soft_labels_file", path, *SMALL, "--output_dir", str(tmp_path / "out")], RECIPES)

@@ -1,4 +1,4 @@
-"""Pretrained vectors, against gensim's own files and an encoder's rows."""
+"""Pretrained vectors, compared with the files of gensim and the embeddings of an encoder."""
 
 import subprocess
 import sys
@@ -14,8 +14,9 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
+from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
-from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
+from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -48,26 +49,26 @@ def test_a_file_gives_the_vectors_that_were_written(vectors, tmp_path, name):
     read = file_vectors(path)
     assert read.width == 4
     for word in vectors.index_to_key:
-        assert_close(read.of(word), torch.from_numpy(vectors[word]), rtol=1e-6, atol=1e-6)
-    assert read.of("없음") is None
+        assert_close(read.lookup(word), torch.from_numpy(vectors[word]), rtol=1e-6, atol=1e-6)
+    assert read.lookup("없음") is None
 
 
 def test_fasttext_gives_a_vector_to_a_word_that_it_has_not_seen(tmp_path):
     model = FastText([["서울에", "서울로", "춘천에"]] * 5, vector_size=4, min_count=1, bucket=100, seed=0)
     save_facebook_model(model, str(tmp_path / "model.bin"))
-    assert_close(file_vectors(tmp_path / "model.bin").of("서울은"), torch.from_numpy(model.wv["서울은"]))
+    assert_close(file_vectors(tmp_path / "model.bin").lookup("서울은"), torch.from_numpy(model.wv["서울은"]))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.vec", "3 2\n가 1 2\n나 1\n다 1 2\n", "a.vec:3: 1 numbers behind the word, expected 2"),
-        ("a.vec", "2 2\n가 1 2 3\n나 1 2 3\n", "a.vec:2: 3 numbers behind the word, expected 2"),
-        ("a.vec", "2 2\n가 1 2\n나 1 x\n", "a.vec:3: 'x' is no number"),
-        ("a.vec", "3 2\n가 1 2\n", "a.vec: not a file of vectors, or cut off"),
-        ("glove.txt", "가 1 2 3\n나 1 2\n", "glove.txt:2: 2 numbers behind the word, expected 3"),
-        ("a.bin", "2 4\n가 0000", "a.bin: not a file of vectors, or cut off"),
-        ("a.kv", "가", "a.kv: not a file of vectors, or cut off"),
+        ("a.vec", "3 2\n가 1 2\n나 1\n다 1 2\n", "a.vec:3: 1 numbers after the word, expected 2"),
+        ("a.vec", "2 2\n가 1 2 3\n나 1 2 3\n", "a.vec:2: 3 numbers after the word, expected 2"),
+        ("a.vec", "2 2\n가 1 2\n나 1 x\n", "a.vec:3: 'x' is not a number"),
+        ("a.vec", "3 2\n가 1 2\n", "a.vec: not a file of vectors, or incomplete"),
+        ("glove.txt", "가 1 2 3\n나 1 2\n", "glove.txt:2: 2 numbers after the word, expected 3"),
+        ("a.bin", "2 4\n가 0000", "a.bin: not a file of vectors, or incomplete"),
+        ("a.kv", "가", "a.kv: not a file of vectors, or incomplete"),
     ],
     ids=["short line", "long lines", "no number", "cut off", "GloVe", "binary", "gensim"],
 )
@@ -97,7 +98,7 @@ def test_tokens_find_their_own_vector_or_that_of_their_piece(vectors, tokenizer)
 
 
 def test_vectors_of_another_width_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="vectors of 4 numbers for embeddings of 8"):
+    with pytest.raises(ValueError, match="the vectors have 4 elements, the embeddings 8"):
         copy_vectors(nn.Embedding(len(tokenizer), 8), tokenizer, Vectors(4, lambda word: None))
 
 
@@ -119,12 +120,12 @@ def test_a_new_model_starts_with_the_embeddings_of_an_encoder(encoder, frozen):
     weight = model.get_input_embeddings().weight
     assert_close(weight.detach(), rows / rows.square().mean().sqrt())
     assert weight.requires_grad != frozen
-    assert encoder_vectors(encoder).of("없") is None
+    assert encoder_vectors(encoder).lookup("없") is None
 
 
 def test_a_width_that_is_asked_for_must_be_that_of_the_vectors(encoder):
     arguments = ModelArguments(embeddings_from=str(encoder), config_overrides={"embedding_size": 8})
-    with pytest.raises(ValueError, match="vectors of 16 numbers for embeddings of 8"):
+    with pytest.raises(ValueError, match="the vectors have 16 elements, the embeddings 8"):
         load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 
@@ -155,5 +156,5 @@ def test_the_recipe_trains_vectors_of_a_tokenizers_tokens(tokenizer, tmp_path, t
     model = load_model(arguments, load_tokenizer(arguments, []), LABELS)
     vectors = file_vectors(output)
     row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("##울")].detach()
-    assert_close(row / row.norm(), vectors.of("##울") / vectors.of("##울").norm())
+    assert_close(row / row.norm(), vectors.lookup("##울") / vectors.lookup("##울").norm())
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []

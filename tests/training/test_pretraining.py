@@ -23,7 +23,9 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.commands import pretrain
 from bilstm_crf_hf.data.morphology import morpheme_tags
 from bilstm_crf_hf.data.ner import parse_inline
-from bilstm_crf_hf.training.loading import CLASSIFICATION, ModelArguments, label_names, load_model
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
+from bilstm_crf_hf.training.arguments import ModelArguments
+from bilstm_crf_hf.training.loading import load_model
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 24, "ngram_buckets": 256, "ngram_embedding_size": 8}
@@ -40,7 +42,7 @@ WINDOWS = {
 
 def new_model(tokenizer, **config) -> BiLSTMForPreTraining:
     torch.manual_seed(0)
-    return BiLSTMForPreTraining.from_tokenizer(tokenizer, **label_names(TAGS), **(SMALL | config)).eval()
+    return BiLSTMForPreTraining.from_tokenizer(tokenizer, **label_maps(TAGS), **(SMALL | config)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +59,10 @@ def checkpoint(model, tokenizer, tmp_path_factory) -> Path:
 
 
 def states_around(model, input_ids, attention_mask=None) -> torch.Tensor:
-    """(B, S, H), as `cloze` guesses from them."""
+    """Return the states that tokens are predicted from, (B, S, H)."""
     sequences = model.bilstm.sequences(input_ids, attention_mask)
     with torch.no_grad():
-        return sequences.back(model.around(model.bilstm.encode(input_ids, sequences), sequences))
+        return sequences.unpack(model.context_states(model.bilstm.encode(input_ids, sequences), sequences))
 
 
 # ---------------------------------------------------------------- what is asked has not been read
@@ -114,7 +116,7 @@ def test_loss_is_the_cross_entropy_of_the_tokens_drawn(model, tokenizer, texts, 
     """By hand, over every token with padding once: candidates are the tokens of the batch."""
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     sequences = model.bilstm.sequences(batch.input_ids, batch.attention_mask)
-    tokens = sequences.front(batch.input_ids).flatten()
+    tokens = sequences.pack(batch.input_ids).flatten()
     monkeypatch.setattr(torch, "randint", lambda high, size, device: torch.arange(high))
     with torch.no_grad():
         output = model(**batch)
@@ -184,7 +186,7 @@ def test_a_second_layer_would_have_read_the_answer():
 @pytest.mark.parametrize("model_class", [BiLSTMCRFForTokenClassification, BiLSTMForSequenceClassification])
 @pytest.mark.parametrize("count", [len(TAGS), 3], ids=["as many labels", "fewer labels"])
 def test_models_take_the_body_and_nothing_else(checkpoint, model_class, count):
-    model, info = model_class.from_pretrained(checkpoint, **label_names(LABELS[:count]), output_loading_info=True)
+    model, info = model_class.from_pretrained(checkpoint, **label_maps(LABELS[:count]), output_loading_info=True)
     saved = load_file(checkpoint / "model.safetensors")
     body = {name: weights for name, weights in saved.items() if name.startswith("bilstm.")}
     assert {name for name in model.state_dict() if name.startswith("bilstm.")} == set(body)
@@ -312,5 +314,5 @@ def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeyp
 
 @pytest.mark.parametrize("option", ["model_name_or_path", "embeddings_from", "embeddings_file"])
 def test_the_recipe_takes_no_weights(tmp_path, monkeypatch, option):
-    with pytest.raises(ValueError, match="pretraining starts from nothing"):
+    with pytest.raises(ValueError, match="pretraining starts from random weights"):
         pretrain.main(["--input_file", "raw.txt", f"--{option}", "somewhere"])

@@ -20,15 +20,18 @@ from transformers import (
 
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.evaluation.metrics import EntityScorer
+from bilstm_crf_hf.evaluation.tasks import TASKS
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training import averaging
-from bilstm_crf_hf.training.loading import ModelArguments, load_model, load_tokenizer
-from bilstm_crf_hf.training.trainer import (
-    EpochLengthGroupedSampler,
-    TaggerTrainer,
+from bilstm_crf_hf.training.arguments import (
+    ModelArguments,
     TaggerTrainingArguments,
     checkpoint_to_resume,
     parse_arguments,
 )
+from bilstm_crf_hf.training.loading import load_model, load_tokenizer
+from bilstm_crf_hf.training.trainer import EpochLengthGroupedSampler, TaggerTrainer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ner.py"
 LARGE_TABLE = {"ngram_buckets": 2**15, "ngram_embedding_size": 8}  # large enough to be updated by rows
@@ -39,7 +42,7 @@ NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropou
 def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 4), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), tokenizer, LABELS)
+    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 def new_trainer(model, corpus, tokenizer, folder, **options) -> TaggerTrainer:
@@ -56,7 +59,7 @@ def new_trainer(model, corpus, tokenizer, folder, **options) -> TaggerTrainer:
         data_collator=DataCollatorForTokenClassification(tokenizer),
         train_dataset=corpus.inputs,
         eval_dataset=corpus.inputs,
-        compute_metrics=corpus.scorer(),
+        compute_metrics=EntityScorer(corpus),
         preprocess_logits_for_metrics=best_labels,
         columns={"f1": "F1"},
     )
@@ -75,7 +78,7 @@ def assert_same_weights(ours, theirs, **tolerance):
 
 
 def test_accumulated_batches_equal_one_large_batch(corpus, tokenizer, tmp_path):
-    """4 x 8 against 32: the logged loss, and the weights after an epoch of plain SGD, which shows the gradient."""
+    """Compare 4 x 8 with 32 sentences: the logged loss, and the weights after plain SGD, which show the gradient."""
     results = []
     for size, steps in ((32, 1), (8, 4)):
         model = new_tagger(tokenizer, **NO_DROPOUT)
@@ -94,7 +97,7 @@ def test_accumulated_batches_equal_one_large_batch(corpus, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("checkpoint", [3, 4])  # in the middle of the first epoch of 4 steps, and at its end
 def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
-    """With dropout and length-grouped batches: the weights are equal to the last bit."""
+    """Compare the weights to the last bit, with dropout and length-grouped batches."""
     final = []
     for resume in (None, str(tmp_path / f"checkpoint-{checkpoint}")):
         set_seed(1)
@@ -110,7 +113,7 @@ def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
 
 
 def test_average_of_weights_is_what_is_evaluated_and_saved(corpus, tokenizer, tmp_path, monkeypatch):
-    """Against the recurrence by hand, over the weights that each step left."""
+    """Compare with the recurrence by hand over the weights after each step."""
     monkeypatch.setattr(averaging, "INTERVAL", 1)
     seen = []
 
@@ -149,11 +152,17 @@ def test_resumed_training_with_averages_is_identical(corpus, tokenizer, tmp_path
     assert_same_weights(*final, atol=0, rtol=0)
 
 
-def test_resuming_with_an_average_wants_one(corpus, tokenizer, tmp_path):
+def test_resuming_with_an_average_needs_a_checkpoint_with_one(corpus, tokenizer, tmp_path):
     new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, save_strategy="epoch").train()
     trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, ema_decay=0.9)
     with pytest.raises(FileNotFoundError, match="saved without ema_decay"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+
+
+def test_unchecked_files_are_not_uploaded(corpus, tokenizer, tmp_path):
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path)
+    with pytest.raises(NotImplementedError, match=f"--push_to_hub, or run bilstm-crf publish {tmp_path} NAME/MODEL"):
+        trainer.push_to_hub()
 
 
 def test_training_under_bf16_autocast_learns(corpus, tokenizer, tmp_path):
@@ -232,6 +241,16 @@ def test_sampler_draws_from_seed_and_epoch_alone():
 # ---------------------------------------------------------------- arguments
 
 
+def test_help_shows_the_description_and_the_heads_of_the_registry(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments((ModelArguments,), ["--help"], "Train a tagger.\n\nOne paragraph more.")
+    printed = capsys.readouterr().out
+    assert "[config.yaml] [--argument value ...]\n\nTrain a tagger.\n\nOne paragraph more.\n\noptions:" in printed
+    for task in TASKS.values():
+        for name, head in task.heads.items():
+            assert f"{name}, {head.description}" in " ".join(printed.split())
+
+
 def test_command_line_wins_over_the_file(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(
@@ -293,7 +312,7 @@ def test_trained_model_keeps_its_labels(tagger, tokenizer, tmp_path):
 
 
 def test_a_body_gets_a_head_for_the_labels_of_the_task(tagger, tokenizer, tmp_path):
-    """One that a trained tagger has given up its head for."""
+    """Load the body of a trained tagger, which was saved without its head."""
     tagger.save_pretrained(tmp_path / "tagger")
     AutoModel.from_pretrained(tmp_path / "tagger").save_pretrained(tmp_path / "body")
     model = load_model(ModelArguments(model_name_or_path=str(tmp_path / "body")), tokenizer, ["B-OG", "I-OG", "O"])
@@ -364,7 +383,7 @@ def test_recipe_leaves_all_that_it_promises(tmp_path):
 
 
 def test_two_processes_train_to_the_same_loss(tmp_path):
-    """Without dropout, 2 processes x 8 sentences (gloo) against one x 16."""
+    """Compare 2 processes x 8 sentences (gloo) with 1 x 16, without dropout."""
     launch = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "use_cpu": True}
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(launch | {"num_processes": 2, "num_machines": 1}))
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", "two.yaml")

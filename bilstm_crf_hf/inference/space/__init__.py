@@ -1,1 +1,1 @@
-"""The page to try a model, and a Space as it stands."""
+"""Web page to try a model, which is also a Space."""

@@ -1,8 +1,8 @@
-"""A page to try a tagger, and a text classifier beside it: python app.py MODEL [--classifier MODEL] [--server_port N].
+"""Web page to try a tagger and a text classifier: python app.py MODEL [--classifier MODEL] [--server_port N]
 
-MODEL is a folder, or a model on the Hub together with its --revision, the commit whose code may run here. The folder of
-this file is a Space as it stands, which takes them from the variables MODEL_ID, MODEL_REVISION, CLASSIFIER_ID and
-CLASSIFIER_REVISION. Therefore it imports nothing of bilstm_crf_hf: models bring their code along.
+MODEL is a folder, or a model on the Hub, of which --revision names the commit whose code may run. The folder of this
+file is also a Space, which reads the variables MODEL_ID, MODEL_REVISION, CLASSIFIER_ID and CLASSIFIER_REVISION. It does
+not import bilstm_crf_hf, since models contain their code.
 """
 
 import argparse
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TypedDict
 
 import gradio as gr
-import torch
 from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
-"""How the names of the models for a task end."""
+"""Ends of the class names of models by task."""
 
 TYPES = {"PS": "person", "LC": "place", "OG": "organisation", "DT": "date", "TI": "time", "QT": "quantity"}
-"""What KLUE's types of entities are; those of other models go without an explanation."""
+"""Meanings of KLUE's entity types. Types of other models are shown without an explanation."""
 
 EXAMPLES = [
     "손흥민은 1992년 7월 8일 춘천에서 태어났다.\n"
@@ -33,16 +32,16 @@ EXAMPLES = [
 ]
 
 MAX_CHARACTERS = 50_000
-"""Of a request: some seconds on a CPU, half a minute if each has a line of its own."""
+"""Limit of a request, which takes some seconds on a CPU, or half a minute if each line has one character."""
 
 BATCH_SIZE = 64
-"""Lines of similar length whose n-best paths are found at a time."""
+"""Number of lines of similar length whose n-best paths are computed at a time."""
 
 CONTEXT = 40
-"""Characters shown on either side of what a reading has otherwise than the best one."""
+"""Number of characters shown on either side of the entities in which a reading differs from the best one."""
 
 READINGS = 5
-"""Of a line: the best one, and four others."""
+"""Number of readings of a line: the best one and four others."""
 
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -50,11 +49,11 @@ THEME = gr.themes.Default(
     font=["system-ui", "Apple SD Gothic Neo", "Malgun Gothic", "Noto Sans KR", "Noto Sans CJK KR", "sans-serif"],
     font_mono=["ui-monospace", "D2Coding", "Noto Sans Mono CJK KR", "monospace"],
 ).set(body_text_color_subdued="*neutral_500")
-"""With the fonts of the reader's system, so that the page fetches nothing from elsewhere."""
+"""Theme with the fonts of the reader's system, so that the page loads nothing from other servers."""
 
 
 class Span(TypedDict):
-    """The characters `[start, end)` of a line, and what they are."""
+    """Characters `[start, end)` of a line with their label."""
 
     start: int
     end: int
@@ -62,36 +61,43 @@ class Span(TypedDict):
 
 
 class Entity(Span):
-    """A span, and the probability that there is just this entity."""
+    """Span with the probability that exactly this span is an entity of this type."""
 
     score: float
 
 
 class Reading(TypedDict):
-    """All entities of a line, and the probability of the path that they are read from."""
+    """All entities of a line with the probability of their path."""
 
     probability: float
     entities: list[Span]
 
 
 class Label(TypedDict):
-    """A label that a line may have, and its probability."""
+    """Label of a line with its probability."""
 
     label: str
     score: float
 
 
-# ---------------------------------------------------------------- models
+# Models
 
 
 def load(task: str, name: str, revision: str | None) -> Pipeline:
-    """The pipeline of a model.
+    """Load the pipeline of a model.
+
+    Args:
+        task: the task of the pipeline.
+        name: folder of the model, or its name on the Hub.
+        revision: commit of a model on the Hub.
 
     Raises:
-        SystemExit: there is no such model, it is not for this task, or it is the Hub's and nothing says which commit.
+        SystemExit: if the model cannot be loaded, is for another task, or is on the Hub and `revision` is None.
     """
     if not Path(name).is_dir() and not revision:
-        raise SystemExit(f"{name} is no folder here, and code from the Hub runs only at a revision that you name")
+        raise SystemExit(
+            f"{name} is not a folder: to run the code of a model on the Hub, give the commit with --revision"
+        )
     try:
         pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
     except (ImportError, OSError, ValueError) as error:
@@ -103,10 +109,10 @@ def load(task: str, name: str, revision: str | None) -> Pipeline:
 
 
 def split_lines(pipe: Pipeline, text: str) -> list[str]:
-    """The lines of `text`, each a text of its own to the model.
+    """Split `text` into its lines. The model reads each line by itself.
 
     Raises:
-        gr.Error: there is too much; a line is too long for a model that counts positions.
+        gr.Error: if the text has more than `MAX_CHARACTERS`, or a line more tokens than the model has positions.
     """
     if len(text) > MAX_CHARACTERS:
         message = f"The text has {len(text):,} characters: at most {MAX_CHARACTERS:,} are read at a time."
@@ -124,27 +130,27 @@ def split_lines(pipe: Pipeline, text: str) -> list[str]:
 
 
 def tag(tagger: Pipeline, lines: list[str]) -> list[list[Entity]]:
-    """The entities of each line."""
+    """Return the entities of each line."""
     results = tagger(lines, aggregation_strategy="simple") if lines else []
     return [[Entity(**_span(found), score=float(found["score"])) for found in result] for result in results]
 
 
 def _span(found: dict) -> Span:
-    """Of an entity that a token-classification pipeline found."""
+    """Return the span of an entity that a token-classification pipeline has found."""
     return Span(start=found["start"], end=found["end"], label=found["entity_group"])
 
 
 def classify(classifier: Pipeline, lines: list[str]) -> list[list[Label]]:
-    """The labels of each line, the most probable first; none of a line without a visible character."""
+    """Return the labels of each line, the most probable one first; none for a line of white space."""
     visible = [line for line in lines if line.strip()]
     results = iter(classifier(visible, top_k=None) if visible else [])
     return [next(results) if line.strip() else [] for line in lines]
 
 
 def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
-    """The k most probable readings of each line, the best first; none without a CRF, or without a token."""
+    """Return the k most probable readings of each line, the best one first; none without a CRF or without tokens."""
     found: list[list[Reading]] = [[] for _ in lines]
-    if hasattr(tagger.model, "crf"):
+    if hasattr(tagger.model, "nbest"):
         order = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(lines[i]))
         for start in range(0, len(order), BATCH_SIZE):
             batch = order[start : start + BATCH_SIZE]
@@ -153,49 +159,38 @@ def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
     return found
 
 
-@torch.inference_mode()
 def _read_batch(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
+    """Return the readings of lines that share a batch."""
     encoded, details = tagger.encode(lines)
-    masks = encoded["special_tokens_mask"].split(1)
-    windows = [detail | {"special_tokens_mask": mask} for (_, detail), mask in zip(details, masks, strict=True)]
-    outputs: list[torch.Tensor] = []
-    with tagger.model.classifier.register_forward_hook(lambda module, inputs, output: outputs.append(output)):
-        predictions = tagger.forward(encoded)["predictions"]  # (B, S)
-    (emissions,) = outputs  # (T, B, K)
-    inside = predictions.to(emissions.device) != -100
-    mask = torch.arange(len(emissions), device=inside.device)[:, None] < inside.sum(1).clamp(min=1)  # (T, B)
-    paths, scores = tagger.model.crf.nbest(emissions, mask, k)  # (k, T, B), (k, B)
-    found: list[list[Reading]] = [[] for _ in lines]
-    for path, score in zip(paths, scores, strict=True):
-        # Not from the score: where a line is long, those of two paths are the same in float32.
-        probabilities = tagger.model.crf(emissions, path.clamp(min=0), mask, reduction="none").exp().tolist()
-        for i, window in enumerate(windows):
-            if inside[i].any() and score[i].isfinite():
-                tags = torch.full_like(inside[i], -100, dtype=torch.long)
-                tags[inside[i]] = path[mask[:, i], i]
-                spans = _spans_of_tags(tagger, window, tags.tolist())
-                found[i].append(Reading(probability=probabilities[i], entities=spans))
+    special = encoded.pop("special_tokens_mask")
+    inputs = {name: rows.to(tagger.device) for name, rows in encoded.items()}
+    output = tagger.model.nbest(**inputs, num_paths=k)
+    found: list[list[Reading]] = []
+    for i, (_, detail) in enumerate(details):
+        window = detail | {"special_tokens_mask": special[i : i + 1]}
+        paths = zip(output.predictions[i].tolist(), output.probabilities[i].tolist(), strict=True)
+        found.append([Reading(probability=p, entities=_spans_of_tags(tagger, window, tags)) for tags, p in paths if p])
     return found
 
 
 def _spans_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Span]:
-    """By the rules of the pipeline, whose scores mean nothing here."""
+    """Return the spans that the pipeline makes of tags. Its scores are not used."""
     certain = [[[0.0] * 3] * len(tags)]
     return [_span(e) for e in tagger.postprocess([window | {"predictions": [tags], "path_log_probs": certain}])]
 
 
-# ---------------------------------------------------------------- HTML
+# HTML
 
 
 def percent(probability: float) -> str:
-    """`98.48 %`; of what is neither certain nor impossible, never 100.00 or 0.00."""
+    """Format a probability as `98.48 %`, with `> 99.99 %` and `< 0.01 %` for extreme values."""
     if probability >= 0.99995:
         return "> 99.99 %"
     return "< 0.01 %" if probability < 0.00005 else f"{100 * probability:.2f} %"
 
 
 def mark(line: str, spans: Iterable[Span], hues: dict[str, int], known: Container[Span] = ()) -> str:
-    """HTML of a line with its entities marked, those in `known` faintly; scores show where one points at them."""
+    """Return the HTML of a line with its entities marked, those in `known` faintly, and with scores as tooltips."""
     pieces, at = [], 0
     for span in spans:
         start, end, label = span["start"], span["end"], span["label"]
@@ -211,7 +206,7 @@ def mark(line: str, spans: Iterable[Span], hues: dict[str, int], known: Containe
 
 
 def mark_differences(line: str, spans: list[Span], best: list[Span], hues: dict[str, int]) -> str:
-    """HTML of that part of a line in which its entities differ from the best ones, with the common ones faint."""
+    """Return the HTML of the part of a line in which the entities differ from the best ones, common ones faint."""
     ours, theirs = ({(span["start"], span["end"]): span["label"] for span in each} for each in (spans, best))
     differing = [place for place, _ in ours.items() ^ theirs.items()]
     first = max(0, min((start for start, _ in differing), default=0) - CONTEXT)
@@ -229,7 +224,7 @@ def mark_differences(line: str, spans: list[Span], best: list[Span], hues: dict[
 
 
 def show_readings(line: str, readings: list[Reading], hues: dict[str, int]) -> str:
-    """HTML of how likely the best reading of a line is, and of the others."""
+    """Return the HTML of the probabilities of the best reading of a line and of the others."""
     if len(readings) < 2:
         return ""
     best, *others = readings
@@ -245,7 +240,7 @@ def show_readings(line: str, readings: list[Reading], hues: dict[str, int]) -> s
 def show_entities(
     lines: list[str], entities: list[list[Entity]], readings: list[list[Reading]], hues: dict[str, int]
 ) -> str:
-    """HTML of all lines with their entities and readings."""
+    """Return the HTML of all lines with their entities and readings."""
     items = [
         f"<li><p>{mark(line, found, hues)}</p>{show_readings(line, others, hues)}</li>"
         for line, found, others in zip(lines, entities, readings, strict=True)
@@ -254,7 +249,7 @@ def show_entities(
 
 
 def show_labels(lines: list[str], labels: list[list[Label]]) -> str:
-    """HTML of all lines with a bar for each of their labels."""
+    """Return the HTML of all lines with a bar for each label."""
     items = []
     for line, found in zip(lines, labels, strict=True):
         rows = [
@@ -266,23 +261,23 @@ def show_labels(lines: list[str], labels: list[list[Label]]) -> str:
     return f"<ol>{''.join(items)}</ol>"
 
 
-# ---------------------------------------------------------------- the page
+# Page
 
 
 def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
-    """The page, and endpoints with what it shows: `/tag`, `/readings` and, with a classifier, `/classify`."""
+    """Build the page and its endpoints: `/tag`, `/readings` and, with a classifier, `/classify`."""
     hues = _hues(tagger.model.config.id2label.values())
 
     def entities_of_lines(text: str) -> list[list[Entity]]:
-        """The entities of each line, best path and exact probabilities; `start` and `end` are within the line."""
+        """Return the entities of the best path of each line, with exact probabilities and positions within the line."""
         return tag(tagger, split_lines(tagger, text))
 
     def readings_of_lines(text: str) -> list[list[Reading]]:
-        """The most probable readings of each line; none of an empty one, or if the model has no CRF."""
+        """Return the most probable readings of each line; none for an empty line, or if the model has no CRF."""
         return read(tagger, split_lines(tagger, text), READINGS)
 
     def labels_of_lines(text: str) -> list[list[Label]]:
-        """The labels of each line, the most probable first; none of an empty one."""
+        """Return the labels of each line, the most probable one first; none for an empty line."""
         return classify(classifier, split_lines(classifier, text))
 
     def show(text: str) -> tuple[str, str]:
@@ -290,7 +285,7 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
         try:
             entities = show_entities(lines, entities_of_lines(text), readings_of_lines(text), hues)
             return entities, show_labels(lines, labels_of_lines(text)) if classifier else ""
-        except gr.Error as error:  # in place of results, which would be those of another text
+        except gr.Error as error:  # shown in place of the results of the text before
             return (f'<p role="alert">{escape(error.message)}</p>',) * 2
 
     entities, labels = show(EXAMPLES[0])
@@ -300,7 +295,7 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
         text = gr.Textbox(
             EXAMPLES[0],
             label="Text",
-            info="One text a line. Shift+Enter runs, too.",
+            info="One text per line. Shift+Enter runs as well.",
             placeholder="손흥민은 춘천에서 태어났다.",
             lines=3,
             max_lines=12,
@@ -324,7 +319,7 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
 
 
 def _hues(tags: Iterable[str]) -> dict[str, int]:
-    """A hue in degrees for each type of entities."""
+    """Return a hue in degrees for each entity type."""
     types = sorted({tag[2:] if tag[:2] in ("B-", "I-", "E-", "S-") else tag for tag in tags if tag != "O"})
     return {label: round(360 * i / len(types)) for i, label in enumerate(types)}
 
@@ -335,7 +330,7 @@ def _header(tagger: Pipeline, classifier: Pipeline | None) -> str:
 
 
 def _name(pipe: Pipeline) -> str:
-    """HTML of a model's name on the Hub, or that of its folder."""
+    """Return the HTML of a model's name on the Hub, or of the name of its folder."""
     name = pipe.model.name_or_path
     return f"<b>{escape(Path(name).resolve().name if Path(name).is_dir() else name)}</b>"
 
@@ -345,19 +340,32 @@ def _legend(hues: dict[str, int]) -> str:
         f'<li><mark style="--hue: {hue}">{escape(label)}</mark> {TYPES.get(label, "")}</li>'
         for label, hue in hues.items()
     )
-    return f'<ul class="legend">{marks}<li class="hint">Point at an entity, or tap it, for its probability.</li></ul>'
+    return f'<ul class="legend">{marks}<li class="hint">Point at an entity or tap it to see its probability.</li></ul>'
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("model", nargs="?", default=os.environ.get("MODEL_ID"))
-    parser.add_argument("--revision", default=os.environ.get("MODEL_REVISION"))
-    parser.add_argument("--classifier", default=os.environ.get("CLASSIFIER_ID"))
-    parser.add_argument("--classifier_revision", default=os.environ.get("CLASSIFIER_REVISION"))
-    parser.add_argument("--server_port", type=int, help="default: $GRADIO_SERVER_PORT, or one that is free from 7860")
+def main(argv: list[str], description: str = __doc__) -> None:
+    """Serve the page.
+
+    Args:
+        argv: the command line.
+        description: text that `--help` shows above the arguments.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = {
+        "--revision": ("MODEL_REVISION", "commit of a tagger on the Hub"),
+        "--classifier": ("CLASSIFIER_ID", "text classifier, in a folder or on the Hub"),
+        "--classifier_revision": ("CLASSIFIER_REVISION", "commit of a classifier on the Hub"),
+    }
+    tagger_id = os.environ.get("MODEL_ID")
+    parser.add_argument(
+        "model", nargs="?", default=tagger_id, help="tagger, in a folder or on the Hub (default: $MODEL_ID)"
+    )
+    for name, (variable, meaning) in options.items():
+        parser.add_argument(name, default=os.environ.get(variable), help=f"{meaning} (default: ${variable})")
+    parser.add_argument("--server_port", type=int, help="default: $GRADIO_SERVER_PORT, or the first free one from 7860")
     arguments = parser.parse_args(argv)
     if not arguments.model:
-        parser.error("which model? name it, or set MODEL_ID")
+        parser.error("give a model, or set MODEL_ID")
     tagger = load("token-classification", arguments.model, arguments.revision)
     classifier = None
     if arguments.classifier:

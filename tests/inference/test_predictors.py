@@ -1,0 +1,51 @@
+"""How long texts may be for a predictor, by the configuration of its model."""
+
+import pytest
+import torch
+from conftest import LABELS
+from transformers import AutoConfig, BertConfig, BertForTokenClassification, BloomConfig, BloomForTokenClassification
+
+from bilstm_crf_hf import BiLSTMCRFConfig, EncoderCRFConfig, EncoderCRFForTokenClassification
+from bilstm_crf_hf.inference.predictors import load_predictor
+
+POSITIONS = 32
+NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+
+
+def bert(vocab_size: int, **options) -> BertConfig:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertConfig(vocab_size=vocab_size, max_position_embeddings=POSITIONS, **sizes, **options)
+
+
+@pytest.mark.parametrize("kind", ["bilstm", "stock", "encoder with a CRF", "without positions"])
+def test_windows_are_as_long_as_the_model_allows(kind, tagger, tokenizer, tmp_path):
+    size, own_limit = len(tokenizer), tokenizer.model_max_length
+    torch.manual_seed(0)
+    model, limit, stride = {
+        "bilstm": lambda: (tagger, own_limit, None),
+        "stock": lambda: (BertForTokenClassification(bert(size, **NAMES)), POSITIONS, 8),
+        "encoder with a CRF": lambda: (
+            EncoderCRFForTokenClassification(EncoderCRFConfig(encoder_config=bert(size), **NAMES)),
+            POSITIONS,
+            8,
+        ),
+        "without positions": lambda: (
+            BloomForTokenClassification(BloomConfig(vocab_size=size, hidden_size=16, n_layer=1, n_head=2, **NAMES)),
+            own_limit,
+            32,
+        ),
+    }[kind]()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    predictor = load_predictor(str(tmp_path), 4)
+    assert predictor.pipe.tokenizer.model_max_length == limit
+    assert predictor.options.get("stride") == stride
+
+
+@pytest.mark.parametrize("config", [BiLSTMCRFConfig(), EncoderCRFConfig(encoder_config=bert(8))], ids=["bilstm", "crf"])
+def test_the_limit_is_no_field_of_a_saved_configuration(config, tmp_path):
+    assert "max_position_embeddings" not in config.to_dict()
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert loaded.max_position_embeddings == config.max_position_embeddings
+    assert loaded.max_position_embeddings == (POSITIONS if isinstance(config, EncoderCRFConfig) else None)

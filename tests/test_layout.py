@@ -1,0 +1,103 @@
+"""The layout of the package: its root is what a saved model takes along, and imports run one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import LABELS, new_tagger
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+import bilstm_crf_hf
+from bilstm_crf_hf import (
+    BiLSTMForPreTraining,
+    BiLSTMForSequenceClassification,
+    CharacterEncoderForTokenClassification,
+    EncoderCRFForTokenClassification,
+    EncoderForSequenceClassification,
+)
+from bilstm_crf_hf.evaluation.tasks import label_maps
+from bilstm_crf_hf.hub.publishing import CODE
+
+ROOT = Path(bilstm_crf_hf.__file__).parent
+ROOT_FILES = {path.name for path in ROOT.glob("*.py")} - {"__init__.py"}
+
+ALLOWED = {
+    "": set(),
+    "utils": {""},
+    "data": {"", "utils"},
+    "inference": {"", "utils", "data"},
+    "evaluation": {"", "utils", "data", "inference"},
+    "hub": {"", "utils", "data", "inference", "evaluation"},
+    "training": {"", "utils", "data", "inference", "evaluation"},
+    "commands": {"", "utils", "data", "inference", "evaluation", "hub", "training"},
+}
+"""The packages that a package may import beside itself; the empty name is the root."""
+
+
+@pytest.fixture(scope="module")
+def models(tokenizer, tmp_path_factory) -> list:
+    """One model of each class with a head."""
+    encoder, bilstm = tmp_path_factory.mktemp("encoder"), tmp_path_factory.mktemp("bilstm")
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(encoder)
+    tokenizer.save_pretrained(encoder)
+    tagger = new_tagger(tokenizer)
+    tagger.bilstm.save_pretrained(bilstm)
+    tokenizer.save_pretrained(bilstm)
+    names = label_maps(LABELS)
+    small = {"embedding_size": 8, "hidden_size": 8, "ngram_buckets": 16, "ngram_embedding_size": 8} | names
+    heads = (EncoderCRFForTokenClassification, EncoderForSequenceClassification)
+    return [
+        tagger,
+        *(cls.from_tokenizer(tokenizer, **small) for cls in (BiLSTMForSequenceClassification, BiLSTMForPreTraining)),
+        *(head.from_encoder(str(encoder), tokenizer, **names) for head in heads),
+        CharacterEncoderForTokenClassification.from_encoder(
+            str(encoder), AutoTokenizer.from_pretrained(bilstm), **names
+        ),
+    ]
+
+
+def test_saved_models_take_along_the_root_of_the_package_and_nothing_else(models, tmp_path):
+    exported = set()
+    for number, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(number))
+        files = {path.relative_to(tmp_path / str(number)) for path in (tmp_path / str(number)).rglob("*.py")}
+        assert files, type(model).__name__
+        exported |= {path.as_posix() for path in files}
+    assert exported == ROOT_FILES == CODE
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of the package that a file imports, also inside functions, as paths from its root."""
+    package = ("bilstm_crf_hf", *path.relative_to(ROOT).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name.partition(".")[2] for name in found if name.split(".")[0] == "bilstm_crf_hf"}
+
+
+def package_of(module: str) -> str:
+    """The package of a module; the empty name for a module, or a name, of the root."""
+    first = module.partition(".")[0]
+    return first if (ROOT / first / "__init__.py").is_file() and first else ""
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_run_one_way(package):
+    files = ROOT.glob("*.py") if not package else (ROOT / package).rglob("*.py")
+    upward = {
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in files
+        for module in imported_modules(path)
+        if package_of(module) not in ALLOWED[package] | {package}
+    }
+    assert not upward
+
+
+def test_each_package_has_its_place_in_the_order_of_imports():
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(ALLOWED) - {""}

@@ -1,0 +1,115 @@
+"""Processing of texts, against the tokenizer itself; a further input, and a further column of the table of tokens."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from conftest import LABELS, new_tagger
+from transformers import AutoModelForTokenClassification
+
+from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, input_features, processing_bilstm_crf
+from bilstm_crf_hf.data.collation import TaggingCollator
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, TextInput
+
+
+def test_windows_are_those_of_the_tokenizer(tokenizer, texts):
+    options = {"truncation": True, "max_length": 12, "stride": 4, "return_overflowing_tokens": True}
+    expected = tokenizer(texts, return_offsets_mapping=True, return_special_tokens_mask=True, **options)
+    encoded = BiLSTMCRFProcessor(tokenizer)(texts, max_length=12, stride=4)
+    assert encoded.inputs == {"input_ids": expected["input_ids"], "attention_mask": expected["attention_mask"]}
+    assert encoded.text_ids == expected["overflow_to_sample_mapping"]
+    assert encoded.offsets == expected["offset_mapping"]
+    assert encoded.special_tokens_mask == expected["special_tokens_mask"]
+    assert len(encoded.text_ids) > len(texts)
+
+
+def test_a_text_without_stride_is_one_row(tokenizer, texts):
+    encoded = BiLSTMCRFProcessor(tokenizer)(texts, max_length=12)
+    assert encoded.text_ids == list(range(len(texts)))
+    assert encoded.inputs["input_ids"] == tokenizer(texts, truncation=True, max_length=12)["input_ids"]
+
+
+@pytest.mark.parametrize("delimiter", [" ", "", " / "])
+def test_offsets_of_words_refer_to_the_joined_text(tokenizer, texts, delimiter):
+    words = [text.split() for text in texts]
+    encoded = BiLSTMCRFProcessor(tokenizer)(words, is_split_into_words=True, delimiter=delimiter)
+    for row, offsets, special in zip(words, encoded.offsets, encoded.special_tokens_mask, strict=True):
+        text = delimiter.join(row)
+        tokens = [text[start:end] for (start, end), out in zip(offsets, special, strict=True) if not out]
+        assert "".join(tokens) == "".join(row)
+
+
+def test_a_slow_tokenizer_is_refused():
+    class SlowTokenizer:
+        is_fast = False
+
+    with pytest.raises(ValueError, match="SlowTokenizer gives no offsets into the text: use a fast tokenizer"):
+        BiLSTMCRFProcessor(SlowTokenizer())
+
+
+def test_a_further_input_is_one_row_of_the_table(tagger, tokenizer, texts, monkeypatch):
+    """The pipeline computes it and the model hands it to `InputFeatures`, under its name."""
+    seen = []
+    count = TextInput(
+        "num_labels",
+        lambda value: None,
+        lambda texts, offsets: [[len(text)] * len(pairs) for text, pairs in zip(texts, offsets, strict=True)],
+    )
+    monkeypatch.setitem(processing_bilstm_crf.TEXT_INPUTS, "text_lengths", count)
+    forward = tagger.bilstm.features.forward
+    monkeypatch.setattr(
+        tagger.bilstm.features,
+        "forward",
+        lambda input_ids, inside, **inputs: seen.append(inputs["text_lengths"]) or forward(input_ids, inside, **inputs),
+    )
+    BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)(texts[0])
+    assert (seen[0] == len(texts[0])).all()
+    encoded = BiLSTMCRFProcessor(tokenizer, tagger.config)(texts[:1])
+    row = {name: rows[0] for name, rows in encoded.inputs.items()}
+    tagger(**TaggingCollator(tokenizer)([row | {"labels": [LABELS.index("O")] * len(row["input_ids"])}]))
+    assert len(seen) == 2
+
+
+def test_trainer_keeps_the_columns_of_text_inputs(tagger):
+    """`Trainer` drops the columns that the signature of `forward` does not name."""
+    import inspect
+
+    assert set(processing_bilstm_crf.TEXT_INPUTS) <= set(inspect.signature(tagger.forward).parameters)
+
+
+def test_a_new_column_of_the_table_of_tokens_breaks_no_saved_model(tokenizer, texts, tmp_path):
+    """A process whose version knows one more column loads a model that was saved without it, and saves one with it."""
+    tagger = new_tagger(tokenizer)
+    tagger.save_pretrained(tmp_path / "before")
+    tokenizer.save_pretrained(tmp_path / "before")
+    script = f"""
+    import sys, torch
+    from pathlib import Path
+    import bilstm_crf_hf
+    from bilstm_crf_hf import input_features, modeling_bilstm_crf
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+    table = input_features.token_table
+    names = (*input_features.TOKEN_COLUMNS, "length")
+    def longer(tokenizer, columns=names):
+        rows = table(tokenizer, [name for name in columns if name != "length"])
+        return torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.long)], 1) if "length" in columns else rows
+    modeling_bilstm_crf.TOKEN_COLUMNS, modeling_bilstm_crf.token_table = names, longer
+    folder = Path({str(tmp_path)!r})
+    model = AutoModelForTokenClassification.from_pretrained(folder / "before")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "before")
+    batch = tokenizer({texts!r}, padding=True, return_tensors="pt")
+    torch.save(model(**batch).logits, folder / "logits.pt")
+    new = type(model).from_tokenizer(tokenizer, num_labels=3)
+    new.save_pretrained(folder / "after")
+    assert new.bilstm.features.token_table.shape[1] == 6
+    assert type(model).from_pretrained(folder / "after").bilstm.features.token_table[:, 5].eq(1).all()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+    expected = tagger(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    assert torch.load(tmp_path / "logits.pt").equal(expected.detach())
+    # This version, too, keeps the columns of a model that another version saved.
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "after")
+    assert loaded.config.token_columns == [*input_features.TOKEN_COLUMNS, "length"]
+    assert loaded.bilstm.features.token_table.shape[1] == len(input_features.TOKEN_COLUMNS) + 1

@@ -1,12 +1,6 @@
 """BiLSTM-CRF taggers as Hugging Face models."""
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForPreTraining,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
+import transformers
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
@@ -42,14 +36,15 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-AutoConfig.register("bilstm_crf", BiLSTMCRFConfig)
-AutoModel.register(BiLSTMCRFConfig, BiLSTMCRFModel)
-AutoModelForPreTraining.register(BiLSTMCRFConfig, BiLSTMForPreTraining)
-AutoModelForTokenClassification.register(BiLSTMCRFConfig, BiLSTMCRFForTokenClassification)
-AutoModelForSequenceClassification.register(BiLSTMCRFConfig, BiLSTMForSequenceClassification)
-AutoConfig.register("encoder_crf", EncoderCRFConfig)
-AutoModelForTokenClassification.register(EncoderCRFConfig, EncoderCRFForTokenClassification)
-AutoConfig.register("encoder_classifier", EncoderClassifierConfig)
-AutoModelForSequenceClassification.register(EncoderClassifierConfig, EncoderForSequenceClassification)
-AutoConfig.register("character_encoder", CharacterEncoderConfig)
-AutoModelForTokenClassification.register(CharacterEncoderConfig, CharacterEncoderForTokenClassification)
+for model_class in (
+    BiLSTMCRFModel,
+    BiLSTMForPreTraining,
+    BiLSTMCRFForTokenClassification,
+    BiLSTMForSequenceClassification,
+    EncoderCRFForTokenClassification,
+    EncoderForSequenceClassification,
+    CharacterEncoderForTokenClassification,
+):
+    config_class = model_class.config_class
+    transformers.AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    getattr(transformers, model_class._auto_class).register(config_class, model_class)

@@ -1,9 +1,7 @@
-"""Conversion between entity spans on characters, tags, and tags of tokens.
+"""Conversion between entity spans on characters, BIO or BIOES tags, and tags of tokens.
 
 Spans on characters are the common form, so that taggers with different tokenizers (characters, WordPiece,
-SentencePiece) are trained and evaluated on the same text. The tag schemes are BIO and BIOES.
-
-This file is copied into exported model repositories: it imports the standard library only.
+SentencePiece) are trained and evaluated on the same text. This file is copied into exported model repositories.
 """
 
 import unicodedata
@@ -44,36 +42,30 @@ def split_tag(tag: str) -> tuple[str, str]:
 def spans_from_tags(tags: Iterable[str], strict: bool = False) -> list[Span]:
     """Return the entities in a sequence of BIO or BIOES tags, in order.
 
-    Args:
-        tags: one tag for each unit (character, token or word).
-        strict: whether an I- or E- tag that continues no entity of its type is an error. If false, such a tag begins an
-            entity, as in conlleval and in the default mode of seqeval.
+    An I- or E- tag that continues no entity of its type begins one, as in conlleval and the default mode of seqeval.
 
     Raises:
-        ValueError: if a string is not a tag or, with `strict`, if a tag cannot follow the one before it. The message
-            gives its position.
+        ValueError: if a string is not a tag or, with `strict`, for an I- or E- tag that continues no entity.
     """
+    units = [*tags, "O"]  # the last one ends an entity that is open
     spans: list[Span] = []
     start, current = 0, ""  # start and type of the open entity; an empty type means that none is open
-    previous, i = "O", -1
-    for i, tag in enumerate(tags):
+    for i, tag in enumerate(units):
         if tag == "O" and not current:
-            previous = tag
             continue
         prefix, label = split_tag(tag)
-        if prefix in _CONTINUE and label != current and strict:
+        continues = prefix in _CONTINUE and label == current
+        if strict and prefix in _CONTINUE and not continues:
+            previous = units[i - 1] if i else "O"
             raise ValueError(f"{tag} at position {i} follows {previous}: it continues no {label} entity")
-        if current and (prefix not in _CONTINUE or label != current):
+        if current and not continues:
             spans.append(Span(start, i, current))
             current = ""
         if label and not current:
             start, current = i, label
-        if prefix in _END and current:
+        if prefix in _END:
             spans.append(Span(start, i + 1, current))
             current = ""
-        previous = tag
-    if current:
-        spans.append(Span(start, i + 1, current))
     return spans
 
 
@@ -147,9 +139,7 @@ def token_tags(
     """Return the tag of each token, None if the token covers no character (see [`character_ranges`]).
 
     A token belongs to the entity that covers its *first* character, as in KLUE-baseline. An entity that begins inside
-    a token therefore begins at the next token, with a B- tag. An entity that covers no token's first character is lost;
-    to find such entities, compare `spans` with [`spans_from_token_tags`] of the result. The tags are always valid in
-    their scheme.
+    a token therefore begins at the next token, with a B- tag. An entity that covers no token's first character is lost.
     """
     entity_at: dict[int, Span] = {i: span for span in spans for i in range(span.start, span.end)}
     ranges = character_ranges(text, offsets)
@@ -162,10 +152,8 @@ def token_tags(
             start = token_spans.pop().start if entity is last else position
             token_spans.append(Span(start, position + 1, entity.label))
         last = entity
-    tags: list[str | None] = [None] * len(ranges)
-    for i, tag in zip(content, tags_from_spans(token_spans, len(content), scheme), strict=True):
-        tags[i] = tag
-    return tags
+    tag_of = dict(zip(content, tags_from_spans(token_spans, len(content), scheme), strict=True))
+    return [tag_of.get(i) for i in range(len(ranges))]
 
 
 def entities_of_tokens(
@@ -176,9 +164,10 @@ def entities_of_tokens(
     `tags` are None for special tokens and padding. Entities whose tokens cover no character are skipped.
     """
     ranges = character_ranges(text, offsets)
-    tagged = [i for i, tag in enumerate(tags) if tag is not None]
-    for start, end, label in spans_from_tags(tags[i] for i in tagged):
-        tokens = tagged[start:end]
+    tagged = {i: tag for i, tag in enumerate(tags) if tag is not None}
+    indices = list(tagged)
+    for start, end, label in spans_from_tags(tagged.values()):
+        tokens = indices[start:end]
         covered = [ranges[i] for i in tokens if ranges[i][0] < ranges[i][1]]
         if covered:
             yield Span(covered[0][0], covered[-1][1], label), tokens

@@ -13,34 +13,28 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     all dropouts 0.
 
     Args:
-        vocab_size: number of token ids.
-        embedding_size: width of a token's embedding.
         ngrams: windows of neighbouring tokens, each `[first, last]` relative to a token, both included: `[-1, 0]` is
             the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens. A direction
             of the first layer reads those that look at most one token ahead of it.
         ngram_buckets: number of rows of the n-gram embedding table, which all windows share.
-        ngram_embedding_size: width of an n-gram's embedding; 0 windows or width 0 leave n-grams out.
+        ngram_embedding_size: 0 leaves n-grams out, as `ngrams=[]` does.
         jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.
-        embedding_norm: length on average of an embedding that begins at random. With 3, KLUE-NER is learnt a little
-            better than with unit length (Ma and Hovy, 2016).
+        embedding_norm: length on average of a random embedding. With 3, KLUE-NER is learnt a little better than with
+            unit length (Ma and Hovy, 2016).
         hidden_size: width of a BiLSTM layer's output, both directions together.
-        num_hidden_layers: number of BiLSTM layers.
         embedding_dropout: dropout on single elements of the input of the first layer.
         locked_dropout: variational dropout on the input of the first layer and on the output of each: one mask for
             all timesteps of a sequence (Gal and Ghahramani, 2016).
-        ngram_dropout: probability that a single n-gram's embedding is zeroed in training, so that the model learns
-            to do without those that it has never seen.
+        ngram_dropout: probability that an n-gram's embedding is zeroed in training, as if it had never been seen.
         word_dropout: probability that a token's whole input is zeroed in training.
         kiwi_version: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
-            `morphemes.morpheme_ids`; None leaves them out. `InputFeatures.set_morpheme_table` sets their meaning.
-        morpheme_dropout: probability that the morphemes of a sentence are unknown in training, so that the tagger
-            learns to do without them.
+            `morphemes.morpheme_ids`; None leaves them out.
+        morpheme_dropout: probability that the morphemes of a sentence are unknown in training.
         token_columns: names of the columns of the table that describes each token id, see
             `input_features.token_table`. A saved model keeps those that it was saved with. Default: the first five.
         constrained: whether sequences that the BIO or BIOES scheme of the labels rules out are impossible; false for
             weights that were trained without constraints, such as the tutorial's.
-        pad_token_id: id of the padding token.
-        special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...), wherever they stand.
+        special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...).
     """
 
     model_type = "bilstm_crf"
@@ -77,7 +71,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
-        """Check that sizes fit each other, probabilities are below 1 and windows are in order; `@strict` calls this."""
+        """Check the fields; `@strict` calls this."""
         if self.hidden_size <= 0 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
         if self.num_hidden_layers < 1:

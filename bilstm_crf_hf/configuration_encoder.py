@@ -9,8 +9,7 @@ class EncoderConfig(PreTrainedConfig):
     """Base configuration of the models on an encoder.
 
     Args:
-        encoder_config: configuration of the encoder, or a dictionary of its fields, `model_type` included. Default:
-            that of BERT.
+        encoder_config: configuration of the encoder, or its fields, `model_type` included. Default: that of BERT.
     """
 
     _auto_class = "AutoConfig"  # makes `save_pretrained` copy the code
@@ -27,11 +26,7 @@ class EncoderConfig(PreTrainedConfig):
 
     @property
     def max_position_embeddings(self) -> int:
-        """Return the number of positions of the encoder.
-
-        Raises:
-            AttributeError: if the configuration of the encoder has none.
-        """
+        """Return the number of positions of the encoder; an AttributeError if it has no limit."""
         return self.encoder_config.max_position_embeddings
 
 
@@ -43,7 +38,6 @@ class EncoderCRFConfig(EncoderConfig):
         num_lstm_layers: number of BiLSTM layers between the encoder and the CRF.
         lstm_hidden_size: width of the output of a BiLSTM layer, both directions together.
         dropout: variational dropout on the output of the encoder and of each BiLSTM layer.
-        pad_token_id: id of the padding token.
         special_token_ids: ids of the tokens that are not in the chain of the CRF (`[CLS]`, `[SEP]`, ...).
     """
 
@@ -57,7 +51,7 @@ class EncoderCRFConfig(EncoderConfig):
     special_token_ids: list[int] | None = None
 
     def validate_sizes(self) -> None:
-        """Check the fields. `@strict` calls every method whose name begins with `validate_`."""
+        """Check the fields; `@strict` calls this."""
         if self.num_lstm_layers < 0:
             raise ValueError(f"num_lstm_layers must not be negative, got {self.num_lstm_layers}")
         if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
@@ -83,7 +77,7 @@ class EncoderClassifierConfig(EncoderConfig):
     classifier_dropout: float = 0.3
 
     def validate_head(self) -> None:
-        """Check the fields. `@strict` calls every method whose name begins with `validate_`."""
+        """Check the fields; `@strict` calls this."""
         if self.pooling not in ("pooler", "mean"):
             raise ValueError(f"pooling must be 'pooler' or 'mean', got {self.pooling!r}")
         if not 0 <= self.classifier_dropout < 1:

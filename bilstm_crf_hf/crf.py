@@ -1,10 +1,7 @@
 """A linear-chain conditional random field (Lafferty, McCallum and Pereira, 2001) that extends pytorch-crf's.
 
-Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states: the tags and, last, the boundary before the start
-and after the end of each sequence. Internal tensors are time-major. Those with T + 2 timesteps begin and end with a
-timestep in the boundary (see `lattice`).
-
-This file is copied into exported model repositories: it imports torch, pytorch-crf and other files of that kind only.
+Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states: the tags and, last, the boundary, see `lattice`.
+Internal tensors are time-major. This file is copied into exported model repositories.
 """
 
 from collections.abc import Sequence
@@ -31,8 +28,12 @@ class LinearChainCRF(CRF):
     The parameters, their names and the signatures of `forward` and `decode` are those of pytorch-crf, and state dicts
     load in both directions. Gradients are computed from expected counts instead of by autograd. Computation is in
     float64 (in float32 on MPS, which has no float64) for emissions of any dtype and under autocast; results are
-    float32, or float64 for float64 emissions. A mask must be a prefix of each sequence: sequences begin at the first
-    timestep and have no holes.
+    float32, or float64 for float64 emissions.
+
+    All methods take `emissions`, (T, B, K), and a `mask`, (T, B), true (or 1) on the timesteps of a sequence, which
+    begin at the first timestep and have no holes (default: all timesteps). With `batch_first`, the dimensions T and B
+    of arguments and results are swapped. All methods raise a ValueError if shapes do not match and, on the CPU, if a
+    mask has holes; on other devices the latter is a device-side assertion, so that the host does not wait.
 
     Args:
         num_tags: K.
@@ -46,60 +47,54 @@ class LinearChainCRF(CRF):
         ValueError: if `num_tags` is not positive or not the number of `labels`.
     """
 
+    possible: Tensor
+    continues: Tensor
+
     def __init__(
-        self,
-        num_tags: int,
-        batch_first: bool = False,
-        labels: Sequence[str] | None = None,
-        constrained: bool = True,
+        self, num_tags: int, batch_first: bool = False, labels: Sequence[str] | None = None, constrained: bool = True
     ) -> None:
         super().__init__(num_tags, batch_first)
         if labels is not None and len(labels) != num_tags:
             raise ValueError(f"got {len(labels)} labels for {num_tags} tags: give one label for each tag")
         self.labels = None if labels is None else tuple(labels)
         self.constrained = constrained
-        possible, continues = self._constraints()
-        self.register_buffer("possible", possible, persistent=False)
-        self.register_buffer("continues", continues, persistent=False)
+        for name, values in self._constraints().items():
+            self.register_buffer(name, values, persistent=False)
 
     def __repr__(self) -> str:
         return f"CRF(num_tags={self.num_tags})"  # pytorch-crf's tests expect this name
 
     def reset_constraints(self) -> None:
         """Fill the constraint buffers again, for a module whose buffers were allocated but not initialised."""
-        possible, continues = self._constraints()
-        self.possible.copy_(possible)
-        self.continues.copy_(continues)
+        for name, values in self._constraints().items():
+            self.get_buffer(name).copy_(values)
 
-    def _constraints(self) -> tuple[Tensor, Tensor]:
+    def _constraints(self) -> dict[str, Tensor]:
         """Return which transitions between states are possible, and which continue an entity, both (S, S)."""
         # Starts and ends are possible where a transition from O and to O is: the boundary behaves like the label O.
         states = [*(self.labels or ["O"] * self.num_tags), "O"]
-        return allowed_transitions(states) | (not self.constrained), entity_continuations(states)
+        possible = allowed_transitions(states) | (not self.constrained)
+        return {"possible": possible, "continues": entity_continuations(states)}
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:
         """Return the log-likelihood of `tags`.
 
         Args:
-            emissions: (T, B, K). With `batch_first`, the first two dimensions of this and of the following tensors are
-                swapped.
+            emissions: (T, B, K).
             tags: (T, B), int64 or int32. -100 is an unknown tag: the likelihood is the sum over its possible values
                 (Tsuboi et al., 2008).
-            mask: (T, B), true (or 1) on the timesteps of a sequence. Default: all timesteps.
+            mask: (T, B).
             reduction: `none`, `sum`, `mean` over sequences, or `token_mean`.
 
         Returns:
             (B,) for the reduction `none`, otherwise a scalar.
 
         Raises:
-            ValueError: if shapes do not match or the reduction is unknown; on the CPU also if the mask is not a prefix
-                of each sequence or a tag is outside [0, K). On other devices the last two are device-side assertions,
-                so that the host does not wait.
+            ValueError: if the reduction is unknown or, as for a mask with holes, a tag is outside [0, K).
         """
-        self._validate(emissions, tags=tags, mask=mask)
+        emissions, mask = self._to_time_major(emissions, mask, tags)
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"invalid reduction: {reduction}")
-        emissions, mask = self._to_time_major(emissions, mask)
         tags = (tags.transpose(0, 1) if self.batch_first else tags).long().masked_fill(~mask, 0)
         unknown = tags == UNKNOWN
         known = (tags >= 0) & (tags < self.num_tags)
@@ -116,32 +111,28 @@ class LinearChainCRF(CRF):
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the best path of each sequence, (T, B), or (B, T) with `batch_first`.
+        """Return the best path of each sequence, (T, B).
 
         It is -100 after the end of a sequence, and everywhere in a sequence that has no possible path.
         """
-        self._validate(emissions, mask=mask)
-        path, total = best_path(*self._state_scores(*self._to_time_major(emissions, mask)))
-        return self._from_time_major(self._path_tags(path, total))
+        return self._path_tags(*best_path(*self._state_scores(*self._to_time_major(emissions, mask))))
 
     @torch.no_grad()
     def nbest(self, emissions: Tensor, mask: Tensor | None = None, k: int = 2) -> tuple[Tensor, Tensor]:
         """Return the k best paths of each sequence, best first.
 
         Returns:
-            paths: (k, T, B), or (k, B, T) with `batch_first`; -100 after the end of a sequence, and everywhere in the
-                paths that are missing where a sequence has fewer than k possible paths.
+            paths: (k, T, B); -100 after the end of a sequence, and everywhere in the paths that are missing where a
+                sequence has fewer than k possible paths.
             scores: (k, B), the unnormalised log-scores; -inf for missing paths.
 
         Raises:
-            ValueError: if `k` is not positive, or as in [`~LinearChainCRF.forward`].
+            ValueError: if `k` is not positive.
         """
         if k < 1:
             raise ValueError(f"the number of paths must be positive, got {k}")
-        self._validate(emissions, mask=mask)
         paths, totals = best_paths(*self._state_scores(*self._to_time_major(emissions, mask)), k)
-        paths = torch.stack([self._from_time_major(self._path_tags(*path)) for path in zip(paths, totals)])
-        return paths, totals.to(_result_dtype(emissions))
+        return torch.stack([self._path_tags(*path) for path in zip(paths, totals)]), totals.to(_result_dtype(emissions))
 
     def decode(self, emissions: Tensor, mask: Tensor | None = None) -> list[list[int]]:
         """Return the best path of each sequence as a list of its own length, as pytorch-crf does."""
@@ -152,9 +143,8 @@ class LinearChainCRF(CRF):
     @torch.no_grad()
     def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the posterior probability of each tag, in the shape of `emissions`; 0 outside the mask."""
-        self._validate(emissions, mask=mask)
         emissions, mask = self._to_time_major(emissions, mask)
-        lattice = forward_backward(emissions, mask, self._potentials_for(emissions))
+        lattice = forward_backward(emissions, mask, self.potentials())
         return self._from_time_major(lattice.log_marginals().exp()[..., :-1]).to(_result_dtype(emissions))
 
     @torch.no_grad()
@@ -171,64 +161,58 @@ class LinearChainCRF(CRF):
             paths: the result of `viterbi`.
             path_log_probs: the shape of `paths` with a last dimension of 3; 0 outside the mask.
         """
-        self._validate(emissions, mask=mask)
         dtype = _result_dtype(emissions)
         emissions, mask = self._to_time_major(emissions, mask)
-        transitions = self._potentials_for(emissions)
+        scores, transitions = self._state_scores(emissions, mask)
         lattice = forward_backward(emissions, mask, transitions)
         log_marginals = lattice.log_marginals().clamp_(min=-1e4)  # (T + 2, B, S)
-        path, total = best_path(add_boundary(emissions, mask, transitions.dtype), transitions)
+        path, total = best_path(scores, transitions)
         path_log_probs = _path_log_probs(log_marginals, lattice.log_backward(), path, transitions, self.continues)
         outside_mask = torch.nn.functional.pad(~mask, (0, 0, 1, 1))[..., None]  # (T + 2, B, 1)
         return (
             self._from_time_major(log_marginals[..., :-1].masked_fill(outside_mask, 0).to(dtype)),
-            self._from_time_major(self._path_tags(path, total)),
+            self._path_tags(path, total),
             self._from_time_major(path_log_probs.masked_fill(outside_mask, 0).to(dtype)),
         )
 
-    def _validate(self, emissions: Tensor, tags: Tensor | None = None, mask: Tensor | None = None) -> None:
-        super()._validate(emissions, tags=tags)
+    def _to_time_major(
+        self, emissions: Tensor, mask: Tensor | None, tags: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Validate the arguments of a method; return emissions (T, B, K) and a boolean mask (T, B)."""
+        self._validate(emissions, tags=tags)
         if mask is None:
-            return
-        if emissions.shape[:2] != mask.shape:
+            mask = torch.ones(emissions.shape[:2], dtype=torch.bool, device=emissions.device)
+        elif emissions.shape[:2] != mask.shape:
             raise ValueError(
                 "the first two dimensions of emissions and mask must match, "
                 f"got {tuple(emissions.shape[:2])} and {tuple(mask.shape)}"
             )
-        mask = (mask.transpose(0, 1) if self.batch_first else mask).bool()
-        _assert_all(mask[:1], "mask of the first timestep must all be on")
-        _assert_all(mask[:-1] | ~mask[1:], "mask must be a prefix of each sequence: it has a hole")
-
-    def _to_time_major(self, emissions: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return emissions (T, B, K) and a boolean mask (T, B)."""
-        if mask is None:
-            mask = torch.ones(emissions.shape[:2], dtype=torch.bool, device=emissions.device)
         if self.batch_first:
             emissions, mask = emissions.transpose(0, 1), mask.transpose(0, 1)
-        return emissions, mask.bool()
+        mask = mask.bool()
+        _assert_all(mask[:1], "mask of the first timestep must all be on")
+        _assert_all(mask[:-1] | ~mask[1:], "mask must be a prefix of each sequence: it has a hole")
+        return emissions, mask
 
     def _from_time_major(self, x: Tensor) -> Tensor:
         """Drop the two boundary timesteps: (T + 2, B, ...) to (T, B, ...), or to (B, T, ...) with `batch_first`."""
         return x[1:-1].transpose(0, 1) if self.batch_first else x[1:-1]
 
     def _path_tags(self, path: Tensor, total: Tensor) -> Tensor:
-        """Replace the boundary in `path` (T + 2, B), and all of a path whose `total` (B,) is infinite, by -100."""
-        return path.masked_fill((path == self.num_tags) | total.isinf(), UNKNOWN)
+        """Return `path` (T + 2, B) as a result, -100 at the boundary and everywhere if `total` (B,) is infinite."""
+        return self._from_time_major(path.masked_fill((path == self.num_tags) | total.isinf(), UNKNOWN))
 
     def _state_scores(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores of all states, (T + 2, B, S), and of the transitions between them, (S, S)."""
-        transitions = self._potentials_for(emissions)
+        transitions = self.potentials()
         return add_boundary(emissions, mask, transitions.dtype), transitions
 
-    def _potentials_for(self, emissions: Tensor) -> Tensor:
-        """Return the potentials in the most precise dtype that the device of `emissions` has."""
-        return self.potentials(torch.float32 if emissions.device.type == "mps" else torch.float64)
-
-    def potentials(self, dtype: torch.dtype = torch.float64) -> Tensor:
-        """Return the scores of the transitions between states, (S, S), without gradient.
+    def potentials(self) -> Tensor:
+        """Return the scores of the transitions between states, (S, S), in the computation's dtype, without gradient.
 
         The last row holds the starts, the last column the ends. Transitions that the labels forbid are `IMPOSSIBLE`.
         """
+        dtype = torch.float32 if self.transitions.device.type == "mps" else torch.float64
         scores = self.transitions.new_zeros(self.possible.shape, dtype=dtype)
         scores[:-1, :-1] = self.transitions.detach()
         scores[-1, :-1] = self.start_transitions.detach()
@@ -245,11 +229,9 @@ def allowed_transitions(labels: Sequence[str]) -> Tensor:
     """
     opened = {label[2:] for label in labels if label[:2] == "B-"}
     bioes = any(label[:2] == "E-" for label in labels)
-    continues = entity_continuations(labels)
     needs_opening = torch.tensor([label[:2] in ("I-", "E-") and label[2:] in opened for label in labels])
     stays_open = torch.tensor([bioes and label[:2] in ("B-", "I-") and label[2:] in opened for label in labels])
-    free = ~needs_opening[None, :] & ~stays_open[:, None]
-    return continues | free
+    return entity_continuations(labels) | (~needs_opening[None, :] & ~stays_open[:, None])
 
 
 def entity_continuations(labels: Sequence[str]) -> Tensor:
@@ -276,16 +258,11 @@ class _LogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, crf: LinearChainCRF, emissions: Tensor, mask: Tensor, tags: Tensor, unknown: Tensor, *_) -> Tensor:
-        """Compute the log-likelihood.
+        """Compute the log-likelihood of `tags` (T, B), 0 outside the mask; `unknown` (T, B) marks unknown ones.
 
-        Args:
-            emissions: (T, B, K).
-            mask: (T, B).
-            tags: (T, B), 0 outside the mask.
-            unknown: (T, B), whether a tag is unknown.
-            _: start, end and inner transitions of `crf`, passed so that autograd asks for their gradients.
+        The last arguments are the parameters of `crf`, passed so that autograd asks for their gradients.
         """
-        transitions = crf._potentials_for(emissions)
+        transitions = crf.potentials()
         # Off the CPU, asking whether any tag is unknown would make the host wait: the general case runs.
         likelihood = _KnownTags if emissions.device.type == "cpu" and not unknown.any() else _PartialTags
         ctx.likelihood = likelihood(emissions, mask, transitions, tags)
@@ -317,10 +294,7 @@ class _KnownTags:
         self.value = score - self.lattice.log_z  # (B,)
 
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradient of `weights @ value` with respect to the emissions, (T, B, K), and transitions, (S, S).
-
-        It is the counts of the path minus the expected counts.
-        """
+        """Return the gradient of `weights @ value` with respect to emissions (T, B, K) and transitions (S, S)."""
         states, transitions = self.lattice.expected_counts(-weights)
         emissions = states[1:-1, :, :-1]
         emissions.scatter_add_(2, self.tags, (weights * self.mask)[..., None])
@@ -347,20 +321,17 @@ class _PartialTags:
     def gradient(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradient of `weights @ value`, as [`_KnownTags.gradient`] does."""
         states, transitions = self.lattice.expected_counts(torch.cat([weights, -weights]))
-        return sum(states[1:-1, :, :-1].chunk(2, 1)), transitions
+        agreeing, every_path = states[1:-1, :, :-1].chunk(2, 1)
+        return agreeing + every_path, transitions
 
 
 def _path_log_probs(
     log_marginals: Tensor, log_backward: Tensor, path: Tensor, transitions: Tensor, continues: Tensor
 ) -> Tensor:
-    """Return the log-probabilities along `path` that [`LinearChainCRF.posterior`] describes, (T + 2, B, 3).
+    """Return the log-probabilities along `path` (T + 2, B) that [`LinearChainCRF.posterior`] describes, (T + 2, B, 3).
 
-    Args:
-        log_marginals: (T + 2, B, S).
-        log_backward: (T + 2, B, S), see `lattice.Lattice.log_backward`.
-        path: (T + 2, B), the states of the best path.
-        transitions: (S, S), their scores.
-        continues: (S, S), whether a transition continues an entity.
+    The first two arguments, (T + 2, B, S), are those of the lattice; `transitions` are scores (S, S); `continues`,
+    (S, S), tells which of them continue an entity.
     """
     marginal = log_marginals.gather(2, path[..., None])[..., 0]  # (T + 2, B)
     conditional = (transitions[path[:-1]] + log_backward[1:]).log_softmax(-1)  # log P(y_t+1 = j | y_t), (T + 1, B, S)

@@ -53,16 +53,11 @@ def token_table(tokenizer: PreTrainedTokenizerBase, columns: Sequence[str] = TOK
 
 
 def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> Tensor:
-    """Return the bucket of each window around each token.
+    """Return the bucket of each window around each token, (T, B, windows).
 
-    Args:
-        characters: (T, B), 0 where there is no token.
-        windows: `[first, last]` relative to a token, both included.
-        buckets: number of buckets.
-
-    Returns:
-        (T, B, windows). Two windows over the same characters have different buckets. The hash is that of Fowler, Noll
-        and Vo (FNV-1a) over characters instead of bytes, with the upper bits folded in; trained models depend on it.
+    Two windows over the same `characters`, (T, B) with 0 where there is no token, have different buckets. The hash is
+    that of Fowler, Noll and Vo (FNV-1a) over characters instead of bytes, with the upper bits folded in; trained models
+    depend on it.
     """
     reach = max(max(-first, last, 0) for first, last in windows)
     padded = nn.functional.pad(characters, (0, 0, reach, reach))
@@ -76,24 +71,20 @@ def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> T
 
 
 def direction_windows(config: BiLSTMCRFConfig) -> tuple[list[int], list[int]]:
-    """Return the indices of the windows `config.ngrams` that the two directions of the first layer read.
+    """Return the indices of the windows `config.ngrams` that the forward and the backward direction read.
 
-    A direction reads the windows that look at most one token ahead. It meets the tokens of longer ones anyway, while
-    pretraining has to predict a token from neighbouring states that have not read it.
-
-    Returns:
-        Indices for the forward direction, and for the backward direction.
+    A direction of the first layer reads the windows that look at most one token ahead. It meets the tokens of longer
+    ones anyway, while pretraining has to predict a token from neighbouring states that have not read it.
     """
     windows = list(enumerate(config.ngrams)) if config.ngram_embedding_size else []
     return [i for i, (_, last) in windows if last <= 1], [i for i, (first, _) in windows if first >= -1]
 
 
 class InputFeatures(nn.Module):
-    """The inputs of the two directions of the first BiLSTM layer, from (T, B) token ids.
+    """The inputs of the two directions of the first BiLSTM layer, whose sizes are `widths`, from (T, B) token ids."""
 
-    Attributes:
-        widths: widths of the two inputs.
-    """
+    token_table: Tensor
+    morpheme_table: Tensor
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__()
@@ -107,7 +98,8 @@ class InputFeatures(nn.Module):
             self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
             width += len(JAMO_COUNTS) * config.jamo_embedding_size
         self.columns = {name: i for i, name in enumerate(config.token_columns)}
-        self.widths = [width + len(of_direction) * config.ngram_embedding_size for of_direction in self.windows]
+        first, second = (width + len(windows) * config.ngram_embedding_size for windows in self.windows)
+        self.widths = first, second
         if config.kiwi_version:
             tags = NUM_CLUSTERS + NUM_PARTS_OF_SPEECH
             self.morpheme_embeddings = nn.Embedding(1 + 2 * tags, config.embedding_size)
@@ -142,18 +134,17 @@ class InputFeatures(nn.Module):
         rows = 1 + 2 * self.morpheme_table[known // 2] + known % 2
         return self.morpheme_embeddings(rows * (morpheme_ids > 0))
 
-    def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs of the forward and the backward direction, (T, B, width) each, or one tensor twice.
 
         Args:
             input_ids: (T, B).
             inside: (T, B), true for ids that belong to the sequences; the result elsewhere does not matter.
-            text_inputs: (T, B) each, by the names of `processing_bilstm_crf.TEXT_INPUTS`; None or left out if unknown.
+            text_inputs: (T, B) each, by the names of `processing_bilstm_crf.TEXT_INPUTS`; left out if unknown.
         """
         words = self.word_embeddings(input_ids)
         if self.config.kiwi_version:
-            morpheme_ids = text_inputs.get("morpheme_ids")
-            words = words + self.embed_morphemes(torch.zeros_like(input_ids) if morpheme_ids is None else morpheme_ids)
+            words = words + self.embed_morphemes(text_inputs.get("morpheme_ids", torch.zeros_like(input_ids)))
         tokens = self.token_table[input_ids]  # (T, B, columns)
         jamo = []
         if self.config.jamo_embedding_size:

@@ -1,20 +1,17 @@
-"""Forward-backward and Viterbi recursions of a linear-chain CRF.
+"""Forward-backward and Viterbi recursions of a linear-chain CRF. This file is copied into exported model repositories.
 
 Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states. The states are the tags and, last, the boundary:
 the state before the start and after the end of each sequence. [`add_boundary`] puts a timestep in this state before the
 first timestep and one after the last, and keeps sequences shorter than T in it from their end on. Starts and ends are
 then transitions like all others, and the recursions need no lengths and no masks.
 
-The recursions over timesteps run in numpy on the CPU: one timestep is so little work that the overhead of calling
-PyTorch's operators would dominate. On other devices they are parallel scans of matrix products, whose number of kernel
+On the CPU, one timestep is so little work that the overhead of calling PyTorch's operators dominates: the recursions
+that matter most run in numpy. On other devices they are parallel scans of matrix products, whose number of kernel
 launches grows with log T, not with T (Hassan, Särkkä and García-Fernández, 2021, "Temporal parallelization of inference
 in hidden Markov models").
-
-This file is copied into exported model repositories: it imports torch and numpy only.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,13 +25,7 @@ MAX_SCAN_ELEMENTS = 2**27
 
 
 def add_boundary(emissions: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the log-scores of all states, (T + 2, B, S), at the timesteps and at the two boundaries around them.
-
-    Args:
-        emissions: (T, B, K), the scores of the tags.
-        mask: (T, B), true on the timesteps of the sequences.
-        dtype: dtype of the result.
-    """
+    """Return the log-scores of all states, (T + 2, B, S), from those of the tags, (T, B, K), and the mask (T, B)."""
     timesteps, batch, num_tags = emissions.shape
     scores = emissions.new_empty(timesteps + 2, batch, num_tags + 1, dtype=dtype)
     _fill_states(scores, emissions, mask, zero=IMPOSSIBLE, one=0)
@@ -42,10 +33,7 @@ def add_boundary(emissions: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _fill_states(states: Tensor, tags: Tensor, mask: Tensor, zero: float, one: float) -> None:
-    """Write `tags` (T, B, K) and the boundary into `states` (T + 2, B, S).
-
-    `zero` and `one` are those of the semiring: 0 and 1 for probabilities, `IMPOSSIBLE` and 0 for their logarithms.
-    """
+    """Write `tags` (T, B, K) and the boundary into `states` (T + 2, B, S); `zero` and `one` are the semiring's."""
     states.fill_(zero)
     states[:: len(tags) + 1, :, -1] = one
     states[1:-1, :, :-1] = tags
@@ -70,20 +58,33 @@ def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
     return score_range < 600 / (ScaledLattice.RESCALE_EVERY + 3)
 
 
-class Lattice(Protocol):
-    """Forward and backward messages of a batch, and the quantities that follow from them."""
+class LogLattice:
+    """Forward and backward messages of a batch in log space: exact for scores of any size.
 
-    log_z: Tensor
-    """Logarithm of the partition function, (B,)."""
+    Args:
+        emissions: (T, B, K), the scores of the tags.
+        mask: (T, B), true on the timesteps of the sequences.
+        transitions: (S, S), the scores of the transitions between states.
+
+    Attributes:
+        log_z: logarithm of the partition function, (B,).
+    """
+
+    def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
+        self.scores, self.transitions = add_boundary(emissions, mask, transitions.dtype), transitions
+        self.forward, self.backward = _messages(self.scores, transitions, _log_sum_exp)  # (T + 2, B, S) each
+        self.log_z = self.backward[0, :, -1]
 
     def log_marginals(self) -> Tensor:
         """Return log P(y_t = k), (T + 2, B, S)."""
+        return (self.forward + self.backward - self.scores).log_softmax(-1)
 
     def log_backward(self) -> Tensor:
         """Return the log-sum over all continuations from y_t = k, its emission included, (T + 2, B, S).
 
         The values are exact up to one constant for each timestep and sequence.
         """
+        return self.backward
 
     def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected numbers of states and transitions, weighted by sequence with `weights` (B,).
@@ -94,42 +95,7 @@ class Lattice(Protocol):
             states: weights[b] * P(y_t = k), (T + 2, B, S).
             transitions: sum over t and b of weights[b] * P(y_t = i, y_t+1 = j), (S, S).
         """
-
-
-def forward_backward(emissions: Tensor, mask: Tensor, transitions: Tensor, use_scaling: bool | None = None) -> Lattice:
-    """Run the forward and the backward recursion.
-
-    Args:
-        emissions: (T, B, K), the scores of the tags.
-        mask: (T, B), true on the timesteps of the sequences.
-        transitions: (S, S), the scores of the transitions between states.
-        use_scaling: whether to run in probability space, which is faster. Default: [`can_use_scaling`].
-    """
-    if use_scaling is None:
-        use_scaling = can_use_scaling(emissions, transitions)
-    if use_scaling:
-        lattice = ScaledLattice(emissions, mask, transitions)
-        if lattice.log_z.isfinite().all():  # a sequence without any possible path needs the finite log-scores
-            return lattice
-    return LogLattice(emissions, mask, transitions)
-
-
-class LogLattice:
-    """Messages in log space: exact for scores of any size."""
-
-    def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
-        self.scores, self.transitions = add_boundary(emissions, mask, transitions.dtype), transitions
-        self.forward, self.backward = _messages(self.scores, transitions, _log_sum_exp)  # (T + 2, B, S) each
-        self.log_z = self.backward[0, :, -1]  # (B,)
-
-    def log_marginals(self) -> Tensor:
-        return (self.forward + self.backward - self.scores).log_softmax(-1)
-
-    def log_backward(self) -> Tensor:
-        return self.backward
-
-    def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Work on blocks of timesteps, so that the (block, B, S, S) tensor of pairs never takes more than 64 MB."""
+        # Blocks of timesteps keep the (block, B, S, S) tensor of pairs below 64 MB.
         weights = weights.to(self.forward.dtype)
         pairs = torch.zeros_like(self.transitions)
         block = max(1, 2**23 // max(1, self.forward.shape[1] * pairs.numel()))
@@ -144,11 +110,11 @@ class LogLattice:
 
 
 class ScaledLattice:
-    """Messages in probability space, rescaled to a sum of 1 every few timesteps (Rabiner, 1989, section V.A).
+    """The messages of [`LogLattice`] as probabilities, rescaled to a sum of 1 every few timesteps.
 
     Each step of the recursion is one matrix product, in float64, which loses nothing for scores that
-    [`can_use_scaling`] accepts. The forward and the backward recursion run side by side in a dimension of size 2: index
-    0 is the forward recursion, index 1 the backward recursion, on reversed time.
+    [`can_use_scaling`] accepts (Rabiner, 1989, section V.A). The forward and the backward recursion run side by side in
+    a dimension of size 2: index 0 is the forward recursion, index 1 the backward recursion, on reversed time.
     """
 
     RESCALE_EVERY = 8
@@ -156,24 +122,26 @@ class ScaledLattice:
     def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
         self.transitions = transitions.exp()  # (S, S)
         timesteps, batch, num_tags = emissions.shape
-        emitted = transitions.new_empty(timesteps + 2, 2, batch, num_tags + 1)
-        _fill_states(emitted[:, 0], emissions.double().exp(), mask, zero=0, one=1)
-        self.emitted, emitted = emitted[:, 0], emitted.numpy()
+        both_emitted = transitions.new_empty(timesteps + 2, 2, batch, num_tags + 1)
+        self.emitted = both_emitted[:, 0]
+        _fill_states(self.emitted, emissions.double().exp(), mask, zero=0, one=1)
+        emitted = both_emitted.numpy()
         emitted[:, 1] = emitted[::-1, 0]
-        both = torch.stack([self.transitions, self.transitions.T]).numpy()  # (2, S, S)
+        steps = torch.stack([self.transitions, self.transitions.T]).numpy()  # (2, S, S)
         # `entering` and `message`, both (2, B, S), are the message at t without and with its emission.
         entered, scales = np.ones_like(emitted), np.ones((timesteps + 2, 2, batch, 1))
         message = emitted[0]
         with np.errstate(invalid="ignore"):  # 0 / 0 in a sequence without any possible path, whose Z is not finite
             for t, (entering, emission) in enumerate(zip(entered[1:], emitted[1:]), 1):
-                message = np.matmul(message, both, out=entering) * emission
+                message = np.matmul(message, steps, out=entering) * emission
                 if t % self.RESCALE_EVERY == 0:
                     message.sum(-1, keepdims=True, out=scales[t])
                     message /= scales[t]
-        entered, self.scales = torch.from_numpy(entered), torch.from_numpy(scales[:, 0])  # scales: (T + 2, B, 1)
-        self.forward = entered[:, 0] * self.emitted  # (T + 2, B, S), not yet divided by the scale at t
-        self.backward = entered[:, 1].flip(0)  # (T + 2, B, S), without the emission at t
-        self.log_z = self.forward[-1, :, -1].log() + self.scales[:-1].log().sum((0, 2))  # (B,)
+        self.scales = torch.from_numpy(scales[:, 0])  # (T + 2, B, 1)
+        forward, backward = torch.from_numpy(entered).unbind(1)
+        self.forward = forward * self.emitted  # (T + 2, B, S), not yet divided by the scale at t
+        self.backward = backward.flip(0)  # (T + 2, B, S), without the emission at t
+        self.log_z = self.forward[-1, :, -1].log() + self.scales[:-1].log().sum((0, 2))
 
     def _unnormalized_marginals(self) -> tuple[Tensor, Tensor]:
         """Return P(y_t = k) * total_t, (T + 2, B, S), and the totals, (T + 2, B, 1)."""
@@ -181,14 +149,16 @@ class ScaledLattice:
         return joint, joint.sum(-1, keepdim=True)
 
     def log_marginals(self) -> Tensor:
+        """Return log P(y_t = k), (T + 2, B, S)."""
         joint, total = self._unnormalized_marginals()
         return joint.div_(total).log_()
 
     def log_backward(self) -> Tensor:
+        """Return what [`LogLattice.log_backward`] returns, up to a constant for each timestep and sequence."""
         return (self.backward * self.emitted).log_()
 
     def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum the pairs over timesteps and sequences in one matrix product.
+        """Return what [`LogLattice.expected_counts`] returns, from one matrix product over timesteps and sequences.
 
         P(y_t = i, y_u = j) = forward_t[i] / scale_t * transitions[i, j] * emitted_u[j] * backward_u[j] / total_u with
         u = t + 1: without the division by total_u, the sum over i is forward_u[j] * backward_u[j].
@@ -198,6 +168,20 @@ class ScaledLattice:
         right = (self.backward[1:] * self.emitted[1:]).mul_(factors[1:] / self.scales[:-1])  # (T + 1, B, S)
         pairs = self.transitions * (self.forward[:-1].flatten(0, 1).T @ right.flatten(0, 1))  # (S, S)
         return joint.mul_(factors), pairs
+
+
+def forward_backward(
+    emissions: Tensor, mask: Tensor, transitions: Tensor, use_scaling: bool | None = None
+) -> LogLattice | ScaledLattice:
+    """Run the forward and the backward recursion over the arguments of [`LogLattice`].
+
+    `use_scaling` chooses [`ScaledLattice`], which is faster. Default: [`can_use_scaling`].
+    """
+    if can_use_scaling(emissions, transitions) if use_scaling is None else use_scaling:
+        lattice = ScaledLattice(emissions, mask, transitions)
+        if lattice.log_z.isfinite().all():  # a sequence without any possible path needs the finite log-scores
+            return lattice
+    return LogLattice(emissions, mask, transitions)
 
 
 Reduction = Callable[[Tensor, int], Tensor]
@@ -211,16 +195,10 @@ def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
 
 
 def _messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
-    """Compute the forward and the backward messages in log space.
-
-    Args:
-        scores: (T + 2, B, S), from [`add_boundary`].
-        transitions: (S, S).
-        reduce: how to combine the paths.
+    """Reduce the scores of the paths up to each state, and of those from each state on, its own score included.
 
     Returns:
-        forward: (T + 2, B, S), the paths up to each state, reduced; the score of the state is included.
-        backward: (T + 2, B, S), the paths from each state on, reduced; the score of the state is included.
+        The forward and the backward messages in log space, (T + 2, B, S) each.
     """
     scan = scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
     return (_scan_messages if scan else _sequential_messages)(scores, transitions, reduce)
@@ -241,9 +219,8 @@ def _scan_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tu
     """Combine the transition matrices pairwise, level by level (a parallel scan), then walk back down to the messages.
 
     The step to timestep t is the matrix transitions[i, j] + scores[t, j]; `reduce` over the state between two steps
-    multiplies their matrices. On the way up, each matrix of the next level is the product of two neighbours, until one
-    is left. On the way down, each node of this tree has the forward message before its steps and the backward message
-    after them; the matrices of its two children give both messages at the timestep between the children.
+    multiplies their matrices. On the way down, each node of this tree has the forward message before its steps and the
+    backward message after them; the matrices of its two children give both messages at the timestep between them.
     """
     identity = torch.full_like(transitions, IMPOSSIBLE).fill_diagonal_(0).expand(1, scores.shape[1], -1, -1)
     levels = [torch.cat([identity, transitions + scores[1:, :, None], identity])]  # (T + 3, B, S, S)
@@ -266,16 +243,11 @@ def _scan_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tu
 def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     """Find the best path of each sequence with the Viterbi algorithm, run from the end to the start.
 
-    The recursion stores the best score of the continuations of each state and no back-pointers. The path is then read
-    from the start on, with one row of the transitions for each timestep.
-
-    Args:
-        scores: (T + 2, B, S), from [`add_boundary`].
-        transitions: (S, S).
+    The recursion over `scores`, (T + 2, B, S) from [`add_boundary`], and `transitions`, (S, S), stores the best score
+    of the continuations of each state and no back-pointers. The path is then read from the start on.
 
     Returns:
-        paths: (T + 2, B), the states of the best paths.
-        totals: (B,), the scores of these paths; -inf where no path is possible.
+        The states of the paths, (T + 2, B), and the scores of the paths, (B,); -inf where no path is possible.
     """
     if scores.device.type == "cpu":
         backward = _best_backward(scores, transitions)
@@ -301,11 +273,8 @@ def _best_backward(scores: Tensor, transitions: Tensor) -> Tensor:
 
 
 def _best_backward_in_threads(scores: Tensor, transitions: Tensor) -> Tensor:
-    """Compute `_best_backward` with PyTorch's operators, which share a large batch among threads.
-
-    States are padded to multiples of 16, so that rows are whole cache lines.
-    """
-    spare = -len(transitions) % 16
+    """Compute `_best_backward` with PyTorch's operators, which share a large batch among threads."""
+    spare = -len(transitions) % 16  # rows of multiples of 16 states are whole cache lines
     backward = nn.functional.pad(scores, (0, spare), value=IMPOSSIBLE)
     following = nn.functional.pad(transitions, (0, spare, 0, spare), value=IMPOSSIBLE).T.contiguous()
     paths = backward.new_empty(backward.shape[1], *following.shape)  # (B, S of the next, S)
@@ -329,8 +298,7 @@ def _read_path(backward: Tensor, transitions: Tensor) -> Tensor:
 def _scan_path(backward: Tensor, transitions: Tensor) -> Tensor:
     """Compute `_read_path` by pointer jumping.
 
-    `pointers[t, b, i]` is the state at t of the best path that is in state i `jump` timesteps earlier. Each round
-    doubles `jump`, until every pointer starts at the boundary before the sequence.
+    `pointers[t, b, i]` is the state at t of the best path that is in state i `jump` timesteps earlier.
     """
     start = torch.full_like(backward[:1], len(transitions) - 1, dtype=torch.long)  # (1, B, S)
     blocks = transitions.split(max(1, MAX_SCAN_ELEMENTS // backward.numel()))
@@ -349,14 +317,8 @@ def best_paths(scores: Tensor, transitions: Tensor, k: int) -> tuple[Tensor, Ten
     The recursion keeps the k best partial paths into each state. Rank r of state s has the index r * S + s; a
     back-pointer is the index of the partial path that is extended.
 
-    Args:
-        scores: (T + 2, B, S), from [`add_boundary`].
-        transitions: (S, S).
-        k: number of paths.
-
     Returns:
-        paths: (k, T + 2, B), the states of the paths, best first.
-        totals: (k, B), the scores of these paths; -inf where fewer paths are possible.
+        The results of [`best_path`] for each rank, best first: (k, T + 2, B) and (k, B).
     """
     states = len(transitions)
     best = scores.new_full((scores.shape[1], k, states), -torch.inf)  # (B, k, S)

@@ -1,7 +1,7 @@
 """BiLSTM-CRF models in PyTorch. This file is copied into exported model repositories.
 
-Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence, K labels.
-Inside the models, tensors are time-major, and the tokens of each sequence (attended to, and not special) come first.
+Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence without them,
+H hidden size, K labels. Inside the models, tensors are time-major, see [`Sequences`].
 """
 
 import inspect
@@ -11,14 +11,15 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import UNKNOWN, LinearChainCRF
@@ -26,24 +27,16 @@ from .input_features import TOKEN_COLUMNS, InputFeatures, token_table
 from .pipeline_bilstm_crf import CUSTOM_PIPELINES
 from .processing_bilstm_crf import TEXT_INPUTS
 
-AUTO_MAP = {
-    "AutoConfig": "configuration_bilstm_crf.BiLSTMCRFConfig",
-    "AutoModel": "modeling_bilstm_crf.BiLSTMCRFModel",
-    "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
-    "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
-}
-"""Entry of a saved configuration by which the Auto classes find the code with `trust_remote_code=True`."""
-
 
 @dataclass
 class BiLSTMCRFOutput(ModelOutput):
     """Output of [`BiLSTMCRFForTokenClassification`]. Positions outside of a sequence hold 0, and -100 in `predictions`.
 
     Args:
-        loss: scalar, if labels are given: the negative log-likelihood, mean over the sentences of the batch.
-        logits: (B, S, K). In evaluation the logarithm of each label's posterior probability, so that their softmax is
-            that probability; in training the emissions of the CRF.
-        predictions: (B, S), in evaluation: the label ids of the Viterbi path.
+        loss: if labels are given, the negative log-likelihood, mean over the sentences of the batch.
+        logits: (B, S, K), in training the emissions of the CRF, in evaluation the logarithms of the posterior
+            probabilities of the labels, so that the softmax of the logits is these probabilities.
+        predictions: (B, S), in evaluation the label ids of the Viterbi path.
         path_log_probs: (B, S, 3), in evaluation: the exact probability of each entity on the Viterbi path follows from
             them, see `LinearChainCRF.posterior`.
     """
@@ -71,7 +64,7 @@ class Sequences:
     """The sequences in a padded batch: the tokens of each sentence that are attended to and not special.
 
     They are derived from the ids alone, so that they are the same in training and in inference, on either side of
-    padding, with and without special tokens.
+    padding, with and without special tokens. Each sequence is moved to the timesteps from 0 on.
 
     Args:
         input_ids: (B, S).
@@ -79,30 +72,26 @@ class Sequences:
         special: ids that belong to no sequence.
 
     Attributes:
-        inside: (T, B), true for the timesteps of each sequence, which begins at timestep 0.
-        lengths: (B,).
+        chosen: (B, S), true for the tokens of the sequences.
+        inside: (T, B), true for the timesteps of the sequences.
+        lengths: (B,), numbers of tokens of the sequences.
     """
 
     def __init__(self, input_ids: Tensor, attention_mask: Tensor | None, special: Iterable[int]) -> None:
         chosen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         for token_id in special:
             chosen = chosen & (input_ids != token_id)
-        self.chosen = chosen  # (B, S)
+        self.chosen = chosen
         positions = torch.arange(chosen.shape[1], device=chosen.device)
         self.order = torch.where(chosen, positions, positions + chosen.shape[1]).argsort(1)  # (B, S), chosen ones first
-        self.lengths = self.chosen.sum(1)  # (B,)
+        self.lengths = chosen.sum(1)
         if input_ids.device.type == "cpu":  # elsewhere the host would have to wait for the length
             self.order = self.order[:, : max(1, int(self.lengths.max()))]
         steps = torch.arange(self.order.shape[1], device=input_ids.device)[:, None]
-        self.inside = steps < self.lengths  # (T, B)
+        self.inside = steps < self.lengths
         sources = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
         batch = torch.arange(len(input_ids), device=input_ids.device)
         self.reversal = (sources * len(input_ids) + batch).flatten()  # of tensors seen as (T * B, D)
-
-    @classmethod
-    def of(cls, config: PreTrainedConfig, input_ids: Tensor, attention_mask: Tensor | None) -> "Sequences":
-        """Return the sequences under a configuration with `pad_token_id` and `special_token_ids`."""
-        return cls(input_ids, attention_mask, {config.pad_token_id, *(config.special_token_ids or [])} - {None})
 
     @property
     def mask(self) -> Tensor:
@@ -113,20 +102,22 @@ class Sequences:
 
     def pack(self, values: Tensor) -> Tensor:
         """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
-        order = self.order.view(*self.order.shape, *(1,) * (values.dim() - 2))
-        return values.gather(1, order.expand(*self.order.shape, *values.shape[2:])).transpose(0, 1)
+        return values.take_along_dim(_broadcast(self.order, values), 1).transpose(0, 1)
 
     def unpack(self, values: Tensor, fill: float = 0) -> Tensor:
         """Move the values (T, B, ...) back to the places of their tokens, (B, S, ...), with `fill` elsewhere."""
         rank = (self.chosen.cumsum(1) - 1).clamp(min=0)  # (B, S)
-        values = values.transpose(0, 1)
-        trailing = (1,) * (values.dim() - 2)
-        spread = values.gather(1, rank.view(*rank.shape, *trailing).expand(*rank.shape, *values.shape[2:]))
-        return spread.masked_fill(~self.chosen.view(*rank.shape, *trailing), fill)
+        spread = values.transpose(0, 1).take_along_dim(_broadcast(rank, values), 1)
+        return spread.masked_fill(~_broadcast(self.chosen, values), fill)
 
     def reverse(self, values: Tensor) -> Tensor:
         """Reverse each sequence of (T, B, D) in its place; padding stays where it is."""
         return _Reversal.apply(values, self.reversal)
+
+
+def _broadcast(matrix: Tensor, values: Tensor) -> Tensor:
+    """Append dimensions of size 1 to `matrix`, until it has as many as `values`."""
+    return matrix.view(*matrix.shape, *(1,) * (values.dim() - 2))
 
 
 class _Reversal(torch.autograd.Function):
@@ -145,14 +136,14 @@ class _Reversal(torch.autograd.Function):
 def sequence_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int]]:
     """Return the fields of a configuration that tell [`Sequences`] the padding and special tokens.
 
-    The unknown token is not among them: it stands for a token of the text.
-
     Raises:
         ValueError: if the tokenizer has no padding token.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
-    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})
+    special = sorted(
+        set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    )  # the unknown one is a token of the text
     return {"pad_token_id": tokenizer.pad_token_id, "special_token_ids": special}
 
 
@@ -174,11 +165,7 @@ class BiLSTMLayer(nn.Module):
 
     Sequences begin at timestep 0, so the forward direction meets the padding last. The backward direction reads each
     sequence reversed in its place. Both run at the speed of the plain padded kernel; `pack_padded_sequence` is several
-    times slower to train on CPU.
-
-    Args:
-        input_sizes: D of the forward and of the backward direction.
-        hidden_size: H, both directions together.
+    times slower to train on CPU. The two `input_sizes` are D; H, `hidden_size`, is that of both directions together.
     """
 
     def __init__(self, input_sizes: tuple[int, int], hidden_size: int) -> None:
@@ -197,7 +184,7 @@ def takes_text_inputs(forward: Callable) -> Callable:
     signature = inspect.signature(forward)
     *parameters, keywords = signature.parameters.values()
     parameters += [keywords.replace(name=name, kind=keywords.KEYWORD_ONLY, default=None) for name in TEXT_INPUTS]
-    forward.__signature__ = signature.replace(parameters=parameters)
+    forward.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by `inspect`
     return forward
 
 
@@ -205,10 +192,15 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
     """Base class of the models: initialisation, loading, saving, and the outputs of their heads."""
 
     config_class = BiLSTMCRFConfig
-    auto_map = AUTO_MAP
+    auto_map = {
+        "AutoModel": "modeling_bilstm_crf.BiLSTMCRFModel",
+        "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
+        "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
+    }
+    """Classes that load a saved model with `trust_remote_code=True`, beside its own and that of its configuration."""
     base_model_prefix = "bilstm"
     accepts_loss_kwargs = False  # the loss is a mean over sentences, which Trainer has to scale when it accumulates
-    _keep_in_fp32_modules_strict = ["crf"]
+    _keep_in_fp32_modules_strict: list[str] | None = ["crf"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -242,19 +234,21 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         labels = [self.config.id2label[i] for i in range(self.config.num_labels)]
         return LinearChainCRF(len(labels), labels=labels, **options)
 
-    def emissions(self, input_ids: Tensor, **inputs: Tensor | None) -> tuple[Tensor, Sequences]:
-        """Return the emissions (T, B, K) of a model with a CRF, and the sequences that they belong to."""
+    def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
+        """Return the sequences in a batch."""
+        special = {self.config.pad_token_id, *(self.config.special_token_ids or [])} - {None}
+        return Sequences(input_ids, attention_mask, special)
+
+    def emissions(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Sequences]:
+        """Return the emissions (T, B, K) of a model with a CRF, and the sequences that they belong to.
+
+        The arguments are those of `forward`, without `labels`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no CRF")
 
     @torch.no_grad()
     def nbest(self, input_ids: Tensor, num_paths: int = 5, **inputs: Tensor | None) -> NBestOutput:
-        """Return the most probable paths of each sentence with their exact probabilities, for a model with a CRF.
-
-        Args:
-            input_ids: (B, S).
-            num_paths: number of paths N.
-            inputs: further inputs of `forward`, without `labels`.
-        """
+        """Return the `num_paths` most probable paths of each sentence with their exact probabilities."""
         emissions, sequences = self.emissions(input_ids, **inputs)
         mask = sequences.mask
         paths, scores = self.crf.nbest(emissions, mask, num_paths)  # (N, T, B), (N, B)
@@ -265,9 +259,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         predictions = torch.stack([sequences.unpack(path, fill=UNKNOWN) for path in paths], 1)  # (B, N, S)
         return NBestOutput(predictions=predictions, probabilities=probabilities.T)
 
-    def crf_output(
-        self, emissions: Tensor, sequences: Sequences, labels: Tensor | None, return_dict: bool | None
-    ) -> BiLSTMCRFOutput | tuple:
+    def crf_output(self, emissions: Tensor, sequences: Sequences, labels: Tensor | None) -> BiLSTMCRFOutput:
         """Return the output of a model with a CRF for emissions (T, B, K) and `labels` (B, S)."""
         # A sentence without any token is a sequence of one unknown label: its loss is 0, `unpack` drops the rest.
         mask = sequences.mask
@@ -282,36 +274,25 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             output["logits"] = sequences.unpack(log_marginals)
             output["predictions"] = sequences.unpack(paths, fill=UNKNOWN)
             output["path_log_probs"] = sequences.unpack(path_log_probs)
-        return output if _wants_dict(self, return_dict) else output.to_tuple()
+        return output
 
-    def classifier_output(
-        self, logits: Tensor, labels: Tensor | None, return_dict: bool | None
-    ) -> SequenceClassifierOutput | tuple:
+    def classifier_output(self, logits: Tensor, labels: Tensor | None) -> SequenceClassifierOutput:
         """Return the output of a text classifier for logits (B, K) and `labels`, ids (B,) or probabilities (B, K)."""
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        output = SequenceClassifierOutput(loss=loss, logits=logits)
-        return output if _wants_dict(self, return_dict) else output.to_tuple()
+        return SequenceClassifierOutput(loss=loss, logits=logits)
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, **config) -> "BiLSTMCRFPreTrainedModel":
-        """Return a new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
-
-        Raises:
-            ValueError: if the tokenizer has no padding token.
-        """
+        """Return a new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords."""
         fields = sequence_tokens(tokenizer) | {"token_columns": list(TOKEN_COLUMNS)}
         table = token_table(tokenizer)
         model = cls(BiLSTMCRFConfig(vocab_size=len(table), **fields, **config))
-        getattr(model, model.base_model_prefix, model).features.reset_table(table)
+        model.base_model.features.reset_table(table)
         return model
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """Load a model as `PreTrainedModel` does.
-
-        Raises:
-            OSError: if there is no such model, or its weights are damaged.
-        """
+        """Load a model as `PreTrainedModel` does; damaged weights are an OSError, like a missing model."""
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         except SafetensorError as error:
@@ -362,18 +343,8 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         self.features.word_embeddings = value
         self.features.resize_table(value.num_embeddings)
 
-    def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
-        """Return the sequences in a batch."""
-        return Sequences.of(self.config, input_ids, attention_mask)
-
     def encode(self, input_ids: Tensor, sequences: Sequences, **text_inputs: Tensor | None) -> Tensor:
-        """Return the hidden states (T, B, H) of the sequences; behind the end of a sequence they are arbitrary.
-
-        Args:
-            input_ids: (B, S).
-            sequences: the sequences in the batch.
-            text_inputs: (B, S) each, see `InputFeatures.forward`.
-        """
+        """Return the hidden states (T, B, H) of the sequences; behind the end of a sequence they are arbitrary."""
         kept = None
         if self.training and self.config.word_dropout:
             kept = torch.rand(sequences.inside.shape, device=input_ids.device) >= self.config.word_dropout
@@ -391,25 +362,13 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
             inputs = (x, x)
         return x
 
+    @can_return_tuple
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutput | tuple:
-        """Return the hidden states (B, S, H) of the tokens, 0 at special and padded ones.
-
-        Args:
-            input_ids: (B, S).
-            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
-            token_type_ids: not used; tokenizers made for BERT pass them.
-            return_dict: whether to return a `ModelOutput`. Default: that of the configuration.
-        """
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> BaseModelOutput:
+        """Return the hidden states (B, S, H), 0 at special and padded tokens; the arguments are those of a tagger."""
         sequences = self.sequences(input_ids, attention_mask)
-        hidden = sequences.unpack(self.encode(input_ids, sequences))
-        output = BaseModelOutput(last_hidden_state=hidden)
-        return output if _wants_dict(self, return_dict) else output.to_tuple()
+        return BaseModelOutput(last_hidden_state=sequences.unpack(self.encode(input_ids, sequences)))
 
 
 class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
@@ -419,7 +378,6 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.bilstm = BiLSTMCRFModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.crf = self.new_crf(constrained=config.constrained)
@@ -428,10 +386,10 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
     def emissions(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **text_inputs: Tensor | None
     ) -> tuple[Tensor, Sequences]:
-        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         return self.classifier(self.bilstm.encode(input_ids, sequences, **text_inputs)), sequences
 
+    @can_return_tuple
     @takes_text_inputs
     def forward(
         self,
@@ -439,22 +397,22 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
         **text_inputs: Tensor | None,
-    ) -> BiLSTMCRFOutput | tuple:
+    ) -> BiLSTMCRFOutput:
         """Tag a batch of sentences.
 
         Args:
             input_ids: (B, S).
-            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
-            token_type_ids: not used; tokenizers made for BERT pass them.
+            attention_mask: (B, S), 0 on padding. Default: 1 on all tokens but `pad_token_id`.
+            token_type_ids: not used; tokenizers made for BERT return them.
             labels: (B, S). -100 outside of the sequences; -100 within one is an unknown label, summed over.
-            return_dict: whether to return a `ModelOutput`. Default: that of the configuration.
             text_inputs: (B, S) each, such as `morpheme_ids`, if the configuration asks for them, see
                 `processing_bilstm_crf.TEXT_INPUTS`; without them the model tags less well.
+
+        Returns:
+            The output; with `return_dict=False`, here or in the configuration, a tuple of its values.
         """
-        emissions, sequences = self.emissions(input_ids, attention_mask, **text_inputs)
-        return self.crf_output(emissions, sequences, labels, return_dict)
+        return self.crf_output(*self.emissions(input_ids, attention_mask, **text_inputs), labels)
 
 
 class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
@@ -465,39 +423,26 @@ class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
         self.bilstm = BiLSTMCRFModel(config)
         self.dropout = nn.Dropout(config.locked_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple:
-        """Classify a batch of texts.
+    ) -> SequenceClassifierOutput:
+        """Compute the logits (B, K); for a text without any token, they are the biases of the last layer.
 
-        Args:
-            input_ids: (B, S).
-            attention_mask: (B, S), 0 on padding. Default: everything that is not `pad_token_id`.
-            token_type_ids: not used; tokenizers made for BERT pass them.
-            return_dict: whether to return a `ModelOutput`. Default: that of the configuration.
-            labels: (B,), or probabilities (B, K), of which the loss is the cross entropy, mean over the texts of the
-                batch.
-
-        Returns:
-            `logits` (B, K); for a text without any token, the biases of the last layer.
+        `labels` are ids (B,) or probabilities (B, K): the loss is the cross entropy, mean over the texts of the batch.
+        The other arguments are those of [`BiLSTMCRFForTokenClassification`].
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
         pooled = hidden.masked_fill(~sequences.inside[..., None], -torch.inf).amax(0)
         pooled = pooled.masked_fill((sequences.lengths == 0)[:, None], 0)
-        return self.classifier_output(self.classifier(self.dropout(pooled)), labels, return_dict)
-
-
-def _wants_dict(model: PreTrainedModel, return_dict: bool | None) -> bool:
-    return model.config.return_dict if return_dict is None else return_dict
+        return self.classifier_output(self.classifier(self.dropout(pooled)), labels)

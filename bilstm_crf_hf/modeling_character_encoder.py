@@ -1,7 +1,6 @@
 """A tagger of characters on a BiLSTM and an encoder. This file is copied into exported model repositories.
 
-Letters in shapes: B sentences, S characters with padding and special tokens, T characters of the longest sequence
-without them, P subwords (tokens of the encoder), H hidden size of the encoder, K labels.
+Letters in shapes: those of `modeling_bilstm_crf`, where tokens are characters; P subwords (tokens of the encoder).
 """
 
 import os
@@ -10,6 +9,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers.utils import can_return_tuple
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderConfig
@@ -53,10 +53,6 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     """
 
     config_class = CharacterEncoderConfig
-    auto_map = {
-        "AutoConfig": "modeling_character_encoder.CharacterEncoderConfig",
-        "AutoModelForTokenClassification": "modeling_character_encoder.CharacterEncoderForTokenClassification",
-    }
     _auto_class = "AutoModelForTokenClassification"
 
     def __init__(self, config: CharacterEncoderConfig) -> None:
@@ -79,11 +75,8 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     ) -> "CharacterEncoderForTokenClassification":
         """Create a tagger with a new head on a pretrained encoder and a pretrained BiLSTM.
 
-        Args:
-            encoder: name of a model on the Hub, or its folder.
-            tokenizer: the tokenizer of the BiLSTM. Its `name_or_path` is where the BiLSTM is loaded from.
-            trust_remote_code: whether to run code from the repository of the encoder.
-            config: fields of the configuration of the model.
+        The arguments are those of [`EncoderPreTrainedModel.from_encoder`], with the tokenizer of the BiLSTM, whose
+        `name_or_path` is where the BiLSTM is loaded from.
         """
         characters = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path)
         characters.config.name_or_path = ""  # otherwise it would be saved with the configuration
@@ -92,8 +85,8 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         model.bilstm.load_state_dict(characters.state_dict())
         return model
 
-    @classmethod
-    def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
+    @staticmethod
+    def _token_fields(tokenizer: PreTrainedTokenizerBase) -> dict:
         return {}  # `bilstm_config` has those of the characters
 
     def emissions(
@@ -104,7 +97,6 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         piece_index: Tensor,
         attention_mask: Tensor | None = None,
     ) -> tuple[Tensor, Sequences]:
-        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
         pieces = self.norm(self.encode(piece_ids, piece_mask, None)[0])  # (B, P, H)
@@ -113,6 +105,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         hidden = self.dropout(self.layer((x, x), sequences))
         return self.classifier(hidden), sequences
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -121,17 +114,14 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         piece_index: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> BiLSTMCRFOutput | tuple:
-        """Compute loss, posterior and best paths; see [`BiLSTMCRFForTokenClassification`] for the output.
+    ) -> BiLSTMCRFOutput:
+        """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the other arguments.
 
         Args:
             input_ids: (B, S), ids of the characters.
             piece_ids: (B, P), ids of the subwords, the input of the encoder.
             piece_mask: (B, P), attention mask of the subwords.
             piece_index: (B, S), the index, from 0 to P - 1, of the subword that covers each character.
-            attention_mask: (B, S), attention mask of the characters. Default: 1 on all but padding.
-            labels: (B, S), ids of the tags; see [`BiLSTMCRFForTokenClassification`].
         """
         emissions, sequences = self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask)
-        return self.crf_output(emissions, sequences, labels, return_dict)
+        return self.crf_output(emissions, sequences, labels)

@@ -1,7 +1,6 @@
 """Taggers and classifiers on a pretrained encoder. This file is copied into exported model repositories.
 
-Letters in shapes: B sentences, S tokens with padding and special tokens, T tokens of the longest sequence without them,
-H hidden size of the encoder, K labels.
+Letters in shapes: those of `modeling_bilstm_crf`, with the hidden size H of the encoder.
 """
 
 import os
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
 from .modeling_bilstm_crf import (
@@ -25,6 +25,7 @@ from .modeling_bilstm_crf import (
 class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     """Base class of models with any encoder from `AutoModel` that takes `input_ids` and `attention_mask`."""
 
+    auto_map: dict[str, str] = {}  # `save_pretrained` adds the classes of the model and its configuration
     base_model_prefix = "encoder"
 
     @classmethod
@@ -46,8 +47,8 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
         model.encoder.load_state_dict(state)
         return model
 
-    @classmethod
-    def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
+    @staticmethod
+    def _token_fields(tokenizer: PreTrainedTokenizerBase) -> dict:
         return {"pad_token_id": tokenizer.pad_token_id}
 
     def attended(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -67,18 +68,11 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
 
 
 class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
-    """A tagger: an encoder, optional BiLSTM layers, a linear layer for the emissions and a CRF.
-
-    The CRF is constrained by the names of the labels. As in [`BiLSTMCRFForTokenClassification`], its chain consists of
-    the tokens that are attended to and not special.
-    """
+    """A tagger: an encoder, optional BiLSTM layers, a linear layer for the emissions and a constrained CRF."""
 
     config_class = EncoderCRFConfig
-    auto_map = {
-        "AutoConfig": "configuration_encoder.EncoderCRFConfig",
-        "AutoModelForTokenClassification": "modeling_encoder.EncoderCRFForTokenClassification",
-    }
     _auto_class = "AutoModelForTokenClassification"
+    _token_fields = staticmethod(sequence_tokens)
 
     def __init__(self, config: EncoderCRFConfig) -> None:
         super().__init__(config)
@@ -91,33 +85,27 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         self.crf = self.new_crf()
         self.post_init()
 
-    @classmethod
-    def _token_fields(cls, tokenizer: PreTrainedTokenizerBase) -> dict:
-        return sequence_tokens(tokenizer)
-
     def emissions(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> tuple[Tensor, Sequences]:
-        """Return the emissions (T, B, K) and their sequences; the arguments are those of `forward`."""
         attention_mask = self.attended(input_ids, attention_mask)
-        sequences = Sequences.of(self.config, input_ids, attention_mask)
+        sequences = self.sequences(input_ids, attention_mask)
         hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
         x = self.dropout(sequences.pack(hidden))
         for layer in self.lstm_layers:
             x = self.dropout(layer((x, x), sequences))
         return self.classifier(x), sequences
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> BiLSTMCRFOutput | tuple:
-        """Compute loss, posterior and best paths; see [`BiLSTMCRFForTokenClassification`]."""
-        emissions, sequences = self.emissions(input_ids, attention_mask, token_type_ids)
-        return self.crf_output(emissions, sequences, labels, return_dict)
+    ) -> BiLSTMCRFOutput:
+        """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the arguments."""
+        return self.crf_output(*self.emissions(input_ids, attention_mask, token_type_ids), labels)
 
 
 class EncoderForSequenceClassification(EncoderPreTrainedModel):
@@ -127,10 +115,6 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
     """
 
     config_class = EncoderClassifierConfig
-    auto_map = {
-        "AutoConfig": "configuration_encoder.EncoderClassifierConfig",
-        "AutoModelForSequenceClassification": "modeling_encoder.EncoderForSequenceClassification",
-    }
     _auto_class = "AutoModelForSequenceClassification"
     _keep_in_fp32_modules_strict = None
 
@@ -152,15 +136,15 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
         )
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple:
-        """Compute the logits, (B, K), and the cross entropy if `labels` (B,) are given."""
+    ) -> SequenceClassifierOutput:
+        """Compute the logits (B, K); see `BiLSTMForSequenceClassification` for the arguments."""
         attention_mask = self.attended(input_ids, attention_mask)
         output = self.encode(input_ids, attention_mask, token_type_ids)
         if self.config.pooling == "mean":
@@ -168,4 +152,4 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
             pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
         else:
             pooled = output[1]
-        return self.classifier_output(self.classifier(pooled), labels, return_dict)
+        return self.classifier_output(self.classifier(pooled), labels)

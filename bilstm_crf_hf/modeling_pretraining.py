@@ -1,7 +1,6 @@
 """Pretraining of the BiLSTM on raw text. This file is copied into exported model repositories.
 
-Letters in shapes: B texts, S tokens with padding and special tokens, T tokens of the longest sequence without them,
-H hidden size, V tokens of the vocabulary, K labels, N predicted tokens.
+Letters in shapes: those of `modeling_bilstm_crf`, V tokens of the vocabulary, N predicted tokens.
 """
 
 from dataclasses import dataclass
@@ -9,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import UNKNOWN
 from .input_features import direction_windows
-from .modeling_bilstm_crf import AUTO_MAP, BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences, _wants_dict
+from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences
 
 HEAD_SIZE = 128
 """Width of the layer between the BiLSTM and the output vocabulary."""
@@ -28,10 +27,10 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
     """Output of [`BiLSTMForPreTraining`].
 
     Args:
-        loss: scalar, the sum of `cloze_loss` and `tag_loss`.
-        cloze_loss: scalar, the mean cross entropy of the predicted tokens. The softmax is over the whole vocabulary on
+        loss: the sum of `cloze_loss` and `tag_loss`.
+        cloze_loss: the mean cross entropy of the predicted tokens. The softmax is over the whole vocabulary on
             accelerators, and over the tokens that the batch predicts on the CPU: the two are not comparable.
-        tag_loss: scalar, the mean cross entropy of the tags, if labels were given.
+        tag_loss: the mean cross entropy of the tags, if labels were given.
         logits: (B, S, K), those of the tags, if labels were given; 0 outside a sequence.
     """
 
@@ -55,7 +54,6 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             layers can be added for fine-tuning.
     """
 
-    auto_map = AUTO_MAP | {"AutoModelForPreTraining": "modeling_pretraining.BiLSTMForPreTraining"}
     _auto_class = "AutoModelForPreTraining"
     _keep_in_fp32_modules_strict = None  # there is no CRF
 
@@ -69,21 +67,18 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         self.tag_classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> BiLSTMForPreTrainingOutput | tuple:
+    ) -> BiLSTMForPreTrainingOutput:
         """Compute the losses, and the logits of the tags.
 
-        Args:
-            input_ids: (B, S).
-            attention_mask: (B, S), 0 on padding. Default: 1 on all tokens but `pad_token_id`.
-            token_type_ids: not used; accepted because tokenizers made for BERT return them.
-            labels: (B, S), ids of the tags, -100 on tokens without one.
+        The arguments are those of a tagger, see [`BiLSTMCRFForTokenClassification`]; `labels` are -100 on tokens
+        without a tag.
         """
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
@@ -93,8 +88,7 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             logits = sequences.unpack(self.tag_classifier(hidden))
             tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNKNOWN)
             loss = cloze_loss + tag_loss
-        output = BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)
-        return output if _wants_dict(self, return_dict) else output.to_tuple()
+        return BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)
 
     def cloze_loss(self, hidden: Tensor, tokens: Tensor, sequences: Sequences) -> Tensor:
         """Return the mean cross entropy of randomly drawn `tokens` (T, B), predicted from `hidden` (T, B, H)."""
@@ -102,7 +96,8 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         drawn = torch.randint(len(states), (max(1, int(PREDICTED_SHARE * len(states))),), device=states.device)  # (N,)
         inside = sequences.inside.flatten()[drawn]  # (N,)
         targets = tokens.flatten()[drawn]  # (N,)
-        weight, bias = self.vocabulary.weight, self.vocabulary.bias
+        weight: Tensor = self.vocabulary.weight
+        bias: Tensor = self.vocabulary.bias
         if tokens.device.type == "cpu":  # elsewhere the host would wait for the number of different tokens
             candidates, targets = targets.unique(return_inverse=True)
             weight, bias = weight[candidates], bias[candidates]

@@ -27,11 +27,7 @@ NUM_PARTS_OF_SPEECH = 61
 
 
 def kiwi():
-    """Return Kiwi itself, a `kiwipiepy.Kiwi`.
-
-    Raises:
-        ImportError: if kiwipiepy is missing.
-    """
+    """Return Kiwi itself, a `kiwipiepy.Kiwi`; an ImportError if it is missing."""
     return _kiwi_of_process(os.getpid())
 
 
@@ -62,11 +58,7 @@ def missing_kiwi(kiwi_version: str) -> str | None:
 
 
 def check_version(kiwi_version: str) -> None:
-    """Check that the morphemes of this version can be computed here; exported graphs call this.
-
-    Raises:
-        ImportError: if they cannot.
-    """
+    """Raise an ImportError if the morphemes of this version cannot be computed here; exported graphs call this."""
     if reason := missing_kiwi(kiwi_version):
         raise ImportError(reason)
 
@@ -87,9 +79,6 @@ def analyze(texts: Iterable[str]) -> Iterator[list[tuple[int, int, Any]]]:
 
     If a syllable holds the end of one morpheme and the beginning of the next one (`한` is `하` and `ᆫ`), it belongs to
     the first.
-
-    Raises:
-        ImportError: if kiwipiepy is missing.
     """
     for tokens in kiwi().tokenize(texts):
         found, end = [], 0
@@ -110,9 +99,6 @@ def morpheme_ids(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int
     Args:
         texts: a text for each row of offsets; equal texts that stand side by side are analysed once.
         offsets: characters `[start, end)` of the tokens of each text.
-
-    Raises:
-        ImportError: if kiwipiepy is missing.
     """
     rows, remaining = [], iter(offsets)
     distinct = [(text, len(list(windows))) for text, windows in groupby(texts)]  # windows of a text stand side by side

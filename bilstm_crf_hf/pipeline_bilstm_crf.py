@@ -1,7 +1,7 @@
 """The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
@@ -27,17 +27,15 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     It takes the arguments of the stock pipeline and differs from it in the following:
 
-    - `aggregation_strategy` is `"simple"` by default: entities. Their `score` is the probability that there is exactly
-      this entity, its marginal probability under the CRF, and not a mean over tokens. `word` is cut from the text.
+    - `aggregation_strategy` is `"simple"` by default: entities. Their `score` is the probability under the CRF that
+      there is exactly this entity, and not a mean over tokens. `word` is cut from the text.
     - With `"none"`, tokens carry their tags on the Viterbi path, and the marginal probabilities of those tags.
       `"first"`, `"average"` and `"max"` are the stock pipeline's, over marginal probabilities.
     - A text is cut into windows of `tokenizer.model_max_length` tokens only if `stride` is given, and never truncated.
-    - Inputs that follow from the text, such as morphemes, are computed if their libraries are installed; otherwise a
-      warning says what to install.
+    - Inputs that follow from the text, such as morphemes, are computed if their libraries are installed.
     - Many texts are tagged in batches of similar length, of 128 texts by default (fewer if texts have more than 256
-      characters), and results come in the order of the texts. The texts may be a list, a generator, a column of a data
-      set (`dataset["text"]`, streamed or not) or a torch `Dataset`; except for a list, results are an iterator that
-      reads a few batches ahead.
+      characters). The texts may be a list, a generator, a column of a data set (`dataset["text"]`, streamed or not) or
+      a torch `Dataset`; except for a list, results are an iterator that reads a few batches ahead.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -62,9 +60,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         encoded, details = self.encode(texts, **preprocess)
         windows: list[list[dict]] = [[] for _ in texts]
         for start in range(0, len(details), batch_size):
-            outputs = self.forward(
-                {name: rows[start : start + batch_size] for name, rows in encoded.items()}, **forward
-            )
+            batch = {name: rows[start : start + batch_size] for name, rows in encoded.items()}
+            outputs = self.forward(batch, **forward)
             for name in ("predictions", "path_log_probs"):  # lists are faster to read than tensors
                 outputs[name] = outputs[name].tolist()
             for i, (text, detail) in enumerate(details[start : start + batch_size]):
@@ -74,11 +71,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     def encode(
         self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None, offset_mapping=None
     ) -> tuple[dict[str, torch.Tensor], list[tuple[int, dict]]]:
-        """Return the inputs of the model for the windows of all texts.
-
-        Returns:
-            Tensors with a row for each window, and for each window the index of its text and what `postprocess` needs.
-        """
+        """Return the inputs of the model, a row for each window, and its text's index and what `postprocess` needs."""
         stride = (tokenizer_params or {}).get("stride")
         encoded = self.processor(
             texts,
@@ -139,7 +132,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 class _SortedByLength:
     """The results of `tag` for batches of texts of similar length, in the order of `inputs`."""
 
-    def __init__(self, inputs: Iterable, batch_size: int, tag: Callable[[list], list]) -> None:
+    def __init__(self, inputs: Collection, batch_size: int, tag: Callable[[list], list]) -> None:
         self.inputs, self.batch_size, self.tag = inputs, batch_size, tag
 
     def __len__(self) -> int:
@@ -157,12 +150,8 @@ class _SortedByLength:
             yield from (results[i] for i in range(len(texts)))
 
 
-CUSTOM_PIPELINES = {
-    "token-classification": {
-        "impl": f"pipeline_bilstm_crf.{BiLSTMCRFTokenClassificationPipeline.__name__}",
-        "pt": ["AutoModelForTokenClassification"],
-    }
-}
+_NAME = f"pipeline_bilstm_crf.{BiLSTMCRFTokenClassificationPipeline.__name__}"
+CUSTOM_PIPELINES = {"token-classification": {"impl": _NAME, "pt": ["AutoModelForTokenClassification"]}}
 """Entry of a saved configuration by which `pipeline("token-classification", ...)` finds the class."""
 
 

@@ -1,15 +1,14 @@
 """Processing of texts into the inputs of the models. This file is copied into exported model repositories.
 
-All inputs of a model are made here: token ids, windows of long texts, morphemes, the pieces of an encoder. Training,
-the pipeline, distillation, prediction and export call [`BiLSTMCRFProcessor`], so that they cannot differ. A further
-input of each token is one row of [`TEXT_INPUTS`].
+Training, the pipeline, distillation, prediction and export call [`BiLSTMCRFProcessor`], so that they cannot differ. A
+further input of each token is one row of [`TEXT_INPUTS`].
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -25,17 +24,14 @@ UNLIMITED = 2**31 - 1
 
 
 class TextInput(NamedTuple):
-    """An input of each token that follows from the text.
-
-    Attributes:
-        field: field of the configuration that is not None if the model reads the input.
-        missing: function of this field, which returns why the input cannot be computed here, or None if it can.
-        compute: function of texts and of the offsets of their tokens, which returns one integer for each token.
-    """
+    """An input of each token that follows from the text."""
 
     field: str
+    """Field of the configuration that is not None if the model reads the input."""
     missing: Callable[[str], str | None]
+    """Function of this field, which returns why the input cannot be computed here, or None if it can."""
     compute: Callable[[Sequence[str], Sequence[Offsets]], list[list[int]]]
+    """Function of texts and of the offsets of their tokens, which returns one integer for each token."""
 
 
 TEXT_INPUTS = {"morpheme_ids": TextInput("kiwi_version", missing_kiwi, morpheme_ids)}
@@ -44,18 +40,14 @@ TEXT_INPUTS = {"morpheme_ids": TextInput("kiwi_version", missing_kiwi, morpheme_
 
 @dataclass
 class EncodedTexts:
-    """Windows of texts, a row each. A text that is not split has one window.
-
-    Attributes:
-        inputs: columns of model inputs.
-        text_ids: index of the text of each window.
-        offsets: characters `[start, end)` in the text of each token; (0, 0) of special tokens.
-        special_tokens_mask: 1 for each special token.
-    """
+    """Windows of texts, a row each. A text that is not split has one window."""
 
     inputs: dict[str, list[list[int]]]
+    """Columns of model inputs."""
     text_ids: list[int]
+    """Index of the text of each window."""
     offsets: list[list[tuple[int, int]]]
+    """Characters `[start, end)` in the text of each token; (0, 0) of special tokens."""
     special_tokens_mask: list[list[int]]
 
 
@@ -66,8 +58,7 @@ class BiLSTMCRFProcessor:
         tokenizer: any tokenizer with offsets.
         config: configuration of the model, which says what the model reads. Default: nothing but tokens.
         piece_tokenizer: tokenizer of the encoder of a `CharacterEncoderForTokenClassification`.
-        strict: whether an input that cannot be computed here is an error. Otherwise a warning is logged, and the model
-            has to do without the input.
+        strict: whether an input that cannot be computed here is an error, and not only a warning.
 
     Attributes:
         text_inputs: names of the inputs in [`TEXT_INPUTS`] that are computed, with the fields of the configuration.
@@ -111,11 +102,11 @@ class BiLSTMCRFProcessor:
         """Encode texts.
 
         Args:
-            texts: strings, or lists of words if `is_split_into_words`.
+            texts: strings, or lists of words if `is_split_into_words`; `delimiter` joins these to the text that offsets
+                refer to.
             max_length: limit in tokens, special ones included. Default: `model_max_length` of the tokenizer.
             stride: number of tokens that neighbouring windows of a longer text share. Default: the text is cut off.
             padding: whether rows are padded to the longest.
-            is_split_into_words: whether texts come in words, which `delimiter` joins to the text that offsets refer to.
         """
         encoded = self.tokenizer(
             list(texts),
@@ -132,18 +123,16 @@ class BiLSTMCRFProcessor:
         )
         text_ids = encoded.get("overflow_to_sample_mapping", list(range(len(texts))))
         offsets = encoded["offset_mapping"]
+        windows: list[Any] = [texts[i] for i in text_ids]
         if is_split_into_words:
-            starts = [list(accumulate((len(word) + len(delimiter) for word in words), initial=0)) for words in texts]
-            offsets = [
-                [
-                    (start, end) if word is None else (starts[text][word] + start, starts[text][word] + end)
-                    for (start, end), word in zip(row, encoded.word_ids(i), strict=True)
+            for i, words in enumerate(windows):
+                starts = list(accumulate((len(word) + len(delimiter) for word in words), initial=0))
+                offsets[i] = [
+                    (start, end) if word is None else (starts[word] + start, starts[word] + end)
+                    for (start, end), word in zip(offsets[i], encoded.word_ids(i), strict=True)
                 ]
-                for i, (text, row) in enumerate(zip(text_ids, offsets, strict=True))
-            ]
-            texts = [delimiter.join(words) for words in texts]
+            windows = [delimiter.join(words) for words in windows]
         inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-        windows = [texts[i] for i in text_ids]
         for name in self.text_inputs:
             inputs[name] = TEXT_INPUTS[name].compute(windows, offsets)
         if self.piece_tokenizer is not None:
@@ -159,12 +148,7 @@ class BiLSTMCRFProcessor:
 def piece_inputs(
     texts: Sequence[str], offsets: Sequence[Offsets], piece_tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, list[list[int]]]:
-    """Return what `CharacterEncoderForTokenClassification` reads beside characters.
-
-    Args:
-        texts: the texts.
-        offsets: offsets of the characters of each text.
-        piece_tokenizer: tokenizer of the encoder.
+    """Return what `CharacterEncoderForTokenClassification` reads beside characters, whose `offsets` are given.
 
     Returns:
         `piece_ids` and `piece_mask`, a number for each piece, and `piece_index`, for each character the index of the

@@ -1,9 +1,6 @@
 """Launch `bilstm-crf demo` from a clone: python recipes/demo.py --help"""
 
-import sys
-from pathlib import Path
-
-from bilstm_crf_hf.commands.__main__ import main
+from bilstm_crf_hf.commands.__main__ import launch
 
 if __name__ == "__main__":
-    main(["demo", *sys.argv[1:]], recipes=Path(__file__).parent)
+    launch(__file__)

@@ -1,9 +1,6 @@
 """Launch `bilstm-crf distill` from a clone: python recipes/distill.py --help"""
 
-import sys
-from pathlib import Path
-
-from bilstm_crf_hf.commands.__main__ import main
+from bilstm_crf_hf.commands.__main__ import launch
 
 if __name__ == "__main__":
-    main(["distill", *sys.argv[1:]], recipes=Path(__file__).parent)
+    launch(__file__)

@@ -111,5 +111,5 @@ def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, 
     results |= {f"{split}_sentences": len(SENTENCES) for split in ("train", "validation")}
     predictions = [(text, spans, []) for text, spans in zip(corpus.texts, corpus.spans)]
     settings = [ModelArguments(), SourceArguments(**data), CardArguments(license="apache-2.0")]
-    save_run(trainer, settings, results, predictions, {"f1": "F1"})
+    save_run(trainer, settings, results, predictions, {"f1": "F1"}, {})
     return folder

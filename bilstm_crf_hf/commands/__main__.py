@@ -4,6 +4,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from . import LAUNCHERS
+
 COMMANDS = {
     "ner": "train a tagger",
     "classify": "train a text classifier",
@@ -28,8 +30,8 @@ def main(argv: list[str] | None = None, recipes: Path | None = None) -> None:
     """Run the command that the first argument names.
 
     Args:
-        argv: the arguments; those of the process by default.
-        recipes: the folder of the launchers in a clone, with their configurations and sample data.
+        argv: default: the arguments of the process.
+        recipes: folder of the launchers in a clone, with their configurations and sample data.
     """
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name not in COMMANDS:
@@ -42,6 +44,12 @@ def main(argv: list[str] | None = None, recipes: Path | None = None) -> None:
         raise SystemExit(f"bilstm-crf: there is no command {name!r}\n\n{usage}")
     sys.argv[0] = f"bilstm-crf {name}"  # the name of the program in the messages of argparse
     import_module(f"{__package__}.{name.replace('-', '_')}").main(arguments, recipes)
+
+
+def launch(path: str) -> None:
+    """Run the command of the launcher at `path`, in a clone, with the arguments of the process."""
+    name = LAUNCHERS.get(Path(path).stem, Path(path).stem).replace("_", "-")
+    main([name, *sys.argv[1:]], Path(path).parent)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ The command tags labelled sentences of a file or of a data set on the Hub, and r
 `analysis.md` is the report, `analysis.json` has all numbers.
 """
 
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers.hf_argparser import HfArg
 
 from ..data.ner import load_ner_datasets
 from ..data.splits import SplitArguments, read_splits
@@ -19,24 +20,19 @@ from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
 from ..evaluation.analysis_page import write_analysis
 from ..inference.predictors import EntityPredictor, load_predictor
 from ..pipeline_bilstm_crf import BATCH_SIZE
-from ..training.arguments import parse_arguments
+from ..training.arguments import configure_logging, parse_arguments
 
 
 @dataclass
 class AnalysisArguments:
     """The tagger to analyze, and the settings of the report."""
 
-    model_name_or_path: str = field(metadata={"help": "Tagger on the Hub or in a folder."})
-    output_dir: str = field(default="outputs/analysis", metadata={"help": "Folder of the report."})
-    sentences: int = field(
-        default=20,
-        metadata={"help": "Sentences to quote for each kind of error; 0 to quote nothing of the data."},
-    )
-    bins: int = field(default=10, metadata={"help": "Bins of the reliability diagram."})
-    gold_error_score: float = field(
-        default=0.99, metadata={"help": "Score from which on an entity that contradicts gold is listed."}
-    )
-    trust_remote_code: bool = field(default=False, metadata={"help": "Whether to run code that a model brings along."})
+    model_name_or_path: str = HfArg(help="Tagger on the Hub or in a folder.")
+    output_dir: str = "outputs/analysis"
+    sentences: int = HfArg(default=20, help="Sentences to quote for each kind of error; 0 to quote no data.")
+    bins: int = HfArg(default=10, help="Bins of the reliability diagram.")
+    gold_error_score: float = HfArg(default=0.99, help="Least score of a listed entity that contradicts gold.")
+    trust_remote_code: bool = HfArg(default=False, help="Run the code that the model brings along.")
 
     def __post_init__(self) -> None:
         if self.sentences < 0:
@@ -50,8 +46,7 @@ class AnalysisArguments:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv, __doc__)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    configure_logging()
     datasets = read_splits(load_ner_datasets, sources, {}, {"validation"})
     name = arguments.model_name_or_path
     predictor = load_predictor(name, BATCH_SIZE, trust_remote_code=arguments.trust_remote_code)

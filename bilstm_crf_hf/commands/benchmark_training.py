@@ -2,240 +2,177 @@
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
-from .. import BiLSTMCRFForTokenClassification
-from ..configuration_encoder import EncoderCRFConfig
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus
-from ..data.tokenization import build_character_tokenizer
-from ..evaluation.tasks import label_maps
-from ..modeling_bilstm_crf import sequence_tokens
-from ..modeling_encoder import EncoderCRFForTokenClassification
-from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import TaggerTrainingArguments
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from ..training.trainer import TaggerTrainer
 from ..utils.timing import medians, synchronize
-from . import benchmark_peers as peers
-
-TUTORIAL = {
-    "embedding_size": 768,
-    "hidden_size": 256,
-    "embedding_norm": 1.0,
-    "ngrams": [],
-    "jamo_embedding_size": 0,
-    "locked_dropout": 0.0,
-    "word_dropout": 0.0,
-}
-"""Configuration of the tutorial's model, as in recipes/configs/klue_ner_blog.yaml."""
-
-MAX_LENGTH = 128
-"""Limit in tokens of a sentence, as in the tutorial."""
+from .benchmark_models import MAX_LENGTH, Models, TutorialTagger
 
 PROFILED_STEPS = 30
 """Training steps that are profiled."""
 
-
-class SoftmaxTagger(BiLSTMCRFForTokenClassification):
-    """The default model with a softmax in place of the CRF."""
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Return the mean cross entropy of `labels` (B, S)."""
-        sequences = self.bilstm.sequences(input_ids, attention_mask)
-        emissions = self.classifier(self.bilstm.encode(input_ids, sequences))
-        tags = sequences.pack(labels).masked_fill(~sequences.inside, -100)
-        return {"loss": nn.functional.cross_entropy(emissions.flatten(0, 1), tags.flatten())}
+Batches = list[dict[str, Tensor]]
 
 
-class TrainingBenchmark:
-    """Models, tokenizers and batches that the tables of training share.
+def new_batches(corpus: EncodedCorpus, count: int, device: str, pad_to: int | None = None) -> Batches:
+    """Return batches of 32 sentences of similar length, evenly over all lengths; or at random, padded to `pad_to`."""
+    tokenizer, inputs = corpus.processor.tokenizer, corpus.inputs  # sorted by length
+    order = torch.randperm(len(inputs)).tolist() if pad_to else range(len(inputs))
+    starts = [int((n + 0.5) / count * (len(order) - 32)) for n in range(count)]
+    collator = TaggingCollator(tokenizer, padding="max_length" if pad_to else True, max_length=pad_to)
+    batches = [collator([inputs[i] for i in order[start : start + 32]]) for start in starts]
+    return [{name: values.to(device) for name, values in batch.items()} for batch in batches]
+
+
+def new_trainer(
+    models: Models, model: PreTrainedModel, corpus: EncodedCorpus, sentences: int | None, **options
+) -> TaggerTrainer:
+    """Return a trainer over the first `sentences` (None: all) in random order, without evaluation.
 
     Args:
-        data: sentences to train on, with `text` and character `tags`.
-        labels: names of the tags.
-        pieces: WordPiece tokenizer of the tutorial's model and of BERT; None for characters.
-        device: `cpu` or `cuda`.
-        folder: output folder of `Trainer`.
+        options: training arguments. Default: an epoch, in bfloat16 off the CPU.
     """
+    accelerated = models.device != "cpu"
+    defaults: dict[str, Any] = {
+        "num_train_epochs": 1,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not accelerated,
+        "bf16": accelerated,
+    }
+    rows, tokenizer = corpus.inputs.shuffle(seed=0), corpus.processor.tokenizer
+    return TaggerTrainer(
+        model,
+        TaggerTrainingArguments(str(models.folder), **(defaults | options)),
+        columns={},
+        data_collator=TaggingCollator(tokenizer),
+        train_dataset=rows if sentences is None else rows.select(range(min(sentences, len(rows)))),
+        processing_class=tokenizer,
+    )
 
-    def __init__(
-        self,
-        data: Dataset,
-        labels: list[str],
-        pieces: PreTrainedTokenizerBase | None,
-        device: str,
-        folder: Path,
-    ) -> None:
-        self.labels, self.device, self.folder = labels, device, folder
-        self.characters = build_character_tokenizer(data["text"], 2)
-        self.pieces = pieces or self.characters
-        self.corpora = {
-            id(t): EncodedCorpus(data, BiLSTMCRFProcessor(t), labels, MAX_LENGTH)
-            for t in (self.characters, self.pieces)
+
+def training_steps(
+    model: nn.Module, batches: Batches, optimizer: torch.optim.Optimizer, clip: Callable[[list[nn.Parameter]], object]
+) -> Callable[[], None]:
+    """Return a training loop over batches, without what `Trainer` does around it."""
+    parameters = list(model.train().parameters())
+
+    def steps() -> None:
+        for batch in batches:
+            model(**batch)["loss"].backward()
+            clip(parameters)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return steps
+
+
+def our_steps(model: PreTrainedModel, batches: Batches) -> Callable[[], None]:
+    """Return a training loop with the optimizer and the clipping of `TaggerTrainer`."""
+    if model.device.type == "cpu":
+        use_sparse_gradients(model)
+    optimizer = RowAdamW(model.parameters(), lr=1e-3, fused=True)
+    return training_steps(model, batches, optimizer, partial(clip_gradients, max_norm=5.0))
+
+
+def step_rows(models: Models, steps: int, rounds: int) -> Iterator[dict]:
+    """Yield the time of a step of 32 sentences of each model and of the tutorial's loop, in float32."""
+    characters, pieces, device = models.characters, models.pieces, models.device
+    padded = new_batches(pieces, steps, device, pad_to=MAX_LENGTH)
+    tutorial = TutorialTagger(len(models.piece_tokenizer), len(models.labels)).to(device)
+    adam, clip = torch.optim.Adam(tutorial.parameters(), lr=1e-3), partial(nn.utils.clip_grad_norm_, max_norm=1.0)
+    sentences = min(len(characters.inputs), 4 * 32 * steps)  # some of Trainer's work is per run
+    trainers = {
+        "tutorial's model, Trainer": new_trainer(models, models.tutorial(), pieces, sentences, bf16=False),
+        "default model, Trainer": new_trainer(models, models.default(), characters, sentences, bf16=False),
+    }
+    candidates = {
+        "tutorial's loop": training_steps(tutorial, padded, adam, clip),
+        "tutorial's model": our_steps(models.tutorial(), new_batches(pieces, steps, device)),
+        "default model": our_steps(models.default(), new_batches(characters, steps, device)),
+    }
+    seconds = medians(candidates | {name: trainer.train for name, trainer in trainers.items()}, rounds)
+    step = {name: 32 * value / (sentences if name in trainers else 32 * steps) for name, value in seconds.items()}
+    for name, value in step.items():
+        yield {
+            "what": name,
+            "sentences a second": 32 / value,
+            "ms a step of 32": 1e3 * value,
+            "times the tutorial's loop": step["tutorial's loop"] / value,
         }
 
-    def tagger(
-        self, tokenizer: PreTrainedTokenizerBase, model_class: type = BiLSTMCRFForTokenClassification, **config
-    ) -> PreTrainedModel:
-        """Return a new BiLSTM tagger, on the device, with the fields of its configuration as keywords."""
-        return model_class.from_tokenizer(tokenizer, **label_maps(self.labels), **config).to(self.device)
 
-    def bert_crf(self) -> EncoderCRFForTokenClassification:
-        """Return a CRF on a random encoder of BERT-base's shape."""
-        config = EncoderCRFConfig(
-            encoder_config=BertConfig(vocab_size=len(self.pieces)),
-            **sequence_tokens(self.pieces),
-            **label_maps(self.labels),
-        )
-        return EncoderCRFForTokenClassification(config)
+def epoch_rows(models: Models, sentences: int | None) -> Iterator[dict]:
+    """Yield the time of an epoch by `Trainer` of each model and of BERT-base, in bfloat16 off the CPU.
 
-    def batches(
-        self, tokenizer: PreTrainedTokenizerBase, count: int, pad_to: int | None = None
-    ) -> list[dict[str, Tensor]]:
-        """Return batches of 32 sentences of similar length, evenly over all lengths; or at random, padded to `pad_to`.
-
-        Args:
-            count: number of batches.
-        """
-        inputs = self.corpora[id(tokenizer)].inputs  # sorted by length
-        order = torch.randperm(len(inputs)).tolist() if pad_to else range(len(inputs))
-        starts = [int((n + 0.5) / count * (len(order) - 32)) for n in range(count)]
-        collator = TaggingCollator(tokenizer, padding="max_length" if pad_to else True, max_length=pad_to)
-        batches = [collator([inputs[i] for i in order[start : start + 32]]) for start in starts]
-        return [{name: values.to(self.device) for name, values in batch.items()} for batch in batches]
-
-    def trainer(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sentences: int | None, **options
-    ) -> TaggerTrainer:
-        """Return a trainer over the first `sentences` (None: all) in random order, without evaluation.
-
-        Args:
-            options: training arguments. Default: an epoch, in bfloat16 off the CPU.
-        """
-        accelerated = self.device != "cpu"
-        options = {
-            "num_train_epochs": 1,
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "load_best_model_at_end": False,
-            "report_to": "none",
-            "disable_tqdm": True,
-            "use_cpu": not accelerated,
-            "bf16": accelerated,
-        } | options
-        rows = self.corpora[id(tokenizer)].inputs.shuffle(seed=0)
-        return TaggerTrainer(
-            model,
-            TaggerTrainingArguments(str(self.folder), **options),
-            columns={},
-            data_collator=TaggingCollator(tokenizer),
-            train_dataset=rows if sentences is None else rows.select(range(min(sentences, len(rows)))),
-            processing_class=tokenizer,
-        )
-
-    def step_rows(self, steps: int, rounds: int) -> Iterator[dict]:
-        """Yield the time of a step of 32 sentences of each model and of the tutorial's loop, in float32."""
-        characters, pieces = self.characters, self.pieces
-        sentences = min(len(self.corpora[id(characters)].inputs), 4 * 32 * steps)  # some of Trainer's work is per run
-        default = self.tagger(characters)
-        tutorial = peers.TutorialTagger(len(pieces), len(self.labels)).to(self.device)
-        trainers = {
-            "tutorial's model, Trainer": self.trainer(self.tagger(pieces, **TUTORIAL), pieces, sentences, bf16=False),
-            "default model, Trainer": self.trainer(self.tagger(characters), characters, sentences, bf16=False),
+    The second epoch of two is timed, since the first one loads kernels. With `sentences`, the time is estimated
+    from this number of sentences.
+    """
+    candidates = {
+        "BERT-base, token head": (models.bert, models.pieces, {}),
+        "BERT-base, CRF": (models.bert_crf, models.pieces, {}),
+        "tutorial's model": (models.tutorial, models.pieces, {}),
+        "default model": (models.default, models.characters, {}),
+        "default model, float32": (models.default, models.characters, {"bf16": False}),
+    }
+    bert = None
+    for name, (build, corpus, options) in candidates.items():
+        trainer = new_trainer(models, build(), corpus, sentences, num_train_epochs=2, **options)
+        trainer.train()
+        timed = trainer.epoch_report.seconds[-1]
+        seconds = timed * len(corpus.inputs) / len(trainer.train_dataset)
+        bert = bert or seconds
+        yield {
+            "what": name,
+            "seconds an epoch": seconds,
+            "steps a second": trainer.state.max_steps / 2 / timed,
+            "times BERT-base with a token head": bert / seconds,
         }
-        batches = self.batches(characters, steps)
-        softmax = self.tagger(characters, SoftmaxTagger)
-        candidates = {
-            "tutorial's loop": peers.tutorial_steps(tutorial, self.batches(pieces, steps, pad_to=MAX_LENGTH)),
-            "tutorial's model": our_steps(self.tagger(pieces, **TUTORIAL), self.batches(pieces, steps)),
-            "default model": our_steps(default, batches),
-            "default model, softmax": our_steps(softmax, batches),
-            "default model, LSTM kernels": lstm_steps(default, batches),
+
+
+def profile_rows(models: Models) -> Iterator[dict]:
+    """Yield where the time of a step by `Trainer` goes; write the whole tables to profile.txt."""
+    accelerated = models.device != "cpu"
+    by = "self_device_time_total" if accelerated else "self_cpu_time_total"
+    candidates: dict[str, tuple[Callable[[], PreTrainedModel], EncodedCorpus, dict[str, Any]]]
+    candidates = {"default model": (models.default, models.characters, {})}
+    if accelerated:
+        candidates["default model, no CUDA graphs"] = (models.default, models.characters, {"cuda_graphs": False})
+        candidates["BERT-base, token head"] = (models.bert, models.pieces, {})
+    tables = []
+    for name, (build, corpus, options) in candidates.items():
+        profiled = ProfiledSteps(accelerated)
+        trainer = new_trainer(models, build(), corpus, None, max_steps=profiled.end, **options)
+        trainer.add_callback(profiled)
+        trainer.train()
+        events = profiled.profiler.key_averages()
+        tables += [name]
+        tables += [events.table(sort_by=key, row_limit=50) for key in dict.fromkeys((by, "self_cpu_time_total"))]
+        busy = sum(getattr(event, by) for event in events if accelerated == (event.device_type.name == "CUDA"))
+        yield {
+            "what": name,
+            "ms a step by Trainer": 1e3 * profiled.seconds / PROFILED_STEPS,
+            f"ms of {models.device} busy": busy / 1e3 / PROFILED_STEPS,
+            "launches": sum(event.count for event in events if "Launch" in event.key) / PROFILED_STEPS,
         }
-        seconds = medians(candidates | {name: trainer.train for name, trainer in trainers.items()}, rounds)
-        step = {name: 32 * value / (sentences if name in trainers else 32 * steps) for name, value in seconds.items()}
-        for name, value in step.items():
-            yield {
-                "what": name,
-                "sentences a second": 32 / value,
-                "ms a step of 32": 1e3 * value,
-                "times the tutorial's loop": step["tutorial's loop"] / value,
-                "of the default model's step": value / step["default model"] if "default" in name else None,
-            }
-
-    def epoch_rows(self, sentences: int | None) -> Iterator[dict]:
-        """Yield the time of an epoch by `Trainer` of each model and of BERT-base, in bfloat16 off the CPU.
-
-        The second epoch of two is timed: the first one also loads kernels.
-
-        Args:
-            sentences: number of sentences that are trained on, from which the time of all is estimated; None for all.
-        """
-        characters, pieces = self.characters, self.pieces
-        candidates = {
-            "BERT-base, token head": (lambda: peers.bert_base(pieces, self.labels), pieces, {}),
-            "BERT-base, CRF": (self.bert_crf, pieces, {}),
-            "tutorial's model": (lambda: self.tagger(pieces, **TUTORIAL), pieces, {}),
-            "default model": (lambda: self.tagger(characters), characters, {}),
-            "default model, float32": (lambda: self.tagger(characters), characters, {"bf16": False}),
-        }
-        bert = None
-        for name, (build, tokenizer, options) in candidates.items():
-            trainer = self.trainer(build(), tokenizer, sentences, num_train_epochs=2, **options)
-            trainer.train()
-            steps = trainer.state.max_steps / 2
-            seconds = trainer.epoch_report.seconds[-1] * len(self.corpora[id(tokenizer)].inputs)
-            seconds /= len(trainer.train_dataset)
-            bert = bert or seconds
-            yield {
-                "what": name,
-                "seconds an epoch": seconds,
-                "steps a second": steps / trainer.epoch_report.seconds[-1],
-                "times BERT-base with a token head": bert / seconds,
-            }
-
-    def profile_rows(self) -> Iterator[dict]:
-        """Yield where the time of a step by `Trainer` goes; write the whole tables to profile.txt."""
-        accelerated = self.device != "cpu"
-        by = "self_device_time_total" if accelerated else "self_cpu_time_total"
-        candidates = {"default model": (lambda: self.tagger(self.characters), self.characters, {})}
-        if accelerated:
-            bert = lambda: peers.bert_base(self.pieces, self.labels)  # noqa: E731
-            candidates["default model, no CUDA graphs"] = (*candidates["default model"][:2], {"cuda_graphs": False})
-            candidates["BERT-base, token head"] = (bert, self.pieces, {})
-        tables = []
-        for name, (build, tokenizer, options) in candidates.items():
-            profiled = ProfiledSteps(accelerated)
-            trainer = self.trainer(build(), tokenizer, None, max_steps=profiled.end, **options)
-            trainer.add_callback(profiled)
-            trainer.train()
-            events = profiled.profiler.key_averages()
-            tables += [name]
-            tables += [events.table(sort_by=key, row_limit=50) for key in dict.fromkeys((by, "self_cpu_time_total"))]
-            busy = sum(getattr(event, by) for event in events if accelerated == (event.device_type.name == "CUDA"))
-            yield {
-                "what": name,
-                "ms a step by Trainer": 1e3 * profiled.seconds / PROFILED_STEPS,
-                f"ms of {self.device} busy": busy / 1e3 / PROFILED_STEPS,
-                "launches": sum(event.count for event in events if "Launch" in event.key) / PROFILED_STEPS,
-            }
-        (self.folder / "profile.txt").write_text("\n".join(tables), encoding="utf-8")
+    (models.folder / "profile.txt").write_text("\n".join(tables), encoding="utf-8")
 
 
 class ProfiledSteps(TrainerCallback):
-    """A callback that times `PROFILED_STEPS` steps, and profiles as many, once the first steps have loaded kernels.
-
-    Attributes:
-        end: the step at which it is done.
-        seconds: time of the steps without profiling.
-    """
+    """A callback that times `PROFILED_STEPS` steps, and profiles as many, once the first steps have loaded kernels."""
 
     def __init__(self, accelerated: bool) -> None:
         self.warm_up = 150 if accelerated else 5
@@ -255,34 +192,3 @@ class ProfiledSteps(TrainerCallback):
         elif state.global_step == self.end:
             synchronize()
             self.profiler.stop()
-
-
-def our_steps(model: nn.Module, batches: list[dict[str, Tensor]]) -> Callable[[], None]:
-    """Return training steps as `TaggerTrainer` takes them, without what `Trainer` does around them."""
-    if model.device.type == "cpu":
-        use_sparse_gradients(model)
-    optimizer = RowAdamW(model.parameters(), lr=1e-3, fused=True)
-    model.train()
-
-    def steps() -> None:
-        for batch in batches:
-            model(**batch)["loss"].backward()
-            clip_gradients(model.parameters(), 5.0)
-            optimizer.step()
-            optimizer.zero_grad()
-
-    return steps
-
-
-def lstm_steps(model: BiLSTMCRFForTokenClassification, batches: list[dict[str, Tensor]]) -> Callable[[], None]:
-    """Return the LSTM kernels of the same steps alone, forward and backward."""
-    shapes = [model.bilstm.sequences(batch["input_ids"], batch["attention_mask"]).inside.shape for batch in batches]
-    layers = [lstm for layer in model.bilstm.layers for lstm in layer.children()]
-
-    def steps() -> None:
-        for timesteps, size in shapes:
-            for lstm in layers:
-                x = torch.randn(timesteps, size, lstm.input_size, device=model.device, requires_grad=True)
-                lstm(x)[0].sum().backward()
-
-    return steps

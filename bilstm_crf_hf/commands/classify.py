@@ -26,5 +26,5 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         argv or sample_config("sentiment_sample.yaml", recipes),
         __doc__,
     )
-    setup = prepare_classification(*settings[:2], sample_files("sentiment", "tsv", recipes))
+    setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
     publish_if_asked(train_classifier(setup, setup.inputs["train"], settings, arguments))

@@ -10,12 +10,11 @@ import json
 import shutil
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from transformers import Pipeline, pipeline
+from transformers import pipeline
 
 from ..evaluation.comparison import Speed, System, group_runs
 from ..evaluation.comparison_page import write_report
@@ -23,6 +22,7 @@ from ..evaluation.runs import COMPARISON_RUN, RESULTS, Run, read_run
 from ..evaluation.tasks import TAGGING
 from ..utils.environment import hardware, versions
 from ..utils.files import write_folder_atomically
+from ..utils.timing import seconds_of
 from . import launcher
 
 ROUNDS = 3
@@ -38,14 +38,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"))
     parser.add_argument("--recipe", choices=("ner", "sequence_classification"), default="ner")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of the runs of each YAML file")
+    parser.add_argument("--latency_sentences", type=int, default=200, help="sentences to measure the speed on")
     parser.add_argument(
-        "--latency_sentences", type=int, default=200, help="number of sentences for the measurement of speed"
-    )
-    parser.add_argument(
-        "--sentences",
-        type=int,
-        default=20,
-        help="number of sentences to quote on which two systems differ; with 0 the report quotes nothing of the data",
+        "--sentences", type=int, default=20, help="sentences to quote on which two systems differ; 0 to quote no data"
     )
     arguments = parser.parse_args(argv[:cut])
     stems = [path.stem for path in arguments.systems if path.suffix in YAML]
@@ -57,9 +52,6 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if arguments.latency_sentences < 1:
         parser.error("--latency_sentences must be at least 1")
     return arguments, argv[cut + 1 :]
-
-
-# Training
 
 
 def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str], recipes: Path | None = None) -> None:
@@ -105,13 +97,12 @@ def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recip
     """Return the runs of a YAML file, which are trained if necessary, or the run in a folder."""
     if path.suffix not in YAML:
         return [read_run(path)]
-    folders = {seed: arguments.output_dir / "runs" / f"{path.stem}-seed{seed}" for seed in arguments.seeds}
-    for seed, folder in folders.items():
+    runs = []
+    for seed in arguments.seeds:
+        folder = arguments.output_dir / "runs" / f"{path.stem}-seed{seed}"
         train(folder, path, arguments.recipe, seed, options, recipes)
-    return [read_run(folder) for folder in folders.values()]
-
-
-# Speed
+        runs.append(read_run(folder))
+    return runs
 
 
 def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
@@ -120,39 +111,20 @@ def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
     The systems take turns, so that other load on the machine affects all of them.
     """
     texts = systems[0].best.predictions.texts[:sentences]
-    taggers = {system.name: load_pipeline(system.best) for system in systems}
+    taggers = {}
+    for system in systems:
+        task, folder = system.task, str(system.best.folder)
+        options = {"aggregation_strategy": "simple"} if task is TAGGING else {"truncation": True}
+        taggers[system.name] = pipeline(task.pipeline_tag, folder, trust_remote_code=True, device="cpu", **options)
     single: dict[str, list[float]] = {name: [] for name in taggers}
     batches: dict[str, list[float]] = {name: [] for name in taggers}
     for tagger in taggers.values():
         tagger(texts[:BATCH_SIZE], batch_size=BATCH_SIZE)
     for _ in range(ROUNDS):
         for name, tagger in taggers.items():
-            single[name] += [seconds_of(tagger, text) for text in texts]
-            batches[name].append(seconds_of(tagger, texts))
+            single[name] += [seconds_of(partial(tagger, text, batch_size=1)) for text in texts]
+            batches[name].append(seconds_of(partial(tagger, texts, batch_size=BATCH_SIZE)))
     return {name: Speed(1e3 * median(single[name]), len(texts) / median(batches[name])) for name in taggers}
-
-
-def load_pipeline(run: Run) -> Pipeline:
-    """Return the pipeline of a run on the CPU."""
-    options = {"aggregation_strategy": "simple"} if run.task is TAGGING else {"truncation": True}
-    return pipeline(run.task.pipeline_tag, str(run.folder), trust_remote_code=True, device="cpu", **options)
-
-
-def seconds_of(tagger: Pipeline, texts: str | list[str]) -> float:
-    """Return the seconds that a pipeline takes for a text, or for a list of texts in batches."""
-    began = time.perf_counter()
-    tagger(texts, batch_size=1 if isinstance(texts, str) else BATCH_SIZE)
-    return time.perf_counter() - began
-
-
-def conditions_of(sentences: int) -> dict[str, Any]:
-    """Return the conditions of `measure_speeds` for the report."""
-    return {
-        "one sentence": f"median of {sentences} sentences, one at a time, {ROUNDS} times",
-        "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
-        "CPU": hardware(),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-    }
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
@@ -168,7 +140,13 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     count = min(arguments.latency_sentences, len(systems[0].best.predictions.texts))
     print(f"measuring speed on {count} sentences ...", flush=True)
     speeds = measure_speeds(systems, count)
-    write_report(arguments.output_dir, systems, speeds, conditions_of(count), arguments.sentences)
+    conditions = {
+        "one sentence": f"median of {count} sentences, one at a time, {ROUNDS} times",
+        "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
+        "CPU": hardware(),
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
+    write_report(arguments.output_dir, systems, speeds, conditions, arguments.sentences)
     for system in systems:
         speed = speeds[system.name].sentences_per_second
         print(f"{system.name}: {system.task.main_metric_name} {system.score:.4f}, {speed:.0f} sentences a second")

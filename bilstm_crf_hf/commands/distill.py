@@ -7,11 +7,13 @@ teachers. With --num_train_epochs 0 the command only writes the soft labels.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoModelForTokenClassification, AutoTokenizer
+from transformers.hf_argparser import HfArg
 
 from ..alignment import IGNORED
 from ..data.augmentation import with_other_names
@@ -20,14 +22,7 @@ from ..data.morphology import similar_names
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
 from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, student_fingerprint, with_soft_labels
-from ..training.ner import (
-    DataArguments,
-    load_piece_tokenizer,
-    prepare_tagging,
-    scoring,
-    tagging_collator,
-    train_tagger,
-)
+from ..training.ner import DataArguments, load_piece_tokenizer, prepare_tagging, train_tagger
 from ..training.teachers import TeacherArguments, load_soft_labels
 from . import sample_files
 from .training import publish_if_asked, start_training
@@ -39,15 +34,12 @@ logger = logging.getLogger(__name__)
 class DistillationArguments(TeacherArguments):
     """Arguments that name teachers and texts, and the names in variants of the training sentences."""
 
-    dictionary: bool = field(
-        default=False,
-        metadata={"help": "Take half of the names in variants from Kiwi's dictionary: names of the same kind."},
-    )
+    dictionary: bool = HfArg(default=False, help="Take half of the names in variants from Kiwi's dictionaries.")
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
     """Load a teacher for a student with these labels."""
-    options = {"trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     model = AutoModelForTokenClassification.from_pretrained(name, **options).to(training.device)
     tokenizer, pieces = AutoTokenizer.from_pretrained(name, **options), load_piece_tokenizer(model, name, **options)
     return Teacher(model, BiLSTMCRFProcessor(tokenizer, model.config, pieces), labels, training.bf16)
@@ -63,12 +55,7 @@ def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed
     return texts
 
 
-def label_texts(
-    teachers: list[Teacher],
-    texts: list[str],
-    corpus: EncodedCorpus,
-    batch_size: int,
-) -> Dataset:
+def label_texts(teachers: list[Teacher], texts: list[str], corpus: EncodedCorpus, batch_size: int) -> Dataset:
     """Return rows with soft labels for the texts in which the teachers find an entity.
 
     Texts without entities are left out, since the sentences of a corpus have some. If there are several teachers, the
@@ -102,29 +89,20 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     *settings, arguments = start_training(
         (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments), argv, __doc__
     )
-    model_arguments, data_arguments, distillation_arguments, _ = settings
-    tokenizer, model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
+    model_arguments, data_arguments, teacher_arguments, _ = settings
+    model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
     corpus = corpora["train"]
 
-    def ask_teachers() -> Dataset:
-        texts = texts_to_label(distillation_arguments, corpus, arguments.seed)
-        names, trust = distillation_arguments.teachers, model_arguments.trust_remote_code
-        teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in names]
+    def label() -> Dataset:
+        texts, trust = texts_to_label(teacher_arguments, corpus, arguments.seed), model_arguments.trust_remote_code
+        teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in teacher_arguments.teachers]
         return label_texts(teachers, texts, corpus, arguments.per_device_eval_batch_size)
 
     student = student_fingerprint(corpus.processor, corpus.labels)
-    soft = load_soft_labels(distillation_arguments, student, arguments, ask_teachers)
+    soft = load_soft_labels(teacher_arguments, student, arguments, label)
     if arguments.num_train_epochs == 0:
         return
     gold = with_soft_labels(corpus.inputs, len(corpus.labels))
     arguments.remove_unused_columns = False  # soft labels are not an input of the model
-    trainer = DistillationTrainer(
-        model,
-        arguments,
-        data_collator=tagging_collator(tokenizer, data_arguments),
-        train_dataset=concatenate_datasets([gold, soft.cast(gold.features)]),
-        processing_class=tokenizer,
-        **scoring(corpora),
-    )
-    train_tagger(trainer, corpora, settings)
-    publish_if_asked(trainer)
+    rows = concatenate_datasets([gold, soft.cast(gold.features)])
+    publish_if_asked(train_tagger(model, corpora, rows, settings, arguments, DistillationTrainer))

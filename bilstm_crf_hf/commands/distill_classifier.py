@@ -9,6 +9,7 @@ teachers. With --num_train_epochs 0 the command only writes the soft labels.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,40 +27,33 @@ from ..training.classification import (
     train_classifier,
 )
 from ..training.distillation import student_fingerprint
-from ..training.teachers import TeacherArguments, load_soft_labels
+from ..training.teachers import TeacherArguments, check_teacher, load_soft_labels
 from . import sample_files
 from .training import publish_if_asked, start_training
 
 SOFT = Features(
     {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("float32"))}
 )
-"""Columns of rows whose labels are probabilities."""
+"""Columns of rows whose labels are soft labels."""
 
 logger = logging.getLogger(__name__)
 
 
 def load_teacher(name: str, labels: Sequence[str], **options) -> Pipeline:
-    """Load the pipeline of a teacher, which returns the probabilities of all labels.
-
-    Args:
-        name: name of the teacher on the Hub, or its folder.
-        labels: the labels of the student.
-        options: further arguments of `pipeline`.
+    """Load the pipeline of a teacher, with the arguments `options`; it returns the probabilities of all labels.
 
     Raises:
-        ValueError: if the teacher has other labels.
+        ValueError: if its labels differ from those of the student.
     """
     teacher = pipeline("text-classification", model=name, top_k=None, function_to_apply="softmax", **options)
-    own = teacher.model.config.label2id
-    if set(own) != set(labels):
-        raise ValueError(f"the teacher {name} has the labels {', '.join(own)}, not {', '.join(labels)}")
+    check_teacher(teacher.model, labels)
     return teacher
 
 
-def mean_probabilities(
+def soft_labels(
     teachers: Sequence[Pipeline], texts: list[str], labels: Sequence[str], batch_size: int, bf16: bool = False
 ) -> np.ndarray:
-    """Return the mean (N, K) of the teachers' probabilities of K labels for N texts."""
+    """Return the soft labels (N, K) of N texts: the mean of the teachers' probabilities of K labels."""
     total = np.zeros((len(texts), len(labels)), np.float32)
     for teacher in teachers:
         with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
@@ -71,36 +65,27 @@ def mean_probabilities(
 
 
 def with_soft_labels(dataset: Dataset, num_labels: int) -> Dataset:
-    """Replace the label ids of rows by probabilities, which are 1 for the gold label."""
+    """Replace the label ids of rows by soft labels, which are 1 for the gold label."""
     one_hot = np.eye(num_labels, dtype=np.float32)
     return dataset.map(lambda row: {"labels": one_hot[row["labels"]]}, features=SOFT)
 
 
-def label_texts(
-    setup: ClassificationSetup,
-    teacher_arguments: TeacherArguments,
-    data_arguments: DataArguments,
-    arguments: ClassifierTrainingArguments,
-    trust_remote_code: bool,
-) -> Dataset:
-    """Return rows of `input_ids`, `attention_mask` and `labels` (probabilities) for raw texts and variants."""
+def label_texts(setup: ClassificationSetup, settings: Sequence[Any], arguments: ClassifierTrainingArguments) -> Dataset:
+    """Return rows of `input_ids`, `attention_mask` and soft `labels` for raw texts and variants of training texts."""
+    model_arguments, data_arguments, teacher_arguments, _ = settings
     texts, training = teacher_arguments.texts(arguments.seed), setup.texts["train"]["text"][:]
     for variant in range(teacher_arguments.variants):
         texts += filter(None, with_other_words(training, arguments.seed + variant))
     texts.sort(key=len)
-    options = {"device": arguments.device, "trust_remote_code": trust_remote_code}
+    options = {"device": arguments.device, "trust_remote_code": model_arguments.trust_remote_code}
     teachers = [load_teacher(name, setup.labels, **options) for name in teacher_arguments.teachers]
-    found = mean_probabilities(teachers, texts, setup.labels, arguments.per_device_eval_batch_size, arguments.bf16)
-    shares = found.mean(0)
-    logger.info(
-        "mean probabilities of the teachers: %s",
-        ", ".join(f"{name} {share:.3f}" for name, share in zip(setup.labels, shares, strict=True)),
-    )
-    encoded = setup.tokenizer(
-        texts, truncation=True, max_length=data_arguments.max_seq_length, return_token_type_ids=False
-    )
+    soft = soft_labels(teachers, texts, setup.labels, arguments.per_device_eval_batch_size, arguments.bf16)
+    shares = ", ".join(f"{name} {share:.3f}" for name, share in zip(setup.labels, soft.mean(0), strict=True))
+    logger.info("mean soft labels: %s", shares)
+    limit = data_arguments.max_seq_length
+    encoded = setup.tokenizer(texts, truncation=True, max_length=limit, return_token_type_ids=False)
     columns = {name: encoded[name] for name in ("input_ids", "attention_mask")}
-    return Dataset.from_dict(columns | {"labels": list(found)}, features=SOFT)
+    return Dataset.from_dict(columns | {"labels": list(soft)}, features=SOFT)
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
@@ -108,14 +93,9 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     *settings, arguments = start_training(
         (ModelArguments, DataArguments, TeacherArguments, CardArguments, ClassifierTrainingArguments), argv, __doc__
     )
-    model_arguments, data_arguments, teacher_arguments, _ = settings
-    setup = prepare_classification(model_arguments, data_arguments, sample_files("sentiment", "tsv", recipes))
-
-    def ask() -> Dataset:
-        return label_texts(setup, teacher_arguments, data_arguments, arguments, model_arguments.trust_remote_code)
-
+    setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
     student = student_fingerprint(BiLSTMCRFProcessor(setup.tokenizer), setup.labels)
-    soft = load_soft_labels(teacher_arguments, student, arguments, ask)
+    soft = load_soft_labels(settings[2], student, arguments, lambda: label_texts(setup, settings, arguments))
     if arguments.num_train_epochs == 0:
         return
     rows = concatenate_datasets([with_soft_labels(setup.inputs["train"], len(setup.labels)), soft.cast(SOFT)])

@@ -35,7 +35,7 @@ BATCH_SIZE = 32
 CODE = ("morphemes.py", "alignment.py")
 """Files of the package that compute morphemes, and need no other file of the package."""
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, torch.Tensor]
 
 
 def viterbi_paths(run: Callable[[Batch], np.ndarray], corpus: EncodedCorpus) -> np.ndarray:
@@ -44,21 +44,15 @@ def viterbi_paths(run: Callable[[Batch], np.ndarray], corpus: EncodedCorpus) -> 
     found = np.full((len(rows), max(len(row["input_ids"]) for row in rows)), IGNORED)
     for start in range(0, len(rows), BATCH_SIZE):
         batch = collate(rows[start : start + BATCH_SIZE])
-        paths = run({name: values.numpy() for name, values in batch.items()})
+        paths = run(batch)
         found[start : start + BATCH_SIZE, : paths.shape[1]] = paths
     return found
-
-
-def run_pytorch(model: BiLSTMCRFForTokenClassification, batch: Batch) -> np.ndarray:
-    """Return the Viterbi paths of the model."""
-    with torch.inference_mode():
-        return model(**{name: torch.from_numpy(value) for name, value in batch.items()}).predictions.numpy()
 
 
 def run_onnx(path: Path) -> Callable[[Batch], np.ndarray]:
     """Return a function that runs the graph in a file."""
     session = onnxruntime.InferenceSession(path)
-    return lambda batch: session.run(None, batch)[0]
+    return lambda batch: session.run(None, {name: values.numpy() for name, values in batch.items()})[0]
 
 
 def f1(corpus: EncodedCorpus, paths: np.ndarray) -> float:
@@ -75,7 +69,8 @@ def write_graphs(model: BiLSTMCRFForTokenClassification, corpus: EncodedCorpus, 
     Raises:
         RuntimeError: if a path of the graph differs from that of PyTorch.
     """
-    expected = viterbi_paths(lambda batch: run_pytorch(model, batch), corpus)
+    with torch.inference_mode():
+        expected = viterbi_paths(lambda batch: model(**batch).predictions.numpy(), corpus)
     plain, quantised = folder / "model.onnx", folder / "model_int8.onnx"
     export_onnx(model, plain)
     equal = (viterbi_paths(run_onnx(plain), corpus) == expected).all(1)

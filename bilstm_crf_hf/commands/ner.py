@@ -8,8 +8,7 @@ without arguments trains on the sentences in recipes/data/ner.
 from pathlib import Path
 
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
-from ..training.ner import DataArguments, prepare_tagging, scoring, tagging_collator, train_tagger
-from ..training.trainer import TaggerTrainer
+from ..training.ner import DataArguments, prepare_tagging, train_tagger
 from . import sample_config, sample_files
 from .training import publish_if_asked, start_training
 
@@ -21,15 +20,5 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         argv or sample_config("sample.yaml", recipes),
         __doc__,
     )
-    model_arguments, data_arguments, _ = settings
-    tokenizer, model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
-    trainer = TaggerTrainer(
-        model,
-        arguments,
-        data_collator=tagging_collator(tokenizer, data_arguments),
-        train_dataset=corpora["train"].inputs,
-        processing_class=tokenizer,
-        **scoring(corpora),
-    )
-    train_tagger(trainer, corpora, settings)
-    publish_if_asked(trainer)
+    model, corpora = prepare_tagging(settings[0], settings[1], sample_files("ner", "txt", recipes))
+    publish_if_asked(train_tagger(model, corpora, corpora["train"].inputs, settings, arguments))

@@ -13,37 +13,35 @@ format stops the command before any prediction. If a run is killed, the same com
 continues it from the shards in the folder OUTPUT.parts; the output has the same bytes as that of an uninterrupted run.
 """
 
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from transformers.hf_argparser import HfArg
 from transformers.utils.logging import disable_progress_bar
 
 from ..inference.files import check_files, predict_file
 from ..inference.predictors import load_predictor
-from ..training.arguments import parse_arguments
+from ..training.arguments import configure_logging, parse_arguments
 
 
 @dataclass
 class PredictionArguments:
     """The model, the input, the output, and their options."""
 
-    model_name_or_path: str = field(metadata={"help": "Token classifier or text classifier on the Hub or in a folder."})
-    input_file: str = field(metadata={"help": "Input: .txt, .jsonl, .json, .csv, .tsv, .parquet or .xlsx."})
-    output_file: str = field(metadata={"help": "Output: .jsonl, .parquet or .txt."})
-    text_column: str = field(default="text", metadata={"help": "Column of the texts in the input."})
-    column_prefix: str = field(
-        default="", metadata={"help": "Prefix of new columns, if the input already has a `label`, for example."}
-    )
-    batch_size: int = field(default=128, metadata={"help": "Number of texts in a batch."})
-    shard_size: int = field(default=1024, metadata={"help": "Number of rows that a process saves at a time."})
-    overwrite_output: bool = field(default=False, metadata={"help": "Replace an existing output file."})
-    use_cpu: bool = field(default=False, metadata={"help": "Run on the CPU even if there is a GPU."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code that the model brings along."})
+    model_name_or_path: str = HfArg(help="Token classifier or text classifier on the Hub or in a folder.")
+    input_file: str = HfArg(help="Input: .txt, .jsonl, .json, .csv, .tsv, .parquet or .xlsx.")
+    output_file: str = HfArg(help="Output: .jsonl, .parquet or .txt.")
+    text_column: str = HfArg(default="text", help="Column of the texts in the input.")
+    column_prefix: str = HfArg(default="", help="Prefix of new columns, if the input has a `label`, for example.")
+    batch_size: int = HfArg(default=128, help="Number of texts in a batch.")
+    shard_size: int = HfArg(default=1024, help="Number of rows that a process saves at a time.")
+    overwrite_output: bool = HfArg(default=False, help="Replace an existing output file.")
+    use_cpu: bool = HfArg(default=False, help="Run on the CPU even if there is a GPU.")
+    trust_remote_code: bool = HfArg(default=False, help="Run the code that the model brings along.")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "shard_size"):
@@ -60,8 +58,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     # for the main process to check the whole input, and for each other's last shard.
     cpu = arguments.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=timedelta(days=7))
-    logging.basicConfig(level=logging.INFO if state.is_main_process else logging.WARNING, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    configure_logging(state.is_main_process)
     if not state.is_main_process:
         disable_progress_bar()
 

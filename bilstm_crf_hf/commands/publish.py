@@ -6,16 +6,16 @@ that was interrupted can be started again: a commit is complete or absent, and t
 """
 
 import argparse
-import logging
 from pathlib import Path
 
 from huggingface_hub.errors import HTTPError
 
 from ..hub.publishing import describe, prepare, send
+from ..training.arguments import configure_logging
 
 
-def new_parser() -> argparse.ArgumentParser:
-    """Return the parser of the arguments."""
+def main(argv: list[str], recipes: Path | None = None) -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="folder of a finished run")
     parser.add_argument("repo_id", help="name/model")
@@ -23,15 +23,8 @@ def new_parser() -> argparse.ArgumentParser:
     parser.add_argument("--revision", default="v1", help="tag of the files, which users pin (default: v1)")
     parser.add_argument("--comparison", type=Path, help="output folder of `compare`, for a table in a new card")
     parser.add_argument("--dry_run", action="store_true", help="do everything but the upload")
-    return parser
-
-
-def main(argv: list[str], recipes: Path | None = None) -> None:
-    """Run the command."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
-    parser = new_parser()
     arguments = parser.parse_args(argv)
+    configure_logging()
     try:
         with prepare(
             arguments.output_dir, arguments.repo_id, arguments.revision, arguments.private, arguments.comparison

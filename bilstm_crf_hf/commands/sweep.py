@@ -29,16 +29,6 @@ SCORES = {"f1": "F1", "klue_entity_macro_f1": "macro F1"}
 """Headings of the scores in the table, by their keys."""
 
 
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the arguments of the sweep, and those of the recipe after `--`."""
-    cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="file of the variants")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of each variant; default: 42")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")
-    return parser.parse_args(argv[:cut]), argv[cut + 1 :]
-
-
 def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     """Return the arguments of each run: those of the configuration with the ones that differ.
 
@@ -50,20 +40,16 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(sweep, dict) or set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"] or None, dict):
         raise ValueError(f"{path}: expected `config`, a file, and `runs`, names with arguments, and no other key")
     base = yaml.safe_load((path.parent / sweep["config"]).read_text(encoding="utf-8")) or {}
+    runs = {}
     for name, arguments in sweep["runs"].items():
         if not isinstance(arguments, dict):
             raise ValueError(f"{path}: runs: {name}: expected arguments and their values, not {arguments!r}")
         if "/" in name:
             raise ValueError(f"{path}: runs: {name}: a name must not contain a slash, since it names a folder")
-    return {name: _merged(base, arguments) for name, arguments in sweep["runs"].items()}
-
-
-def _merged(base: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `base` with those of `arguments` in their place, `config_overrides` field by field."""
-    merged = base | arguments
-    if "config_overrides" in merged:
-        merged["config_overrides"] = base.get("config_overrides", {}) | merged["config_overrides"]
-    return merged
+        runs[name] = base | arguments
+        if "config_overrides" in runs[name]:  # field by field
+            runs[name]["config_overrides"] = base.get("config_overrides", {}) | runs[name]["config_overrides"]
+    return runs
 
 
 def rows_of(systems: list[System]) -> Rows:
@@ -80,7 +66,12 @@ def rows_of(systems: list[System]) -> Rows:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    arguments, options = parse(argv)
+    cut = argv.index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="file of the variants")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of each variant; default: 42")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")
+    arguments, options = parser.parse_args(argv[:cut]), argv[cut + 1 :]
     runs = read_sweep(arguments.sweep)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     finished = []

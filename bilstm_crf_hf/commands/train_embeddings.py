@@ -7,13 +7,15 @@ fastText. The words are the tokens of a tokenizer, so that a model with this tok
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from gensim.models import FastText, Word2Vec
 from gensim.models.fasttext import save_facebook_model
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
 from ..data.raw_text import read_texts
 from ..data.tokenization import build_character_tokenizer
@@ -23,6 +25,9 @@ from ..utils.files import write_atomically
 METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}
 """Models by the values of `--method`. With its 2**21 buckets by default, fastText writes files of a gigabyte."""
 
+SETTINGS = ("vector_size", "window", "min_count", "epochs", "workers", "seed")
+"""Arguments of the command that gensim's models take."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,30 +35,17 @@ logger = logging.getLogger(__name__)
 class EmbeddingArguments:
     """Arguments that name the texts and their tokens, and the training of the vectors."""
 
-    input_file: list[str] = field(
-        metadata={"help": "Files of texts: txt, parquet, json or csv, with :COLUMN after the name."}
-    )
-    text_column: str = field(
-        default="text", metadata={"help": "The column of the texts: strings, or lists of strings that are joined."}
-    )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={"help": "The tokenizer, on the Hub or in a folder. Without it, the tokens are characters."},
-    )
-    output_file: str = field(default="outputs/vectors.bin", metadata={"help": "The file of the vectors."})
-    method: str = field(default="word2vec", metadata={"help": "word2vec or fasttext.", "choices": list(METHODS)})
-    vector_size: int = field(default=128, metadata={"help": "The number of elements of a vector."})
-    window: int = field(
-        default=5, metadata={"help": "The number of tokens on either side that a token predicts (skip-grams)."}
-    )
-    min_count: int = field(
-        default=5, metadata={"help": "Only tokens that occur at least this often in the texts get a vector."}
-    )
-    epochs: int = field(default=5, metadata={"help": "The number of passes over the texts."})
-    workers: int = field(
-        default=1, metadata={"help": "The number of threads. With more than one, results differ from run to run."}
-    )
-    seed: int = field(default=42, metadata={"help": "The seed of the training."})
+    input_file: list[str] = HfArg(help="Texts: .txt, .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or FILE:COLUMN.")
+    text_column: str = HfArg(default="text", help="The column of strings, or of lists of strings, which are joined.")
+    tokenizer_name: str | None = HfArg(default=None, help="Default: the tokens are characters.")
+    output_file: str = "outputs/vectors.bin"
+    method: str = HfArg(default="word2vec", metadata={"choices": list(METHODS)})
+    vector_size: int = HfArg(default=128, help="The number of elements of a vector.")
+    window: int = HfArg(default=5, help="The number of tokens on either side that a token predicts (skip-grams).")
+    min_count: int = HfArg(default=5, help="Only tokens that occur at least this often in the texts get a vector.")
+    epochs: int = HfArg(default=5, help="The number of passes over the texts.")
+    workers: int = HfArg(default=1, help="The number of threads. With more than one, results differ from run to run.")
+    seed: int = 42
 
 
 def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path: Path, batch: int = 1000) -> int:
@@ -61,21 +53,14 @@ def write_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, path:
 
     gensim reads such a file in parallel and faster than a Python iterator.
     """
-    count, waiting = 0, []
+    count, texts = 0, iter(texts)
     with path.open("w", encoding="utf-8") as file:
-
-        def flush() -> int:
+        while waiting := list(islice(texts, batch)):
             encoded = tokenizer(waiting, add_special_tokens=False, truncation=False, verbose=False)
             lines = [encoded.tokens(i) for i in range(len(waiting))]
             file.writelines(" ".join(line) + "\n" for line in lines)
-            waiting.clear()
-            return sum(map(len, lines))
-
-        for text in texts:
-            waiting.append(text)
-            if len(waiting) == batch:
-                count += flush()
-        return count + (flush() if waiting else 0)
+            count += sum(map(len, lines))
+    return count
 
 
 def save_vectors(model: Word2Vec | FastText, path: Path) -> None:
@@ -108,14 +93,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         corpus = Path(folder, "tokens.txt")
         logger.info("%d tokens of text", write_tokens(texts(), tokenizer, corpus))
         model = METHODS[arguments.method](
-            corpus_file=str(corpus),
-            sg=1,
-            vector_size=arguments.vector_size,
-            window=arguments.window,
-            min_count=arguments.min_count,
-            epochs=arguments.epochs,
-            workers=arguments.workers,
-            seed=arguments.seed,
+            corpus_file=str(corpus), sg=1, **{name: getattr(arguments, name) for name in SETTINGS}
         )
     save_vectors(model, Path(arguments.output_file))
     logger.info("%d vectors of %d elements in %s", len(model.wv), model.vector_size, arguments.output_file)

@@ -12,15 +12,9 @@ from ..training.trainer import TaggerTrainer
 
 
 def start_training(types: Sequence[type], argv: Sequence[str], description: str) -> tuple[Any, ...]:
-    """Parse the arguments of a command, and set up logging and the seed.
+    """Return the arguments of a command, those of the training last, after setting up logging and the seed.
 
-    Args:
-        types: the argument dataclasses, those of the training last.
-        argv: the command line.
-        description: text that `--help` shows above the arguments.
-
-    Returns:
-        One instance of each dataclass.
+    The arguments of this function are those of [`parse_arguments`].
     """
     *settings, arguments = parse_arguments(types, argv, description)
     configure_logging(arguments.should_log)

@@ -16,9 +16,8 @@ def with_other_names(
 
     Args:
         spans: the entities of each text, in order.
-        names: for the text of an entity, the alternatives for each of its parts, see `morphology.names_like`. An entity
-            that has an entry is composed of these in half of the cases.
-        seed: seed of the draws.
+        names: for the text of an entity, the alternatives for each of its parts ([`morphology.similar_names`]). An
+            entity that has an entry is composed of these in half of the cases.
     """
     random = Random(seed)
     mentions: dict[str, list[str]] = {}
@@ -41,9 +40,6 @@ def with_other_words(texts: Sequence[str], seed: int) -> Iterator[str]:
     """Yield a variant of each text: consecutive words of it, in half of the cases followed by some of another text.
 
     At least a third of the words of a text is taken. Tang et al. (2019) sample n-grams of words for the same purpose.
-
-    Args:
-        seed: seed of the draws.
     """
     random = Random(seed)
     tokenized = [text.split() for text in texts]

@@ -1,9 +1,4 @@
-"""Corpora for text classification as `datasets.Dataset`, whatever the file format.
-
-Every corpus becomes the same two columns:
-
-    text     Value("string")
-    label    ClassLabel(names)
+"""Corpora for text classification as data sets of the columns `text` and `label`, a `ClassLabel`, whatever the format.
 
 The names of a `ClassLabel` keep their order; other labels are sorted, integers by value. Rows without text are dropped,
 and a warning counts them.
@@ -12,11 +7,13 @@ and a warning counts them.
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from .rows import PathLike, Row, class_label, dataset_rows, find_column, read_features, read_rows
+from .rows import PathLike, Row, class_label, find_column, typed_rows
 from .splits import open_splits
 
 logger = logging.getLogger(__name__)
@@ -53,41 +50,34 @@ def load_classification_datasets(
 
     Args:
         dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
-        dataset_config_name: configuration of the data set.
         data_files: the file of each split, in place of `dataset_name`.
-        text_column: column of texts. Default: the first of `TEXT_COLUMNS` that exists. In AI Hub's `.json`, the key of
-            the utterance, `HS01` by default.
-        label_column: column of labels. Default: the first of `LABEL_COLUMNS` that exists.
+        text_column, label_column: columns of texts and labels. Default: the first in `TEXT_COLUMNS` and
+            `LABEL_COLUMNS`. In AI Hub's `.json`, `text_column` is the key of the utterance, `HS01` by default.
         label_names: names for labels that are the integers from 0, or new names for those of a `ClassLabel`.
-        revision: revision of the data set on the Hub.
 
     Raises:
         FileNotFoundError: if a file does not exist.
         ImportError: if a file is a sheet and openpyxl is not installed.
-        ValueError: with file and line or row, if a file cannot be read, a text is not a string, or a label is missing,
-            of another type or not among those of `train`; if a suffix or a column is unknown, if `label_names` do not
-            fit, or if not exactly one of `dataset_name` and `data_files` is given.
+        ValueError: with file and row, if a file, a text or a label is not valid; if a suffix or a column is unknown,
+            `label_names` do not fit, or not exactly one of `dataset_name` and `data_files` is given.
     """
-    splits: dict[str, list[LabeledText]] = {}
-    stored_names: dict[str, list[str] | None] = {}
+    splits, stored_names = {}, {}
     for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
-        if isinstance(data, Dataset):
-            rows, features = dataset_rows(data, source), data.features
-        else:
-            rows, features = read_rows(data, ".tsv" if data.suffix.lower() == ".txt" else None), read_features(data)
-        splits[split], stored_names[split] = _labeled_texts(list(rows), features, text_column, label_column, source)
+        suffix = ".tsv" if isinstance(data, Path) and data.suffix.lower() == ".txt" else None
+        rows, features = typed_rows(data, source, suffix)
+        splits[split], stored_names[split] = _labeled_texts(rows, features, text_column, label_column, source)
 
     origin = "train" if "train" in splits else next(iter(splits))
     labels = stored_names[origin]
     if label_names is None:
         found = {row.label for row in splits[origin]}
-        names = labels = labels or sorted(found, key=int if all(map(str.isdecimal, found)) else None)
+        labels = label_names = labels or sorted(found, key=int if all(map(str.isdecimal, found)) else None)
     else:
         if labels and len(labels) != len(label_names):
-            found = ", ".join(labels)
-            raise ValueError(f"{origin} has the labels {found}: give as many label_names, not {len(label_names)}")
-        names, labels, origin = label_names, labels or [str(i) for i in range(len(label_names))], "label_names"
-    return DatasetDict({split: _dataset(rows, labels, names, origin) for split, rows in splits.items()})
+            problem = f"{origin} has the labels {', '.join(labels)}"
+            raise ValueError(f"{problem}: give as many label_names, not {len(label_names)}")
+        labels, origin = labels or [str(i) for i in range(len(label_names))], "label_names"
+    return DatasetDict({split: _dataset(rows, labels, label_names, origin) for split, rows in splits.items()})
 
 
 def class_names(dataset: Dataset) -> list[str]:
@@ -96,14 +86,12 @@ def class_names(dataset: Dataset) -> list[str]:
 
 
 def merge_labels(datasets: DatasetDict, merges: Sequence[str]) -> DatasetDict:
-    """Return the same rows with some labels merged.
+    """Return the same rows with some labels merged, as in `슬픔+상처` or, with a new name, `아픔=슬픔+상처`.
 
-    Args:
-        merges: `슬픔+상처`, or `아픔=슬픔+상처` to name the merged label. It takes the place of the first label in it.
+    A merged label takes the place of the first label in it.
 
     Raises:
-        ValueError: if a label is unknown or merged twice, if a merge has only one label, or if its name is that of
-            another label.
+        ValueError: if a label is unknown, alone or merged twice, or if a new name is that of another label.
     """
     names = class_names(next(iter(datasets.values())))
     merged: dict[str, str] = {}
@@ -117,37 +105,31 @@ def merge_labels(datasets: DatasetDict, merges: Sequence[str]) -> DatasetDict:
             if name not in names:
                 raise ValueError(f"merge_labels: there is no label {name!r} ({merge}); there are {', '.join(names)}")
             if name in merged:
-                raise ValueError(
-                    f"merge_labels: {name} is merged twice: name it in one merge, with all other labels of that merge"
-                )
+                raise ValueError(f"merge_labels: {name} is merged twice: write one merge of all these labels")
             merged[name] = new
         if new in {merged.get(name, name) for name in names if name not in old}:
             raise ValueError(f"merge_labels: {new} is the name of another label ({merge}): choose a new one")
     kept = list(dict.fromkeys(merged.get(name, name) for name in names))
     ids = [kept.index(merged.get(name, name)) for name in names]
-    columns = {split: (dataset["text"][:], [ids[i] for i in dataset["label"]]) for split, dataset in datasets.items()}
-    return DatasetDict({split: _build(*pair, kept) for split, pair in columns.items()})
+    return DatasetDict(
+        {split: _build(rows["text"][:], [ids[i] for i in rows["label"]], kept) for split, rows in datasets.items()}
+    )
 
 
 def check_classes(dataset: Dataset) -> None:
-    """Check that every class has a row.
-
-    Raises:
-        ValueError: if a class has none.
-    """
+    """Raise ValueError if a class has no row."""
     present = set(dataset["label"])
     if absent := [name for i, name in enumerate(class_names(dataset)) if i not in present]:
-        raise ValueError(
-            f"the training data has no row of the class {', '.join(absent)}: add some, merge the class with another "
-            "one with merge_labels, or raise max_train_samples"
-        )
+        problem = f"the training data has no row of the class {', '.join(absent)}"
+        raise ValueError(f"{problem}: add some, merge it with another one (merge_labels), or raise max_train_samples")
 
 
 def _labeled_texts(
     rows: list[Row], features: Features, text_column: str | None, label_column: str | None, source: str
 ) -> tuple[list[LabeledText], list[str] | None]:
     """Return the rows that have a text, and the names of the labels in their order if `features` define them."""
-    names, pairs = None, []
+    names: list[str] | None = None
+    pairs: list[tuple[Any, Any]] = []
     if rows and {"profile", "talk"} <= rows[0].columns.keys():
         pairs = [_aihub_text_and_group(row, text_column) for row in rows]
     elif rows:
@@ -156,7 +138,7 @@ def _labeled_texts(
         pairs = [(row.columns.get(text_column), row.columns.get(label_column)) for row in rows]
         if label := class_label(features, label_column):
             names = label.names  # unlabelled rows have no id, or -1 on the Hub
-            pairs = [(text, None if i is None or i < 0 else names[i]) for text, i in pairs]
+            pairs = [(text, None if i is None or i < 0 else label.names[i]) for text, i in pairs]
 
     texts = []
     for (place, _), (text, label) in zip(rows, pairs, strict=True):
@@ -192,16 +174,12 @@ def _aihub_text_and_group(row: Row, text_column: str | None) -> tuple[Any, str]:
 def _dataset(rows: list[LabeledText], labels: list[str], names: Sequence[str], origin: str) -> Dataset:
     """Build the data set of rows whose labels are among `labels`, which `origin` defines, and are called `names`."""
     ids = {label: i for i, label in enumerate(labels)}
-    for row in rows:
-        if row.label not in ids:
-            known = ", ".join(labels)
-            raise ValueError(
-                f"{row.place}: the label {row.label} is not among those of {origin} ({known}): correct it, or add it "
-                f"to {origin}"
-            )
+    if unknown := next((row for row in rows if row.label not in ids), None):
+        problem = f"the label {unknown.label} is not among those of {origin} ({', '.join(labels)})"
+        raise ValueError(f"{unknown.place}: {problem}: correct it, or add it to {origin}")
     return _build([row.text for row in rows], [ids[row.label] for row in rows], names)
 
 
 def _build(texts: Sequence[str], labels: Sequence[int], names: Sequence[str]) -> Dataset:
     features = Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
-    return Dataset.from_dict({"text": texts, "label": labels}, features=features)
+    return Dataset(pa.table({"text": texts, "label": labels}, schema=features.arrow_schema))

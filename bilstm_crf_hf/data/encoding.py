@@ -1,6 +1,6 @@
 """Encoding of sentences with character tags for `Trainer`, and decoding of its predictions to spans of characters."""
 
-import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,20 +13,10 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from .. import __version__
-from ..alignment import (
-    IGNORED,
-    Span,
-    character_tags,
-    scheme_of,
-    spans_from_tags,
-    spans_from_token_tags,
-    token_tags,
-)
+from ..alignment import IGNORED, Span, character_tags, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..utils.files import write_atomically
 from .ner import labels_of
-
-PIECES = "pieces"
-"""Folder of the encoder's tokenizer in the folder of a tagger of characters with an encoder."""
 
 
 class EncodedCorpus:
@@ -38,7 +28,6 @@ class EncodedCorpus:
 
     Args:
         dataset: rows with `text` and character `tags`, see `data.ner`.
-        processor: the way from texts to the inputs of the model.
         labels: the model's labels in the order of their ids.
         max_length: limit in tokens, special ones included. Default: `model_max_length` of the tokenizer.
         stride: number of tokens that neighbouring windows share.
@@ -69,7 +58,7 @@ class EncodedCorpus:
         content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), limit, stride)
         self._rows = cached_rows(content, lambda: self._encode(limit))
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
-        self.split_sentences = len(set(_repeated(self._rows["sentence"][:])))
+        self.split_sentences = sum(windows > 1 for windows in Counter(self._rows["sentence"][:]).values())
 
     @cached_property
     def spans(self) -> list[list[Span]]:
@@ -85,7 +74,7 @@ class EncodedCorpus:
     def _encode(self, limit: int) -> dict[str, list]:
         """Return the columns of all rows, in order of length."""
         encoded = self.processor(self.texts, max_length=limit, stride=self.stride)
-        columns = encoded.inputs | {
+        columns: dict[str, list] = encoded.inputs | {
             "labels": self._token_labels(encoded.text_ids, encoded.offsets),
             "sentence": encoded.text_ids,
             "offsets": encoded.offsets,
@@ -96,16 +85,16 @@ class EncodedCorpus:
 
     def _token_labels(self, sentences: list[int], offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
         """Return the label ids of the tokens of each row."""
-        ids = {label: i for i, label in enumerate(self.labels)} | {None: IGNORED}
+        ids: dict[str | None, int] = {label: i for i, label in enumerate(self.labels)}
+        ids[None] = IGNORED
         scheme = scheme_of(self.labels)
         rows = [
             token_tags(self.texts[sentence], pairs, self.spans[sentence], scheme)
             for sentence, pairs in zip(sentences, offsets, strict=True)
         ]
-        if unknown := {tag for tags in rows for tag in tags} - set(ids):
-            raise ValueError(
-                f"the model has no label for {', '.join(sorted(unknown))}; its labels are {', '.join(self.labels)}"
-            )
+        if unknown := {str(tag) for tags in rows for tag in tags if tag not in ids}:
+            problem = f"the model has no label for {', '.join(sorted(unknown))}"
+            raise ValueError(f"{problem}; its labels are {', '.join(self.labels)}")
         return [[ids[tag] for tag in tags] for tags in rows]
 
     def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str | None]]]:
@@ -128,11 +117,7 @@ class EncodedCorpus:
         return joined
 
     def decode(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
-        """Return the predicted entities on the characters of each sentence, in the order of the data set.
-
-        Args:
-            predictions: label ids of each row of `inputs`, which may be padded.
-        """
+        """Return the entities in the label ids of each row of `inputs`, as spans of characters of each sentence."""
         tokens = self._tokens(predictions)
         return [spans_from_token_tags(text, *row) for text, row in zip(self.texts, tokens, strict=True)]
 
@@ -142,21 +127,10 @@ class EncodedCorpus:
         tags = ((text, character_tags(text, *tokens)) for text, tokens in rows)
         return [[tag for tag, c in zip(row, text, strict=True) if not c.isspace()] for text, row in tags]
 
-    @cached_property
-    def gold_tags(self) -> list[list[str]]:
-        """Return the gold BIO tags of the characters of each sentence, white space left out."""
-        units = ([(i, i + 1) for i, character in enumerate(text) if not character.isspace()] for text in self.texts)
-        return [token_tags(*row) for row in zip(self.texts, units, self.spans, strict=True)]
-
 
 def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the Viterbi path of a CRF model, or the most probable labels of another one.
-
-    To be passed to `Trainer` as `preprocess_logits_for_metrics`.
-    """
-    if isinstance(outputs, tuple):
-        return outputs[1]
-    return outputs.argmax(-1)
+    """Return the Viterbi path of a CRF model, or the most probable labels of another one, for `Trainer`'s metrics."""
+    return outputs[1] if isinstance(outputs, tuple) else outputs.argmax(-1)
 
 
 def gold_spans(text: str, tags: Sequence[int], names: Sequence[str]) -> list[Span]:
@@ -177,15 +151,6 @@ def cached_rows(content: Any, encode: Callable[[], dict[str, list]]) -> Dataset:
     if not (datasets.is_caching_enabled() and file.exists()):
         table = Dataset.from_dict(encode()).data.table
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            part = Path(unfinished, file.name)
-            with pa.ipc.new_stream(str(part), table.schema) as stream:
-                stream.write_table(table)
-            part.replace(file)
+        with write_atomically(file) as target, pa.ipc.new_stream(target, table.schema) as stream:
+            stream.write_table(table)
     return Dataset.from_file(str(file))
-
-
-def _repeated(items: Sequence[int]) -> list[int]:
-    """Return the items that occur before."""
-    seen: set[int] = set()
-    return [item for item in items if item in seen or seen.add(item)]

@@ -1,8 +1,8 @@
 """Kinds of morphemes by Kiwi (the extra `morphology`): tags of tokens for pretraining, and names of the same kind.
 
-The tag of a noun is not its part of speech, but its cluster of nouns of similar meaning, by the similarities of Kiwi's
-language model, or, for names with spaces, the class in Wikidata that Kiwi's dictionary notes. All other tags are parts
-of speech in the tag set of the Sejong corpus.
+The tag of a noun is its cluster of nouns of similar meaning, by the similarities of Kiwi's language model, or, for a
+name with spaces, the class in Wikidata that Kiwi's dictionary notes. Other tags are parts of speech (Sejong tag set).
+All functions raise ImportError if kiwipiepy is missing.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -87,9 +87,6 @@ def similar_names(mentions: Collection[str]) -> dict[str, list[list[str]]]:
 
     A proper noun may be replaced by the names that have its tag, any other part by itself alone. Mentions without a
     proper noun are left out.
-
-    Raises:
-        ImportError: if kiwipiepy is missing.
     """
     names = dictionary_names()
     by_tag: dict[str, list[str]] = {}
@@ -109,20 +106,13 @@ def similar_names(mentions: Collection[str]) -> dict[str, list[list[str]]]:
 
 
 def morpheme_table() -> torch.Tensor:
-    """Return the number of the tag of each of Kiwi's ids, (NUM_MORPHEMES,) int64.
-
-    Clusters of nouns come first, parts of speech behind them.
-
-    Raises:
-        ImportError: if kiwipiepy is missing.
-    """
+    """Return the number of the tag of each of Kiwi's ids, (NUM_MORPHEMES,) int64: clusters, then parts of speech."""
     model, clusters, ids = kiwi(), noun_clusters(), part_of_speech_ids()
     tags = [NUM_CLUSTERS + ids.get(part_of_speech(model.morpheme(i)), 0) for i in range(NUM_MORPHEMES)]
     return torch.tensor([tag if i < NUM_PARTS_OF_SPEECH else clusters.get(i, tag) for i, tag in enumerate(tags)])
 
 
 def _morpheme_tag(token) -> str:
-    """Return the tag of a token of Kiwi."""
     tag = part_of_speech(token)
     if tag in NOUNS and (cluster := noun_clusters().get(token.id)) is not None:
         return str(cluster)
@@ -130,21 +120,12 @@ def _morpheme_tag(token) -> str:
 
 
 def morpheme_spans(texts: Iterable[str]) -> Iterator[list[Span]]:
-    """Yield the morphemes of each text with their tags, as spans that do not overlap.
-
-    Raises:
-        ImportError: if kiwipiepy is missing.
-    """
+    """Yield the morphemes of each text with their tags, as spans that do not overlap."""
     for found in analyze(texts):
         yield [Span(start, end, _morpheme_tag(token)) for start, end, token in found]
 
 
 def morpheme_tags(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> Iterator[list[str | None]]:
-    """Yield the BIO tags of the tokens of each text by its morphemes, see `alignment.token_tags`.
-
-    Args:
-        texts: the texts.
-        offsets: offsets of the tokens of each text.
-    """
+    """Yield the BIO tags of the tokens of each text, which have these `offsets`, by its morphemes."""
     for text, pairs, spans in zip(texts, offsets, morpheme_spans(texts), strict=True):
         yield token_tags(text, pairs, spans)

@@ -1,14 +1,9 @@
-"""Named-entity corpora as `datasets.Dataset`, whatever the file format.
+"""Named-entity corpora as data sets of the columns `text` and `tags`, whatever the file format.
 
-Every reader returns the same two columns:
-
-    text    Value("string")
-    tags    List(ClassLabel(names))    one BIO tag for each character of `text`, white space included
-
-White space inside an entity is tagged I-, as in KLUE-NER. The labels are pairs of B- and I- in alphabetical order of
-the entity types, then O; the names of a `ClassLabel` keep their order. Sentences without a visible character are
-dropped, and a warning counts them. Files in `rows.TYPED_SUFFIXES` have a list of tokens and a list of tags in each row,
-see [`from_columns`]; others have one of the `LAYOUTS`, to which a new layout is added, with the function that reads it.
+`tags` has a `ClassLabel` for each character of `text`, white space included: a BIO tag. White space inside an entity is
+tagged I-, as in KLUE-NER. The labels are pairs of B- and I- in alphabetical order of the entity types, then O; the
+names of a BIO `ClassLabel` keep their order. Sentences without a visible character are dropped, and a warning counts
+them. To add a layout of lines, write a function that reads it and add it to `LAYOUTS`.
 """
 
 import logging
@@ -18,21 +13,11 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ..alignment import Span, scheme_of, spans_from_tags, split_tag, tags_from_spans
-from .rows import (
-    TYPED_SUFFIXES,
-    PathLike,
-    Row,
-    check_suffix,
-    class_label,
-    dataset_rows,
-    find_column,
-    read_features,
-    read_lines,
-    read_rows,
-)
+from .rows import TYPED_SUFFIXES, PathLike, check_suffix, class_label, find_column, read_lines, typed_rows
 from .splits import open_splits
 
 logger = logging.getLogger(__name__)
@@ -71,28 +56,27 @@ def load_ner_datasets(
 ) -> DatasetDict:
     """Load the splits of a corpus from the Hugging Face Hub or from local files, with the same labels in all splits.
 
-    The labels are those of the split `train`, or of all splits together if there is no `train`.
+    The labels are those of the split `train`, or of all splits together if there is no `train`. Files in
+    `rows.TYPED_SUFFIXES` have rows as in [`from_columns`], others one of the `LAYOUTS`.
 
     Args:
         dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
-        dataset_config_name: configuration of the data set, such as `"ner"` of `"klue"`.
         data_files: the file of each split, in place of `dataset_name`.
-        text_column, label_column: columns in Hub, Parquet and JSON data, see [`from_columns`].
+        text_column, label_column: see [`from_columns`].
         entity_types: all entity types, if `train` does not contain all of them. Inline marks of other types are errors.
-        revision: revision of the data set on the Hub.
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if not exactly one of `dataset_name` and `data_files` is given, if a suffix is unknown, if a file
-            cannot be read, or if a split has a label that is not among those of `train`, or of `entity_types`.
+        ValueError: if not exactly one of `dataset_name` and `data_files` is given, a suffix is unknown, a file cannot
+            be read, or a split has a label that is not among those of `train`, or of `entity_types`.
     """
-    splits, sources = {}, {}
-    for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
-        sources[split] = source
-        if isinstance(data, Dataset):
-            splits[split] = from_columns(data, text_column, label_column, source)
+    sources = open_splits(dataset_name, dataset_config_name, data_files, revision)
+    splits = {}
+    for split, (source, data) in sources.items():
+        if isinstance(data, Path) and (layout := _layout_of(data)):
+            splits[split] = layout.read(data, entity_types)
         else:
-            splits[split] = _read_file(data, text_column, label_column, entity_types)
+            splits[split] = from_columns(data, text_column, label_column, source)
 
     labels = labels_of(splits["train"] if "train" in splits else next(iter(splits.values())))
     origin = "train" if entity_types is None else "entity_types"
@@ -100,7 +84,7 @@ def load_ner_datasets(
         entity_types = [split_tag(label)[1] for dataset in splits.values() for label in labels_of(dataset)]
     if entity_types is not None and set(labels) != set(_bio_labels(entity_types)):
         labels = _bio_labels(entity_types)
-    return DatasetDict({split: _with_labels(splits[split], labels, sources[split], origin) for split in splits})
+    return DatasetDict({split: _with_labels(splits[split], labels, sources[split][0], origin) for split in splits})
 
 
 def labels_of(dataset: Dataset) -> list[str]:
@@ -124,16 +108,11 @@ def read_conll(path: PathLike, token_column: int = 0, tag_column: int = -1) -> D
     """Read a file in columns with a word a line and blank lines between sentences. Words are joined by one space.
 
     Columns are separated by tabs if the line has one, otherwise by white space. Tags are BIO or BIOES. Lines that begin
-    with `# ` before a sentence are comments; `-DOCSTART-` separates sentences like a blank line.
-
-    Args:
-        path: the file.
-        token_column: index of the column of words, from 0, or from the end if negative.
-        tag_column: index of the column of tags, in the same way.
+    with `# ` before a sentence are comments; `-DOCSTART-` separates sentences like a blank line. Columns are numbered
+    from 0, or from the end by negative numbers.
 
     Raises:
-        ValueError: with file and line, if a column is missing, a word is empty, or a tag is not valid or cannot follow
-            the previous tag.
+        ValueError: with file and line, if a column or a word is missing, or a tag is not valid at its place.
     """
     needed = max(2, *(i + 1 if i >= 0 else -i for i in (token_column, tag_column)))
 
@@ -195,31 +174,24 @@ def parse_inline(line: str, entity_types: Sequence[str] | None = None) -> Senten
 
 
 def from_columns(
-    dataset: Dataset, text_column: str | None = None, label_column: str | None = None, source: str = "data set"
+    data: Dataset | Path, text_column: str | None = None, label_column: str | None = None, source: str = "data set"
 ) -> Dataset:
-    """Convert a data set with a list of tokens and a list of tags in each row, such as `klue/ner` or `conll2003`.
+    """Convert rows with a list of tokens and a list of tags, such as those of `klue/ner` or `conll2003`.
 
-    If every token of the data set is a single character, the tokens are concatenated; otherwise they are words, joined
+    If every token of the data is a single character, the tokens are concatenated; otherwise they are words, joined
     by one space. In place of a list of tokens there may be a string, whose tokens are its characters. Tags are BIO or
-    BIOES, as strings or as a `ClassLabel`; the names of a BIO `ClassLabel` keep their order.
+    BIOES, as strings or as a `ClassLabel`. Other columns are ignored.
 
     Args:
-        dataset: the rows. Other columns are ignored.
-        text_column: column of tokens. Default: the first of `TEXT_COLUMNS` that exists.
-        label_column: column of tags. Default: the first of `TAGS_COLUMNS` that exists.
+        data: a data set, or a file or folder of a type in `TYPED_SUFFIXES`.
+        text_column, label_column: columns of tokens and tags. Default: the first in `TEXT_COLUMNS` and `TAGS_COLUMNS`.
         source: name of the data set in error messages.
 
     Raises:
         ValueError: if a column is missing; with the row, counted from 0, if a value is of another type, the numbers of
             tokens and tags differ, a token or tag is null or empty, or a tag cannot follow the previous tag.
     """
-    return _from_rows(dataset_rows(dataset, source), dataset.features, text_column, label_column, source)
-
-
-def _from_rows(
-    rows: Iterable[Row], features: Features, text_column: str | None, label_column: str | None, source: str
-) -> Dataset:
-    rows = list(rows)
+    rows, features = typed_rows(data, source)
     if not rows:
         raise ValueError(f"{source}: no sentence in it")
     text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
@@ -239,8 +211,7 @@ def _from_rows(
         raise ValueError(f"{source}: column {label_column}: {error}") from None
     joiner = "" if all(len(token) == 1 for _, tokens, _ in tagged for token in tokens) else " "
     sentences = [
-        _sentence(tokens, tags, joiner, scheme, lambda i, place=place: f"{place}: token {i}")
-        for place, tokens, tags in tagged
+        _sentence(tokens, tags, joiner, scheme, f"{place}: token ", range(len(tags))) for place, tokens, tags in tagged
     ]
     if not class_names:
         return _dataset(sentences, source)
@@ -275,16 +246,16 @@ def _is_list_of(kind: type, values: Any) -> bool:
     return isinstance(values, list) and set(map(type, values)) <= {kind, type(None)}
 
 
-def _read_file(path: Path, text_column: str | None, label_column: str | None, types: Sequence[str] | None) -> Dataset:
+def _layout_of(path: Path) -> Layout | None:
+    """Return the layout of a file in lines, None for other files."""
     line_suffixes = [suffix for layout in LAYOUTS for suffix in layout.suffixes]
     suffix = "" if path.is_dir() else check_suffix(path, dict.fromkeys([*TYPED_SUFFIXES, *line_suffixes]))
     if suffix not in line_suffixes:
-        return _from_rows(read_rows(path), read_features(path), text_column, label_column, str(path))
+        return None
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise ValueError(f"{path}: no sentence in it")
-    layout = next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines))
-    return layout.read(path, types)
+    return next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(lines))
 
 
 def _is_klue(lines: list[str]) -> bool:
@@ -312,32 +283,27 @@ def _read_tagged_units(path: PathLike, split: Callable[[str], tuple[str, str]], 
                 raise ValueError(f"{path}:{number}: {error}") from None
             sentences[-1].append((unit, tag, number))
     scheme = scheme_of({tag for sentence in sentences for _, tag, _ in sentence})
-    rows = []
-    for units, tags, numbers in (zip(*sentence, strict=True) for sentence in sentences if sentence):
-        rows.append(_sentence(units, tags, joiner, scheme, lambda i, numbers=numbers: f"{path}:{numbers[i]}"))
+    columns = (zip(*sentence, strict=True) for sentence in sentences if sentence)
+    rows = [_sentence(units, tags, joiner, scheme, f"{path}:", numbers) for units, tags, numbers in columns]
     return _dataset(rows, str(path))
 
 
 def _sentence(
-    units: Sequence[str], tags: Sequence[str], joiner: str, scheme: str, place_of: Callable[[int], str]
+    units: Sequence[str], tags: Sequence[str], joiner: str, scheme: str, place: str, numbers: Iterable[int]
 ) -> Sentence:
-    """Join `units` to a text, with the entities as spans of its characters.
-
-    Raises:
-        ValueError: with `place_of` the first tag that is not valid in `scheme`.
-    """
+    """Join `units` to a text with its entities. Errors name `place` and the number of a tag that `scheme` forbids."""
     spans = spans_from_tags(tags)
     valid = tags_from_spans(spans, len(tags), scheme)
-    for i, (tag, other) in enumerate(zip(tags, valid, strict=True)):
+    for number, tag, other in zip(numbers, tags, valid, strict=True):
         if tag != other:
-            raise ValueError(f"{place_of(i)}: {tag} cannot stand here in {scheme}, {other} could: correct the tags")
+            problem = f"{tag} cannot stand here in {scheme}, {other} could"
+            raise ValueError(f"{place}{number}: {problem}: correct the tags")
     starts = list(accumulate((len(unit) + len(joiner) for unit in units), initial=0))
     return joiner.join(units), [Span(starts[start], starts[end] - len(joiner), label) for start, end, label in spans]
 
 
 def _bio_labels(entity_types: Iterable[str]) -> list[str]:
-    pairs = [f"{prefix}-{label}" for label in sorted(set(entity_types) - {""}) for prefix in "BI"]
-    return [*pairs, "O"]
+    return [*(f"{prefix}-{label}" for label in sorted(set(entity_types) - {""}) for prefix in "BI"), "O"]
 
 
 def _dataset(sentences: list[Sentence], source: str, labels: list[str] | None = None) -> Dataset:
@@ -356,7 +322,7 @@ def _dataset(sentences: list[Sentence], source: str, labels: list[str] | None = 
 
 def _build(texts: list[str], tags: list[list[int]], labels: list[str]) -> Dataset:
     features = Features({"text": Value("string"), "tags": List(ClassLabel(names=labels))})
-    return Dataset.from_dict({"text": texts, "tags": tags}, features=features)
+    return Dataset(pa.table({"text": texts, "tags": tags}, schema=features.arrow_schema))
 
 
 def _with_labels(dataset: Dataset, labels: list[str], source: str, origin: str) -> Dataset:

@@ -9,13 +9,10 @@ from .rows import read_rows, text_of
 def read_texts(path: str, column: str = "text") -> Iterator[str]:
     """Read the texts of a file as a stream.
 
-    Args:
-        path: a file of any type in `rows.READERS`. `FILE:COLUMN` names the column as well.
-        column: column of the texts if `path` does not name it. Lists of strings are joined.
+    `path` is a file of any type in `rows.READERS`, or `FILE:COLUMN`. Lists of strings in the column are joined.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: with file and line or row, if the file cannot be read or a row has no text in this column.
+        FileNotFoundError, ValueError: see [`rows.read_rows`]; if a row has no text in this column.
     """
     if not Path(path).exists() and ":" in path:
         path, column = path.rsplit(":", 1)

@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -48,17 +49,14 @@ class Row(NamedTuple):
 
 
 def read_rows(path: PathLike, suffix: str | None = None) -> Iterator[Row]:
-    """Read the rows of a file as a stream. Only a JSON array or a sheet is held in memory as a whole.
+    """Read the rows of a file of type `suffix`, or of a folder of Parquet files, as a stream.
 
-    Args:
-        path: a file, or a folder of Parquet files.
-        suffix: the file type, one of `READERS`. Default: the suffix of `path`.
+    Only a JSON array or a sheet is held in memory as a whole.
 
     Raises:
         FileNotFoundError: if there is no such file or folder.
         ImportError: if the file is a sheet and openpyxl is not installed.
-        ValueError: with file and line or row, if the file is not of this type or a row does not fit the header; if the
-            suffix is unknown.
+        ValueError: if the suffix is unknown; with line or row, if the file is not of this type or a row not valid.
     """
     path = Path(path)
     if not path.exists():
@@ -101,6 +99,13 @@ def dataset_rows(dataset: Dataset, source: str) -> Iterator[Row]:
     return _table_rows(dataset.with_format("arrow").iter(BATCH_SIZE), source)
 
 
+def typed_rows(data: Path | Dataset, source: str, suffix: str | None = None) -> tuple[list[Row], Features]:
+    """Return the rows of a file or data set with the column types that it stores, as the functions above read them."""
+    if isinstance(data, Dataset):
+        return list(dataset_rows(data, source)), data.features
+    return list(read_rows(data, suffix)), read_features(data)
+
+
 def class_label(features: Features, column: str) -> ClassLabel | None:
     """Return the `ClassLabel` of a column of labels, or of lists of labels; None if it has none."""
     feature = features.get(column)
@@ -110,14 +115,13 @@ def class_label(features: Features, column: str) -> ClassLabel | None:
 
 def find_column(rows: Iterable[Row], name: str | None, defaults: Sequence[str], source: str) -> str:
     """Return `name`, or the first of `defaults` if it is None, that is a column of a row; else raise ValueError."""
-    columns = dict.fromkeys(column for row in rows for column in row.columns)
+    columns = dict.fromkeys(chain.from_iterable(row.columns for row in rows))
     wanted = defaults if name is None else [name]
     for column in wanted:
         if column in columns:
             return column
-    raise ValueError(
-        f"{source}: no column {' or '.join(wanted)}; its columns are {', '.join(columns)}: name one of them"
-    )
+    problem = f"no column {' or '.join(wanted)}; its columns are {', '.join(columns)}"
+    raise ValueError(f"{source}: {problem}: name one of them")
 
 
 def text_of(row: Row, column: str) -> str:

@@ -17,15 +17,11 @@ SAMPLE_SEED = 42
 class SplitArguments:
     """The source of the splits."""
 
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set on the Hub; files take priority over it."}
-    )
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub; files take priority."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration, such as ner."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision, such as refs/convert/parquet."})
     validation_split: str = field(default="validation", metadata={"help": "Split to evaluate after each epoch."})
-    train_file: str | None = field(
-        default=None, metadata={"help": "File of training data (formats: recipes/README.md)."}
-    )
+    train_file: str | None = field(default=None, metadata={"help": "Training data (formats: recipes/README.md)."})
     validation_file: str | None = field(default=None, metadata={"help": "File of validation data."})
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of tags or classes."})
@@ -80,17 +76,13 @@ def read_splits(
     needed: Set[str],
     **options: Any,
 ) -> DatasetDict:
-    """Load the splits from the files in the arguments, else from the data set there, else from `sample`.
+    """Load the splits from the files in the arguments, else from the data set there, else from the files in `sample`.
 
     Args:
-        load: `ner.load_ner_datasets` or `classification.load_classification_datasets`.
-        arguments: files or data set, and columns.
-        sample: the file of each split.
-        needed: splits that must exist.
-        options: further arguments of `load`.
+        load: `ner.load_ner_datasets` or `classification.load_classification_datasets`, which takes `options`.
 
     Raises:
-        ValueError: if a needed split does not exist, or if `load` raises it.
+        ValueError: if a `needed` split does not exist, or if `load` raises it.
     """
     files = {split: getattr(arguments, f"{split}_file", None) for split in ("train", "validation", "test")}
     files = {split: path for split, path in files.items() if path}

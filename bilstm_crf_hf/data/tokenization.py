@@ -6,13 +6,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-SPECIAL_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
+SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 """The special tokens, which have the first ids in this order."""
 
 
@@ -24,12 +18,8 @@ def build_character_tokenizer(
     A character has two tokens, `가` at the beginning of a word and `##가` inside a word, so that word boundaries are
     preserved and `decode` restores the text. Text is NFKC-normalised first (`㎞` is read as `km`, and `ㅋ` as the jamo
     that KLUE's files contain). Offsets refer to the original text, and a run of white space is decoded as one space.
-    Each unknown character is one `[UNK]`.
-
-    Args:
-        texts: the corpus. Every character in it gets both tokens.
-        min_frequency: minimum number of occurrences of a character in the vocabulary.
-        model_max_length: length at which `truncation=True` cuts texts; the models themselves have no limit.
+    Each unknown character, of less than `min_frequency` occurrences, is one `[UNK]`. `truncation=True` cuts texts at
+    `model_max_length` tokens; the models themselves have no limit.
 
     Raises:
         ValueError: if no character in the corpus is frequent enough.
@@ -40,21 +30,16 @@ def build_character_tokenizer(
     if not characters:
         raise ValueError(f"no character occurs {min_frequency} times or more: give more texts, or lower min_frequency")
     tokens = [*SPECIAL_TOKENS.values(), *characters, *(f"##{c}" for c in characters)]
+    ids = {token: i for i, token in enumerate(tokens)}
     # Byte-pair encoding without merges gives single characters, with the prefix inside words.
-    model = models.BPE(
-        vocab={token: i for i, token in enumerate(tokens)},
-        merges=[],
-        unk_token=SPECIAL_TOKENS["unk_token"],
-        continuing_subword_prefix="##",
-    )
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(models.BPE(ids, merges=[], unk_token="[UNK]", continuing_subword_prefix="##"))
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokens.index(token)) for token in ("[CLS]", "[SEP]")],
+        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ from .markdown import Rows
 THRESHOLDS = (0.5, 0.9, 0.99)
 """Scores from which on precision is computed."""
 
-LENGTHS = (1, 2, 3, 4, 6, 9)
-"""Upper limits of the groups of entities by length, in characters; one more group has longer entities."""
+LENGTHS = {"1": 1, "2": 2, "3": 3, "4": 4, "5–6": 6, "7–9": 9}
+"""Upper limits of the groups of entities by length, in characters, by their names; `LONGER` has longer entities."""
+LONGER = "≥ 10"
 
 
 class Sentence(NamedTuple):
@@ -30,6 +31,11 @@ class Sentence(NamedTuple):
     text: str
     gold: list[Span]
     predicted: dict[Span, float]
+
+    @property
+    def right(self) -> set[Span]:
+        """Return the predicted entities that are gold."""
+        return self.predicted.keys() & set(self.gold)
 
 
 class Error(NamedTuple):
@@ -40,16 +46,14 @@ class Error(NamedTuple):
     gold: Span | None
     predicted: Span | None
 
-
-# Sentences
+    @property
+    def spans(self) -> list[Span]:
+        """Return the gold entity and the predicted one, or the only one of the two."""
+        return [span for span in (self.gold, self.predicted) if span]
 
 
 def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
-    """Tag the sentences of a data set, see `data.ner`.
-
-    Raises:
-        ValueError: if no entity is found at all, or the model has no label for a gold entity.
-    """
+    """Tag a data set of `data.ner`; raise ValueError if no entity is found, or a gold entity has an unknown label."""
     texts, names = list(dataset["text"]), labels_of(dataset)
     gold = [gold_spans(text, tags, names) for text, tags in zip(texts, dataset["tags"], strict=True)]
     known = {split_tag(label)[1] for label in predictor.pipe.model.config.id2label.values()}
@@ -74,17 +78,12 @@ def entity_texts(dataset: Dataset) -> set[str]:
     return {text[start:end] for text, tags in rows for start, end, _ in gold_spans(text, tags, names)}
 
 
-# Numbers
-
-
 @dataclass(frozen=True)
 class Analysis:
     """The numbers of a report, as tables whose keys are headings.
 
     Attributes:
-        sentences: the tagged sentences.
         seen: texts of the entities in the training sentences; None if these are unknown.
-        bins: number of bins of the reliability diagram.
         gold_error_score: score from which on a predicted entity that contradicts gold is a probable error in gold.
     """
 
@@ -121,8 +120,8 @@ class Analysis:
         return {
             **self._trust(scores, right),
             "ECE, equal mass": expected_calibration_error(by_mass),
-            "bins": [part._asdict() for part in by_width],
-            "bins of equal mass": [part._asdict() for part in by_mass],
+            "bins": [asdict(part) for part in by_width],
+            "bins of equal mass": [asdict(part) for part in by_mass],
             "thresholds": precision_from(scores, right, THRESHOLDS),
             "types": [{"type": label} | self._trust(*self.scored(label)) for label in sorted(types)],
         }
@@ -141,55 +140,52 @@ class Analysis:
 
         Args:
             heading: heading of the column with the names of the groups.
-            group: function that returns the group of a gold or predicted entity, from its text and its span.
+            group: function of the text and the span of a gold or predicted entity that returns the group.
         """
-        counts = {side: Counter() for side in ("gold", "predicted", "right")}
-        for sentence in self.sentences:
-            sides = (sentence.gold, sentence.predicted, sentence.predicted.keys() & set(sentence.gold))
-            for counter, spans in zip(counts.values(), sides, strict=True):
-                counter.update(group(sentence.text[span.start : span.end], span) for span in spans)
-        rows = []
-        for name in sorted(counts["gold"] | counts["predicted"]):
-            gold, predicted, right = (counter[name] for counter in counts.values())
-            rows.append(
-                {
-                    heading: name,
-                    "gold": gold,
-                    "predicted": predicted,
-                    "precision": right / predicted if predicted else None,
-                    "recall": right / gold if gold else None,
-                    "F1": 2 * right / (gold + predicted),
-                }
-            )
-        return rows
+        gold, predicted, right = (
+            Counter(group(s.text[span.start : span.end], span) for s in self.sentences for span in getattr(s, side))
+            for side in ("gold", "predicted", "right")
+        )
+        return [
+            {
+                heading: name,
+                "gold": gold[name],
+                "predicted": predicted[name],
+                "precision": right[name] / predicted[name] if predicted[name] else None,
+                "recall": right[name] / gold[name] if gold[name] else None,
+                "F1": 2 * right[name] / (gold[name] + predicted[name]),
+            }
+            for name in sorted(gold | predicted)
+        ]
 
     def errors_by_type(self) -> Rows:
         """Count the errors of each kind by gold type, invented entities by their predicted type."""
-        counts = Counter(((error.gold or error.predicted).label, error.kind) for error in self.errors)
+        counts = Counter((error.spans[0].label, error.kind) for error in self.errors)
         labels = sorted({label for label, _ in counts})
-        rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
+        rows: Rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
         return rows + [{"entity": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
 
     def confusions(self) -> Rows:
         """Count the pairs of a gold type and another predicted type, the most frequent first."""
-        pairs = Counter((e.gold.label, e.predicted.label) for e in self.errors if e.kind in ("type", "both"))
+        pairs = Counter(tuple(span.label for span in e.spans) for e in self.errors if e.kind in ("type", "both"))
         return [
             {"gold": gold, "predicted": predicted, "entities": count}
             for (gold, predicted), count in sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
         ]
 
-    def probable_gold_errors(self) -> list[tuple[float, Error]]:
-        """Return the predicted entities with high scores that are not gold, with their scores, the highest first."""
-        found = [
-            (self.sentences[error.row].predicted[error.predicted], error) for error in self.errors if error.predicted
+    def probable_gold_errors(self, quoted: bool) -> Rows:
+        """Return the predicted entities with high scores that are not gold, the highest score first."""
+        rows = [
+            {"score": self.sentences[error.row].predicted[error.predicted]} | self.describe(error, quoted)
+            for error in self.errors
+            if error.predicted
         ]
-        found = [pair for pair in found if pair[0] >= self.gold_error_score]
-        return sorted(found, key=lambda pair: (-pair[0], pair[1].row))
+        sure = (row for row in rows if row["score"] >= self.gold_error_score)
+        return sorted(sure, key=lambda row: -row["score"])
 
     def describe(self, error: Error, quoted: bool) -> dict[str, Any]:
         """Return an error as a row with the gold and predicted entities at its place, on request marked in the text."""
-        start = min(span.start for span in (error.gold, error.predicted) if span)
-        end = max(span.end for span in (error.gold, error.predicted) if span)
+        start, end = min(span.start for span in error.spans), max(span.end for span in error.spans)
         sentence = self.sentences[error.row]
         readings = {
             side: [span for span in spans if span.start < end and span.end > start]
@@ -208,12 +204,13 @@ class Analysis:
         return chosen
 
     def numbers(self, sentences: int) -> dict[str, Any]:
-        """Return all numbers of the analysis.
+        """Return all numbers of the analysis, and up to `sentences` quoted sentences for each kind of error.
 
-        Args:
-            sentences: number of sentences to quote for each kind of error. With 0, the result has no text of the data.
+        With `sentences` 0, the result has no text of the data.
         """
-        seen = self.seen
+        training = []
+        if (seen := self.seen) is not None:
+            training = self.scores_by("in training", lambda text, span: "seen" if text in seen else "unseen")
         return {
             "sentences": len(self.sentences),
             "scores": self.scores_by("type", lambda text, span: "all")[0],
@@ -222,22 +219,13 @@ class Analysis:
             "errors": self.errors_by_type(),
             "confusions": self.confusions(),
             "lengths": self.scores_by("characters", lambda text, span: _length_group(len(text))),
-            "training": []
-            if seen is None
-            else self.scores_by("in training", lambda text, span: "seen" if text in seen else "unseen"),
+            "training": training,
             "examples": self.examples(sentences),
             "gold_error_score": self.gold_error_score,
-            "probable gold errors": [
-                {"score": score} | self.describe(error, quoted=sentences > 0)
-                for score, error in self.probable_gold_errors()
-            ],
+            "probable gold errors": self.probable_gold_errors(quoted=sentences > 0),
         }
 
 
 def _length_group(length: int) -> str:
     """Return the name of a group of `LENGTHS`; sorted names are in the order of lengths, since ≥ follows the digits."""
-    limit = next((limit for limit in LENGTHS if length <= limit), None)
-    if limit is None:
-        return f"≥ {LENGTHS[-1] + 1}"
-    first = max((smaller + 1 for smaller in LENGTHS if smaller < limit), default=1)
-    return str(limit) if first == limit else f"{first}–{limit}"
+    return next((name for name, limit in LENGTHS.items() if length <= limit), LONGER)

@@ -1,14 +1,15 @@
 """Calibration of scores: of all entities with a score of 0.9, nine out of ten should be right."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 
-class Bin(NamedTuple):
+@dataclass(frozen=True)
+class Bin:
     """The entities with scores in `(low, high]`: their number, their mean score, and the share that is right."""
 
     low: float
@@ -21,7 +22,7 @@ class Bin(NamedTuple):
 def calibration_bins(
     scores: Sequence[float], right: Sequence[bool], bins: int = 10, equal_mass: bool = False
 ) -> list[Bin]:
-    """Sort entities into bins by their scores.
+    """Sort entities into bins by their scores, and return the bins that are not empty, in ascending order.
 
     Args:
         scores: probability of each entity, at least one.
@@ -29,12 +30,6 @@ def calibration_bins(
         bins: number of bins; a score of exactly 0 belongs to the first one.
         equal_mass: take quantiles of the scores as edges, so that bins have about equally many entities, in place of
             equal widths between 0 and 1. Equal scores stay in one bin.
-
-    Returns:
-        The bins that are not empty, in ascending order.
-
-    Raises:
-        ValueError: if there are no scores, the two lists differ in length, or `bins` is not positive.
     """
     values, hits = _arrays(scores, right)
     if bins < 1:
@@ -61,11 +56,7 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """Compute the mean of (score − 1)² over right entities and score² over wrong ones (Brier, 1950).
-
-    Raises:
-        ValueError: if there are no scores, or the two lists differ in length.
-    """
+    """Compute the mean of (score − 1)² over right entities and score² over wrong ones (Brier, 1950)."""
     values, hits = _arrays(scores, right)
     return float(brier_score_loss(hits, values))
 
@@ -76,21 +67,22 @@ def precision_from(
     """Compute, for each threshold, the number, share and precision of the entities with at least this score.
 
     The precision is None where there is no such entity.
-
-    Raises:
-        ValueError: if there are no scores, or the two lists differ in length.
     """
     values, hits = _arrays(scores, right)
-    rows = []
-    for threshold in thresholds:
-        kept = hits[values >= threshold]
-        row = {"score from": threshold, "entities": len(kept), "coverage": len(kept) / len(values)}
-        rows.append(row | {"precision": float(kept.mean()) if len(kept) else None})
-    return rows
+    kept = {threshold: hits[values >= threshold] for threshold in thresholds}
+    return [
+        {
+            "score from": threshold,
+            "entities": len(part),
+            "coverage": len(part) / len(values),
+            "precision": float(part.mean()) if len(part) else None,
+        }
+        for threshold, part in kept.items()
+    ]
 
 
 def _arrays(scores: Sequence[float], right: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both lists as arrays, after a check of their lengths."""
+    """Return both lists as arrays; raise ValueError if they are empty or differ in length."""
     if len(scores) != len(right):
         raise ValueError(f"{len(scores)} scores, but {len(right)} values of `right`: give one for each score")
     if not len(scores):

@@ -45,14 +45,14 @@ class System:
         """Return the run with the highest main score."""
         return max(self.runs, key=lambda run: run.score)
 
-    def mean(self, name: str) -> float:
-        """Return the mean of a score over the runs; one that a run lacks (F1 of a type it never met) counts as 0."""
-        return mean(run.scores.get(name, 0.0) for run in self.runs)
-
     @property
     def score(self) -> float:
         """Return the mean of the main score over the runs."""
         return self.mean(self.task.main_metric)
+
+    def mean(self, name: str) -> float:
+        """Return the mean of a score over the runs; one that a run lacks (F1 of a type it never met) counts as 0."""
+        return mean(run.scores.get(name, 0.0) for run in self.runs)
 
     def deviation(self, name: str) -> float | None:
         """Return the standard deviation of a score over the runs (n - 1 degrees of freedom), None for a single run."""
@@ -110,26 +110,20 @@ class Difference(NamedTuple):
 
 
 def count_labels(system: System, labels: Sequence[str]) -> np.ndarray:
-    """Count the right, predicted and gold labels of each sentence, added up over the runs of a system.
+    """Count the right, predicted and gold labels of each sentence, added up over the runs: (sentences, labels, 3).
 
-    Returns:
-        (sentences, labels, 3), for taggers (sentences, 1, 3): entities are counted together (micro average).
+    The entities of taggers are counted together, for the micro average: (sentences, 1, 3).
     """
-    if system.task is TAGGING:
-        return sum(_count_entities(run) for run in system.runs)
-    return sum(_count_classes(run, labels) for run in system.runs)
-
-
-def _count_entities(run: Run) -> np.ndarray:
-    pairs = zip(run.predictions.gold, run.predictions.predicted, strict=True)
-    counts = [(len({*gold} & {*predicted}), len(predicted), len(gold)) for gold, predicted in pairs]
-    return np.array(counts)[:, None]
-
-
-def _count_classes(run: Run, labels: Sequence[str]) -> np.ndarray:
-    sides = (run.predictions.gold, run.predictions.predicted)
-    gold, predicted = (np.array(side)[:, None] == np.array(labels) for side in sides)
-    return np.stack([gold & predicted, predicted, gold], axis=-1).astype(int)
+    counts = []
+    for _, *sides in (run.predictions for run in system.runs):
+        if system.task is TAGGING:
+            pairs = zip(*sides, strict=True)
+            rows = [[(len({*gold} & {*predicted}), len(predicted), len(gold))] for gold, predicted in pairs]
+            counts.append(np.array(rows))
+        else:
+            gold, predicted = (np.array(side)[:, None] == np.array(labels) for side in sides)
+            counts.append(np.stack([gold & predicted, predicted, gold], axis=-1).astype(int))
+    return np.sum(counts, axis=0)
 
 
 def f1_of_counts(counts: np.ndarray) -> np.ndarray:

@@ -27,21 +27,20 @@ def match_entities(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[
         `right` or a key of `ERROR_CLASSES`, the gold entity and the predicted one. An entity without a counterpart is
         `missed` (gold) or `invented` (predicted), with None on the other side.
     """
-    ranks = ("right", "type", "boundary", "both")
+    kinds = ("right", "type", "boundary", "both")
     pairs = []
     for ours in gold:
         for theirs in predicted:
             shared = min(ours.end, theirs.end) - max(ours.start, theirs.start)
             if shared > 0:
-                same_span, same_type = ours[:2] == theirs[:2], ours.label == theirs.label
-                rank = (0 if same_type else 1) if same_span else (2 if same_type else 3)
+                rank = 2 * (ours[:2] != theirs[:2]) + (ours.label != theirs.label)
                 pairs.append((rank, -shared, ours, theirs))
     free, free_predicted = set(gold), set(predicted)
     for rank, _, ours, theirs in sorted(pairs):
         if ours in free and theirs in free_predicted:
             free.remove(ours)
             free_predicted.remove(theirs)
-            yield ranks[rank], ours, theirs
+            yield kinds[rank], ours, theirs
     yield from (("missed", span, None) for span in sorted(free))
     yield from (("invented", None, span) for span in sorted(free_predicted))
 

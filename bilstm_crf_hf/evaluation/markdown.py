@@ -1,7 +1,10 @@
-"""Text and tables in Markdown."""
+"""Text and tables in Markdown, and the templates of reports."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 Rows = list[dict[str, Any]]
 """The rows of a table: values, or `Cell`s, by the headings of their columns."""
@@ -30,12 +33,7 @@ def escape_markdown(text: str) -> str:
 
 
 def markdown_table(rows: Rows, decimals: int = 4) -> str:
-    """Write a table in Markdown, columns of numbers aligned right.
-
-    Args:
-        rows: at least one row.
-        decimals: decimals of fractions without a text of their own.
-    """
+    """Return one or more rows as a table in Markdown, columns of numbers aligned right."""
     aligned = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
     lines = [[escape_markdown(str(name)) for name in rows[0]], aligned]
     lines += [[_text(value, decimals) for value in row.values()] for row in rows]
@@ -50,3 +48,23 @@ def _text(value: Any, decimals: int) -> str:
     if isinstance(value, float):
         return f"{value:,.{decimals}f}"
     return f"{value:,}" if isinstance(value, int) else escape_markdown(str(value))
+
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {
+    "escape_markdown": escape_markdown,
+    "number": format,
+    "percent": lambda share: f"{100 * share:.1f} %",
+    "table": markdown_table,
+}
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Render a template in the folder of this module, whose filters include the functions above."""
+    return _TEMPLATES.get_template(name).render(values)

@@ -1,5 +1,6 @@
 """Scores of taggers and of text classifiers, as `evaluate.Metric`s that need no download and as `compute_metrics`."""
 
+import inspect
 from collections.abc import Iterable, Sequence
 
 import datasets
@@ -15,47 +16,43 @@ from transformers import EvalPrediction
 from ..alignment import IGNORED, Span, spans_from_tags, token_tags
 from ..data.encoding import EncodedCorpus
 
-_DESCRIPTION = """\
-Compare BIO tags with gold ones.
-
-Scores of the tags of characters, without white space, are comparable with those of KLUE. With the tags of tokens,
-entities that begin or end inside a token count as found (a fifth of those in KLUE-NER with a WordPiece tokenizer).
-"""
-
-_INPUTS = """\
-Args:
-    predictions: the predicted tags of each sentence.
-    references: the gold tags of each sentence.
-    labels: the tag set, for the macro average over characters. Default: the tags that occur.
-
-Returns, all between 0 and 1:
-    precision, recall, f1: scores of entities, micro-averaged, in seqeval's strict mode (IOB2): an entity is a B- tag
-        with the I- tags behind it, and is right if its type and both ends are. An I- tag that continues no entity is
-        ignored.
-    default_precision, default_recall, default_f1: the same in seqeval's default mode, that of conlleval, where such an
-        I- tag begins an entity, so that `I-PS I-PS` counts as right against `B-PS I-PS`.
-    {TYPE}_precision, {TYPE}_recall, {TYPE}_f1, {TYPE}_number: strict scores and number of gold entities of each type.
-    klue_entity_macro_f1: KLUE's "entity F1", the mean of the strict F1 over the types, as `klue_ner_entity_macro_f1` of
-        klue_baseline computes it.
-    klue_char_macro_f1: KLUE's "character F1", the mean over the tags (B-PS and I-PS are two) of the F1 of characters,
-        as `klue_ner_char_macro_f1` of klue_baseline computes it. Its docstring says "except O tag", but its code counts
-        O as one of the tags and gives a tag that occurs on neither side an F1 of 1; this metric does the same.
-        klue_baseline also adds [CLS] and [SEP] as two O tags to each sentence and cuts sentences at 128 tokens; this
-        metric does not.
-    accuracy: share of single tags that are right.
-"""
+_REPORT_NAMES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+"""The names of scores in seqeval's report, by ours."""
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class TaggingMetric(evaluate.Metric):
-    """Metric of entities with seqeval, strict and default, with KLUE's entity and character F1."""
+    """Metric of BIO tags: entities with seqeval, strict and default, with KLUE's entity and character F1.
+
+    Scores of the tags of characters, without white space, are comparable with those of KLUE. With the tags of tokens,
+    entities that begin or end inside a token count as found (a fifth of those in KLUE-NER with a WordPiece tokenizer).
+
+    Args:
+        predictions, references: the predicted and the gold tags of each sentence.
+        labels: the tag set, for the macro average over characters. Default: the tags that occur.
+
+    Returns, all between 0 and 1:
+        precision, recall, f1: scores of entities, micro-averaged, in seqeval's strict mode (IOB2): an entity is a B-
+            tag with the I- tags behind it, and is right if its type and both ends are. An I- tag that continues no
+            entity is ignored.
+        default_precision, default_recall, default_f1: the same in seqeval's default mode, that of conlleval, where such
+            an I- tag begins an entity, so that `I-PS I-PS` counts as right against `B-PS I-PS`.
+        {TYPE}_precision, {TYPE}_recall, {TYPE}_f1, {TYPE}_number: strict scores and number of gold entities of a type.
+        klue_entity_macro_f1: KLUE's "entity F1", the mean of the strict F1 over the types, as
+            `klue_ner_entity_macro_f1` of klue_baseline computes it.
+        klue_char_macro_f1: KLUE's "character F1", the mean over the tags (B-PS and I-PS are two) of the F1 of
+            characters, as `klue_ner_char_macro_f1` of klue_baseline computes it. Its docstring says "except O tag", but
+            its code counts O as one of the tags and gives a tag that occurs on neither side an F1 of 1; this metric
+            does the same. klue_baseline also adds [CLS] and [SEP] as two O tags to each sentence and cuts sentences at
+            128 tokens; this metric does not.
+        accuracy: share of single tags that are right.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         tags = datasets.Sequence(datasets.Value("string"))
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=inspect.getdoc(self),
             citation="Park et al. (2021): KLUE. Nakayama (2018): seqeval. Ramshaw and Marcus (1995): IOB.",
-            inputs_description=_INPUTS,
+            inputs_description=inspect.getdoc(self),
             features=datasets.Features({"predictions": tags, "references": tags}),
             reference_urls=[
                 "https://github.com/chakki-works/seqeval",
@@ -74,17 +71,18 @@ class TaggingMetric(evaluate.Metric):
                 references, predictions, output_dict=True, mode="strict", scheme=IOB2, zero_division=0
             )
         else:  # no entity at all: seqeval would average over no type, with a warning
-            strict = {f"{name} avg": dict.fromkeys(_REPORT_KEYS, 0.0) for name in ("micro", "macro", "weighted")}
+            nothing = dict.fromkeys(_REPORT_NAMES.values(), 0.0)
+            strict = dict.fromkeys(("micro avg", "macro avg", "weighted avg"), nothing)
+        micro, macro, _ = (strict.pop(f"{name} avg") for name in ("micro", "macro", "weighted"))
         default = precision_recall_fscore_support(references, predictions, average="micro", zero_division=0)
-        averages = {name: strict.pop(f"{name} avg") for name in ("micro", "macro", "weighted")}
-        scores = {name: averages["micro"][key] for name, key in _REPORT_NAMES}
-        scores |= {f"default_{name}": value for (name, _), value in zip(_REPORT_NAMES, default)}
+        scores = {name: micro[key] for name, key in _REPORT_NAMES.items()}
+        scores |= {f"default_{name}": value for name, value in zip(_REPORT_NAMES, default)}
         for entity_type, row in strict.items():
-            scores |= {f"{entity_type}_{name}": row[key] for name, key in _REPORT_NAMES}
+            scores |= {f"{entity_type}_{name}": row[key] for name, key in _REPORT_NAMES.items()}
             scores[f"{entity_type}_number"] = row["support"]
         gold = [tag for tags in references for tag in tags]
         predicted = [tag for tags in predictions for tag in tags]
-        scores["klue_entity_macro_f1"] = averages["macro"]["f1-score"]
+        scores["klue_entity_macro_f1"] = macro["f1-score"]
         scores["klue_char_macro_f1"] = f1_score(
             gold, predicted, labels=labels or sorted({*gold, *predicted}), average="macro", zero_division=1
         )
@@ -92,36 +90,24 @@ class TaggingMetric(evaluate.Metric):
         return {name: float(value) for name, value in scores.items()}
 
 
-_REPORT_KEYS = ("precision", "recall", "f1-score")
-_REPORT_NAMES = list(zip(("precision", "recall", "f1"), _REPORT_KEYS, strict=True))
-
-
-_CLASS_DESCRIPTION = """\
-Compute accuracy, macro F1, and precision, recall and F1 of each class.
-"""
-
-_CLASS_INPUTS = """\
-Args:
-    predictions: the name of the predicted class of each text.
-    references: the name of the gold class of each text.
-
-Returns, all between 0 and 1:
-    accuracy: share of texts whose class is right.
-    macro_f1: mean of the F1 of the classes that occur on either side, the default of scikit-learn.
-    {CLASS}_precision, {CLASS}_recall, {CLASS}_f1, {CLASS}_number: scores and number of gold texts of each class.
-"""
-
-
-@evaluate.utils.file_utils.add_start_docstrings(_CLASS_DESCRIPTION, _CLASS_INPUTS)
 class ClassificationMetric(evaluate.Metric):
-    """Metric of single labels with scikit-learn."""
+    """Metric of single labels with scikit-learn: accuracy, macro F1, and precision, recall and F1 of each class.
+
+    Args:
+        predictions, references: the names of the predicted and the gold class of each text.
+
+    Returns, all between 0 and 1:
+        accuracy: share of texts whose class is right.
+        macro_f1: mean of the F1 of the classes that occur on either side, the default of scikit-learn.
+        {CLASS}_precision, {CLASS}_recall, {CLASS}_f1, {CLASS}_number: scores and number of gold texts of each class.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         label = datasets.Value("string")
         return evaluate.MetricInfo(
-            description=_CLASS_DESCRIPTION,
+            description=inspect.getdoc(self),
             citation="Pedregosa et al. (2011): Scikit-learn.",
-            inputs_description=_CLASS_INPUTS,
+            inputs_description=inspect.getdoc(self),
             features=datasets.Features({"predictions": label, "references": label}),
         )
 
@@ -178,7 +164,8 @@ def bio_labels(labels: Iterable[str]) -> list[str]:
 
 def visible_tags(text: str, spans: Iterable[Span]) -> list[str]:
     """Return the BIO tags of the characters of `text` that are not white space, for the entities in `spans`."""
-    return token_tags(text, [(i, i + 1) for i in _visible(text)], spans)
+    tags = token_tags(text, [(i, i + 1) for i in _visible(text)], spans)
+    return [tag or "O" for tag in tags]  # none is None, since each token covers a character
 
 
 def strict_spans(text: str, tags: Sequence[str]) -> list[Span]:

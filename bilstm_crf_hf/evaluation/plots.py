@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sklearn.calibration import CalibrationDisplay
@@ -21,16 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 def plot_training(
-    log_history: list[dict[str, Any]],
-    path: Path,
-    columns: dict[str, str],
-    training_columns: Mapping[str, str] = MappingProxyType({}),
+    log_history: list[dict[str, Any]], path: Path, columns: dict[str, str], training_columns: Mapping[str, str]
 ) -> None:
-    """Plot losses and scores by epoch.
+    """Plot the losses and scores in `trainer.state.log_history` by epoch.
 
     Args:
-        log_history: `trainer.state.log_history`.
-        path: the file.
         columns: names of validation scores, by their keys without `eval_`.
         training_columns: names of scores on the training set, by their keys.
     """
@@ -65,7 +59,7 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
         text.set_text(count)
     axes.set(xlabel="predicted", ylabel="gold" if font else "gold (classes by number: id2label in config.json)")
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_fontfamily(font)
+        label.set(fontfamily=font)
     for label in axes.get_xticklabels():
         label.set(rotation=45, ha="right", rotation_mode="anchor")
     _save(figure, path)
@@ -83,9 +77,8 @@ def plot_reliability(bins: Sequence[Bin], path: Path) -> None:
     display.plot(ax=precision, color="#0072B2", label="entities of a bin")
     precision.set(title="Reliability of the scores", xlabel="", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     widths = [part.high - part.low for part in bins]
-    bars = counts.bar(
-        [part.low for part in bins], [part.count for part in bins], widths, align="edge", color="#999999", edgecolor="w"
-    )
+    lows, heights = [part.low for part in bins], [part.count for part in bins]
+    bars = counts.bar(lows, heights, widths, align="edge", color="#999999", edgecolor="w")
     counts.bar_label(bars, fmt="{:,.0f}")
     counts.set(xlabel="score", ylabel="entities")
     counts.margins(y=0.2)

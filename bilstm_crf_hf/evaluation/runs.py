@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import mean, median
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers.modelcard import extract_hyperparameters_from_trainer
@@ -36,6 +35,8 @@ SOFT_LABELS = "soft_labels.parquet"
 """The teachers' probabilities, in a run of distillation."""
 ENCODER_TOKENIZER = "pieces"
 """Folder with the tokenizer of the encoder beside a tagger of characters."""
+FIELDS = ("text", "gold", "predicted")
+"""The fields of a line of `PREDICTIONS`."""
 CURVES, CONFUSION = "training.png", "confusion.png"
 
 LOCAL_FILES = (TRAINING_RUN, PREDICTIONS, TRAINER_STATE, TRAINING_ARGUMENTS, COMPARISON_RUN, SOFT_LABELS)
@@ -51,15 +52,14 @@ def save_run(
     results: dict[str, Any],
     predictions: Iterable[tuple[str, Any, Any]],
     columns: dict[str, str],
-    training_columns: Mapping[str, str] = MappingProxyType({}),
+    training_columns: Mapping[str, str],
 ) -> None:
     """Write a finished run to the output folder: model, tokenizer, settings, predictions, curves and results.
 
     Args:
-        trainer: the trainer after training.
         settings: the argument dataclasses of the command beside the training arguments.
         results: content of `all_results.json`.
-        predictions: see `save_predictions`.
+        predictions: see [`save_predictions`].
         columns, training_columns: see `plots.plot_training`.
     """
     folder = Path(trainer.args.output_dir)
@@ -79,14 +79,11 @@ def save_run(
 
 
 def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
-    """Write one JSON object with `text`, `gold` and `predicted` per line, completely or not at all.
+    """Write one JSON object per line, completely or not at all, with the text, gold and prediction of each example.
 
-    Args:
-        path: the file.
-        predictions: text, gold and prediction of each example; the latter two are lists of spans, or names of classes.
+    Gold and prediction are lists of spans, or names of classes.
     """
-    names = ("text", "gold", "predicted")
-    rows = (dict(zip(names, row, strict=True)) for row in predictions)
+    rows = (dict(zip(FIELDS, row, strict=True)) for row in predictions)
     with write_atomically(path) as file:
         file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
 
@@ -94,8 +91,8 @@ def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) ->
 def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     """Return the hyperparameters that the cards of `Trainer` list, and those that only our arguments have."""
     arguments = trainer.args
-    names = ("weight_decay", "max_grad_norm", "bf16", "learning_rate_decay", "ema_decay")
-    names += tuple(f"{part}_learning_rate" for part in ("head", "crf", "embedding"))
+    names = ["weight_decay", "max_grad_norm", "bf16", "learning_rate_decay", "ema_decay"]
+    names += [f"{part}_learning_rate" for part in ("head", "crf", "embedding")]
     listed = extract_hyperparameters_from_trainer(trainer)
     own = {name: getattr(arguments, name, None) for name in names}
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # Accelerate wraps it
@@ -105,22 +102,23 @@ def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     return listed | {name: value for name, value in own.items() if value}
 
 
-def training_summary(
-    log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str = "f1"
-) -> dict[str, float]:
+def validation_curve(log_history: list[dict[str, Any]], metric: str) -> list[tuple[float, float]]:
+    """Return pairs of an epoch and its validation score, from `trainer.state.log_history` and a key without `eval_`."""
+    key = f"eval_{metric}"
+    return [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+
+
+def training_summary(log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str) -> dict[str, float]:
     """Return the best and the mean validation score over the epochs, and the training time.
 
-    Args:
-        log_history: `trainer.state.log_history`.
-        epoch_seconds: training time of each epoch in seconds, without evaluation.
-        metric: key of the score, without `eval_`.
+    `epoch_seconds` is the training time of each epoch, without evaluation; see [`validation_curve`] for the others.
     """
-    scores = [(entry[f"eval_{metric}"], entry["epoch"]) for entry in log_history if f"eval_{metric}" in entry]
-    best, epoch = max(scores, key=lambda pair: pair[0])
+    curve = validation_curve(log_history, metric)
+    epoch, best = max(curve, key=lambda pair: pair[1])
     return {
         f"best_{metric}": best,
         "best_epoch": epoch,
-        f"mean_{metric}": mean(score for score, _ in scores),
+        f"mean_{metric}": mean(score for _, score in curve),
         "epochs": len(epoch_seconds),
         "train_seconds": sum(epoch_seconds),
         "seconds_per_epoch": median(epoch_seconds) if epoch_seconds else 0.0,
@@ -200,8 +198,7 @@ class Run:
     @property
     def curve(self) -> list[tuple[float, float]]:
         """Return pairs of an epoch and its main score."""
-        key = f"eval_{self.task.main_metric}"
-        return [(entry["epoch"], entry[key]) for entry in self.history if key in entry]
+        return validation_curve(self.history, self.task.main_metric)
 
     @property
     def seconds(self) -> float:
@@ -235,12 +232,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Read one of the JSON files of a run folder.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or lacks one of the keys.
-    """
+    """Read a JSON file of a run folder, with the errors of [`read_run`]; `keys` are those that it must have."""
     _check_exists(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -252,12 +244,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_predictions(path: Path, task: Task) -> Predictions:
-    """Read a file that `save_predictions` wrote.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a line is damaged or of another task, or there is no line.
-    """
+    """Read a file that [`save_predictions`] wrote, with the errors of [`read_run`]."""
     _check_exists(path)
     rows = []
     with path.open(encoding="utf-8") as lines:
@@ -279,7 +266,7 @@ def _check_exists(path: Path) -> None:
 def _parse_prediction(row: Any, task: Task) -> tuple[str, Any, Any]:
     """Return text, gold and prediction of a row; raise a TypeError or ValueError if it is damaged."""
     kind, words = (list, "lists of [start, end, label]") if task is TAGGING else (str, "labels")
-    fields = [row.get(name) if isinstance(row, dict) else None for name in ("text", "gold", "predicted")]
+    fields: list[Any] = [row.get(name) if isinstance(row, dict) else None for name in FIELDS]
     if not all(map(isinstance, fields, (str, kind, kind))):
         raise ValueError(f"expected `text`, and `gold` and `predicted`, both {words} ({task.title})")
     text, *sides = fields

@@ -20,12 +20,9 @@ class Architecture(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A score.
+    """A score with its names in `all_results.json` (without `eval_` or `test_`), in tables and on the Hub.
 
     Attributes:
-        key: name in `all_results.json`, without the prefix `eval_` or `test_`.
-        name: name in tables.
-        hub: name of the metric on the Hub.
         definition: one line for model cards.
         in_log: whether training prints and plots the score after each epoch.
     """
@@ -39,12 +36,10 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A task.
+    """A task with its models and scores.
 
     Attributes:
-        title: the task in words.
         predictor: class that runs the pipeline of the task; its `task` is the pipeline's tag on the Hub.
-        auto_class: class that loads a saved model.
         bilstm: the model without a pretrained encoder.
         heads: heads for a pretrained encoder, by the values of `--head`.
         metrics: all scores, in the order of tables.
@@ -81,15 +76,9 @@ class Task:
         return {metric.key: metric.name for metric in self.metrics if metric.in_log}
 
     def describe(self, architecture: str) -> str:
-        """Return the description of a model in its card.
-
-        Args:
-            architecture: name of the model's class.
-        """
-        for model_class, description in (self.bilstm, *self.heads.values()):
-            if model_class.__name__ == architecture:
-                return description
-        return "fine-tuned from a pretrained encoder"
+        """Return the description of the class `architecture` in model cards."""
+        descriptions = {each.model_class.__name__: each.description for each in (self.bilstm, *self.heads.values())}
+        return descriptions.get(architecture, "fine-tuned from a pretrained encoder")
 
 
 TAGGING = Task(
@@ -156,22 +145,10 @@ TASKS = {task.pipeline_tag: task for task in (TAGGING, CLASSIFICATION)}
 
 
 def task_of(config: Mapping[str, Any], source: str) -> Task:
-    """Return the task of a saved model.
-
-    Args:
-        config: content of its `config.json`.
-        source: name of the model in errors.
-
-    Raises:
-        ValueError: if the model is neither a tagger nor a text classifier.
-    """
+    """Return the task of a saved model from its `config.json`, see [`pipeline_tag_of`]."""
     return TASKS[pipeline_tag_of(config, source)]
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, dict]:
-    """Return the fields `id2label` and `label2id` of a configuration.
-
-    Args:
-        labels: in the order of their ids.
-    """
+    """Return the fields `id2label` and `label2id` of a configuration for labels in the order of their ids."""
     return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}

@@ -1,15 +1,4 @@
-"""Conversion of checkpoints of the tutorial's class to models of this package.
-
-The tutorial from which this package grew publishes `config.json`, with model type BiLSTM_CRF, and a pickled state dict
-of `word_embeds`, `lstm`, `hidden2tag` and a `torchcrf.CRF`. Its class differs from ours in three ways:
-
-- Its chain runs over all tokens, including [CLS] and [SEP]. A converted model has `special_token_ids = []`, so that its
-  chain does too, and the emissions are the same.
-- Its LSTM reads the padding behind a sentence. Ours does not: each sentence of a batch gets the output that the
-  tutorial's class gives for the sentence alone.
-- Its CRF has no tag scheme. A converted model has `constrained = False`, and thus the same best paths, whether they are
-  valid BIO sequences or not.
-"""
+"""Conversion of the tutorial's checkpoints, `config.json` and a pickled state dict, to models of this package."""
 
 import json
 import os
@@ -33,23 +22,14 @@ MODEL_TYPE = "BiLSTM_CRF"
 SIZES = {"vocab_size": "vocab_size", "embedding_dim": "embedding_size", "hidden_dim": "hidden_size"}
 """Our names of sizes, by those of the tutorial."""
 
-TENSORS = {
-    "word_embeds.weight": "bilstm.features.word_embeddings.weight",
-    "hidden2tag.weight": "classifier.weight",
-    "hidden2tag.bias": "classifier.bias",
-    "crf.start_transitions": "crf.start_transitions",
-    "crf.end_transitions": "crf.end_transitions",
-    "crf.transitions": "crf.transitions",
-}
-"""Our names of tensors, by those of the tutorial; [`tensor_names`] adds those of the LSTM."""
-
 
 def convert_checkpoint(
     source: str | os.PathLike, output_dir: str | os.PathLike, tokenizer_name: str | None = None
 ) -> None:
     """Convert a checkpoint of the tutorial to a folder that `pipeline` and the Auto classes load.
 
-    The folder is written completely or not at all.
+    The folder is written completely or not at all. Its model gives the output of the tutorial's class for each sentence
+    alone; the LSTM of that class also reads the padding behind a sentence.
 
     Args:
         source: folder of the checkpoint, or its name on the Hub.
@@ -63,12 +43,17 @@ def convert_checkpoint(
         ValueError: see [`load_checkpoint`].
     """
     output = Path(output_dir)
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists already: name another output folder, or delete it")
-    folder = _local_folder(source)
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.bin", "*.pth"]))
+        except (OSError, ValueError) as error:
+            raise OSError(f"{source} is neither a folder nor a model that the Hub provides: {error}") from error
     if tokenizer_name is None and (folder / "tokenizer_config.json").is_file():
         tokenizer_name = str(folder)
-    tokenizer = tokenizer_name and AutoTokenizer.from_pretrained(tokenizer_name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_name, trust_remote_code=False) if tokenizer_name else None
     model = load_checkpoint(folder, tokenizer)
     with write_folder_atomically(output) as unfinished:
         model.save_pretrained(unfinished)
@@ -77,11 +62,9 @@ def convert_checkpoint(
 
 
 def load_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> BiLSTMCRFForTokenClassification:
-    """Load a checkpoint of the tutorial as a model of this package in evaluation mode.
+    """Load a checkpoint of the tutorial, one `*.bin` or `*.pth` beside its `config.json`, in evaluation mode.
 
-    Args:
-        folder: folder with the tutorial's `config.json` and `*.bin` or `*.pth`.
-        tokenizer: tokenizer whose padding the model ignores even in a batch without an attention mask.
+    The model ignores the padding of `tokenizer` even in a batch without an attention mask.
 
     Raises:
         FileNotFoundError: if there is no configuration, no file of weights, or more than one.
@@ -104,9 +87,9 @@ def load_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerBase | None = No
         jamo_embedding_size=0,
         locked_dropout=0.0,
         word_dropout=0.0,
-        constrained=False,
+        constrained=False,  # the tutorial's CRF has no tag scheme: its best paths may be invalid BIO sequences
         pad_token_id=None if tokenizer is None else sequence_tokens(tokenizer)["pad_token_id"],
-        special_token_ids=[],
+        special_token_ids=[],  # its chain runs over all tokens, including [CLS] and [SEP]
     )
     model = BiLSTMCRFForTokenClassification(config).eval()
     own, names = model.state_dict(), tensor_names(num_layers)
@@ -117,21 +100,17 @@ def load_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerBase | None = No
 
 def tensor_names(num_layers: int) -> dict[str, str]:
     """Return our names of all tensors, by those of the tutorial."""
-    names = dict(TENSORS)
+    names = {
+        "word_embeds.weight": "bilstm.features.word_embeddings.weight",
+        "hidden2tag.weight": "classifier.weight",
+        "hidden2tag.bias": "classifier.bias",
+    }
+    names |= {name: name for name in ("crf.start_transitions", "crf.end_transitions", "crf.transitions")}
     for layer in range(num_layers):
         for tensor in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             names[f"lstm.{tensor}_l{layer}"] = f"bilstm.layers.{layer}.forward_lstm.{tensor}_l0"
             names[f"lstm.{tensor}_l{layer}_reverse"] = f"bilstm.layers.{layer}.backward_lstm.{tensor}_l0"
     return names
-
-
-def _local_folder(source: str | os.PathLike) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.txt", "*.bin", "*.pth"]))
-    except (OSError, ValueError) as error:
-        raise OSError(f"{source} is neither a folder nor a model that the Hub provides: {error}") from error
 
 
 def _weights_file(folder: Path) -> Path:
@@ -185,15 +164,10 @@ def _read_state(file: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(file: Path, state: dict[str, Tensor], shapes: dict[str, torch.Size]) -> None:
-    """Check that a state dict has the tensors that the configuration requires.
-
-    Raises:
-        ValueError: if a name or a shape differs.
-    """
+    """Raise ValueError if the names or shapes of a state dict are not those that the configuration requires."""
     if state.keys() != shapes.keys():
-        missing, unknown = (
-            ", ".join(sorted(keys)) or "none" for keys in (shapes.keys() - state, state.keys() - shapes)
-        )
+        differences = (shapes.keys() - state.keys(), state.keys() - shapes.keys())
+        missing, unknown = (", ".join(sorted(keys)) or "none" for keys in differences)
         raise ValueError(
             f"{file}: missing keys: {missing}; unknown keys: {unknown}. Expected the state dict of the tutorial's "
             "class with a bidirectional LSTM"

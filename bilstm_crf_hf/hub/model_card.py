@@ -14,7 +14,6 @@ from ..evaluation.markdown import formatted, markdown_table
 from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
 
-TEMPLATE = Path(__file__).with_name("model_card_template.md")
 PACKAGE = "bilstm_crf_hf"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 SPLITS = {"eval": "validation", "test": "test"}
@@ -29,7 +28,6 @@ class TrainedModel:
     Attributes:
         config, results, run: contents of `config.json`, `all_results.json` and `training_run.json`.
         arguments: arguments of the training command.
-        task: task of the model.
 
     Raises:
         FileNotFoundError: if a file is missing.
@@ -97,23 +95,19 @@ class TrainedModel:
 
 
 def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | None = None) -> ModelCard:
-    """Return the card of a trained model.
+    """Return the card of a trained model, with the errors of [`TrainedModel`].
 
     Args:
         folder: the folder of a finished run.
-        repo_id: name of the model on the Hub, `name/model`.
+        repo_id: `name/model` on the Hub.
         revision: tag in the snippet of the card.
         comparison: output folder of the command `compare`, whose table of systems goes into the card.
-
-    Raises:
-        FileNotFoundError: if a file of the run or of the comparison is missing.
-        ValueError: if a file is damaged, or the model is neither a tagger nor a text classifier.
     """
     model = TrainedModel(folder)
     name = repo_id.split("/")[-1]
     return ModelCard.from_template(
         card_metadata(model, name),
-        template_path=str(TEMPLATE),
+        template_path=str(Path(__file__).with_name("model_card_template.md")),
         name=name,
         repo_id=repo_id,
         revision=revision,
@@ -174,13 +168,9 @@ def eval_results_yaml(folder: Path) -> str | None:
 
 
 def check_card(card: ModelCard, results: Mapping[str, float], path: Path) -> None:
-    """Check that the scores of a card, in the file `path`, are those of `all_results.json`.
-
-    Raises:
-        ValueError: if a score is not in the results.
-    """
+    """Raise ValueError if a score of a card, in the file `path`, is not one of those of `all_results.json`."""
     known = {value for value in results.values() if isinstance(value, float)}
-    for result in card.data.eval_results or []:
+    for result in card.data.get("eval_results") or []:
         if result.metric_value not in known:
             raise ValueError(
                 f"{path}: {result.metric_name} is {result.metric_value}, which is not in {RESULTS}: the card is of "
@@ -195,7 +185,7 @@ def _hub_id(name: str | None) -> str | None:
 
 def _requirement(name: str) -> str:
     """Return the requirement of this package for a library, quoted for a shell if it has versions."""
-    (requirement,) = (line for line in requires(PACKAGE) if re.match(r"[\w.-]+", line)[0] == name)
+    (requirement,) = (line for line in requires(PACKAGE) or () if re.split(r"[^\w.-]", line)[0] == name)
     return requirement if requirement == name else f'"{requirement}"'
 
 

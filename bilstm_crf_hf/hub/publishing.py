@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import HfApi, ModelCard, get_token
 from huggingface_hub.utils import validate_repo_id
-from transformers import Pipeline, pipeline
+from transformers import pipeline
 
 from ..evaluation.runs import LOCAL_FILES, PREDICTIONS, read_predictions
 from ..evaluation.tasks import TAGGING
@@ -74,23 +74,15 @@ class Publication(NamedTuple):
 
 @contextmanager
 def prepare(
-    folder: Path,
-    repo_id: str,
-    revision: str = "v1",
-    private: bool | None = None,
-    comparison: Path | None = None,
+    folder: Path, repo_id: str, revision: str = "v1", private: bool | None = None, comparison: Path | None = None
 ) -> Iterator[Publication]:
     """Write the card, if the folder has none, collect the files to be sent in a temporary folder, and check them.
 
-    Args:
-        folder: the folder of a finished run.
-        repo_id: name of the model on the Hub, `name/model`.
-        revision: tag of the files, which the snippet of the card names.
-        private: whether a new repository is private; None for the default of the Hub.
-        comparison: see `model_card.render_card`.
+    The files are neither hidden nor in `runs.LOCAL_FILES`. The temporary folder exists as long as the context.
 
-    Yields:
-        The publication, whose folder exists as long as the context.
+    Args:
+        folder, repo_id, revision, comparison: see `model_card.render_card`.
+        private: whether a new repository is private; None for the default of the Hub.
 
     Raises:
         FileNotFoundError: if a file of the run is missing.
@@ -103,9 +95,8 @@ def prepare(
     model = TrainedModel(folder)
     card_path = folder / CARD
     if not card_path.exists():
-        card = render_card(folder, repo_id, revision, comparison)
         with write_atomically(card_path) as file:
-            file.write(f"{card}\n".encode())
+            file.write(f"{render_card(folder, repo_id, revision, comparison)}\n".encode())
         logger.info("wrote %s: read it, and edit it if needed", card_path)
     card = ModelCard.load(card_path)
     check_card(card, model.results, card_path)
@@ -113,8 +104,9 @@ def prepare(
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary, "model")
         staged.mkdir()
-        for path in sendable(folder):
-            shutil.copy2(path, staged / path.name)
+        for path in folder.iterdir():
+            if path.is_file() and not path.name.startswith(".") and path.name not in LOCAL_FILES:
+                shutil.copy2(path, staged / path.name)
         if (scores := eval_results_yaml(folder)) is not None:
             staged.joinpath(EVAL_RESULTS).parent.mkdir()
             staged.joinpath(EVAL_RESULTS).write_text(scores, encoding="utf-8")
@@ -123,23 +115,13 @@ def prepare(
         yield Publication(staged, repo_id, revision, private)
 
 
-def sendable(folder: Path) -> list[Path]:
-    """Return the files in a run folder that are published: neither hidden nor in `runs.LOCAL_FILES`."""
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.name not in LOCAL_FILES)
-
-
 def files_of(folder: Path) -> dict[str, Path]:
     """Return all files in a folder and its subfolders, by their paths relative to the folder."""
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> None:
-    """Check that the snippet of a card, in the file `path`, loads the published model.
-
-    Raises:
-        ValueError: if the snippet names another repository or tag, or none.
-    """
+    """Raise ValueError if the snippet of a card, in the file `path`, names another repository or tag, or none."""
     snippets = PINNED.findall(card.content)
     if not snippets:
         raise ValueError(f'{path}: there is no snippet with model="{repo_id}", revision="{revision}": add one')
@@ -152,25 +134,18 @@ def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> N
 
 
 def check_files(folder: Path) -> None:
-    """Check that the weights are safetensors, and that no file contains a pickle, an access token or a local path.
-
-    Raises:
-        ValueError: with all faults that were found.
-    """
+    """Raise ValueError if weights are missing, or a file contains a pickle, an access token or a local path."""
     files, faults = files_of(folder), []
     if not any(name.endswith(".safetensors") for name in files):
         faults.append("there are no weights (*.safetensors)")
     for name, path in files.items():
-        suffix = path.suffix.lower()
-        if suffix in PICKLED:
+        if path.suffix.lower() in PICKLED:
             faults.append(f"{name}: may contain pickled code: save it as safetensors, or move it away")
-        else:
-            try:
-                text = _text(path)
-            except UnicodeDecodeError:
-                faults.append(f"{name}: is not text in UTF-8 and cannot be checked: move it away")
-            else:
-                faults += [f"{name}:{fault}" for fault in _secrets(text, has_paths=name not in VOCABULARIES)]
+            continue
+        try:
+            faults += [f"{name}:{fault}" for fault in _secrets(_text(path), has_paths=name not in VOCABULARIES)]
+        except UnicodeDecodeError:
+            faults.append(f"{name}: is not text in UTF-8 and cannot be checked: move it away")
     if faults:
         raise ValueError("nothing was sent:\n  " + "\n  ".join(faults))
 
@@ -212,30 +187,38 @@ print(json.dumps(outputs, default=float))
 
 
 def check_export(folder: Path, staged: Path, model: TrainedModel, scratch: Path) -> None:
-    """Check that the files to be published, loaded in a process without this package, give the output of the model.
+    """Raise ValueError if the files in `staged` do not load without this package, or give another output than `folder`.
 
-    Args:
-        folder: the run folder.
-        staged: the folder with the files to be published.
-        model: the model of the run folder.
-        scratch: folder for the code that the process loads.
-
-    Raises:
-        ValueError: if the files do not load, or give another output.
+    The check runs in a process that keeps the code that it loads in the folder `scratch`.
     """
     task = model.task
+    own = task.pipeline_tag in model.config.get("custom_pipelines", {})
+    pipeline_class = {"pipeline_class": BiLSTMCRFTokenClassificationPipeline} if own else {}
+    ours = pipeline(task.pipeline_tag, model=str(folder), device="cpu", **pipeline_class)
+    texts = list(task.examples)
+    if (path := folder / PREDICTIONS).is_file():
+        texts += read_predictions(path, task).texts[:COMPARED_TEXTS]
     options = {} if task is TAGGING else {"top_k": None, "truncation": True}
-    path = folder / PREDICTIONS
-    validation = read_predictions(path, task).texts[:COMPARED_TEXTS] if path.is_file() else []
-    texts = [*task.examples, *validation]
-    ours = json.loads(json.dumps(_pipeline(folder, model)(texts, **options), default=float))
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
-    environment |= {"HF_TOKEN_PATH": str(scratch / "no-token")}  # the code may be somebody else's
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        environment.pop(name, None)
+    expected = json.loads(json.dumps(ours(texts, **options), default=float))
+    found = _run_without_package([task.pipeline_tag, str(staged), texts, options], scratch)
+    for text, our_output, their_output in zip(texts, expected, found, strict=True):
+        if not _equal(our_output, their_output):
+            raise ValueError(
+                f"nothing was sent: without {PACKAGE} the output for {text!r} is\n  {their_output}\n  instead of\n  "
+                f"{our_output}\nSave the model again with the code of this version"
+            )
+
+
+def _run_without_package(arguments: list[Any], scratch: Path) -> list[Any]:
+    """Return the output of the script `CLEAN`, which runs in the folder `scratch` without the user's access token."""
+    # The code that it loads may be somebody else's.
+    tokens = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    environment = {name: value for name, value in os.environ.items() if name not in tokens}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
+    environment |= {"HF_TOKEN_PATH": str(scratch / "no-token")}
     result = subprocess.run(
         [sys.executable, "-c", CLEAN],
-        input=json.dumps([task.pipeline_tag, str(staged), texts, options]),
+        input=json.dumps(arguments),
         capture_output=True,
         text=True,
         cwd=scratch,
@@ -244,20 +227,7 @@ def check_export(folder: Path, staged: Path, model: TrainedModel, scratch: Path)
     )
     if result.returncode:
         raise ValueError(f"nothing was sent: the files do not load without {PACKAGE}:\n{result.stderr.strip()}")
-    theirs = json.loads(result.stdout.splitlines()[-1])
-    for text, expected, found in zip(texts, ours, theirs, strict=True):
-        if not _equal(expected, found):
-            raise ValueError(
-                f"nothing was sent: without {PACKAGE} the output for {text!r} is\n  {found}\n  instead of\n  "
-                f"{expected}\nSave the model again with the code of this version"
-            )
-
-
-def _pipeline(folder: Path, model: TrainedModel) -> Pipeline:
-    """Return the pipeline with the classes of this package."""
-    own = model.task.pipeline_tag in model.config.get("custom_pipelines", {})
-    options = {"pipeline_class": BiLSTMCRFTokenClassificationPipeline} if own else {}
-    return pipeline(model.task.pipeline_tag, model=str(folder), device="cpu", **options)
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def _equal(expected: Any, found: Any) -> bool:
@@ -283,18 +253,11 @@ def describe(publication: Publication) -> str:
     return "\n".join([f"{first}, {sum(sizes.values()):,} bytes", *lines])
 
 
-def send(publication: Publication, token: str | None = None) -> str:
-    """Create the repository if it does not exist, upload the files in one commit, and tag the commit.
+def send(publication: Publication) -> str:
+    """Create the repository if it does not exist, upload the files in one commit, tag it, and return its address.
 
     After an interruption the upload can be started again: a commit is complete or absent, and the tag comes last. Code
     and weights of other versions (`CODE`, `EXPORTED`) are deleted in the repository, all other files stay.
-
-    Args:
-        publication: see `prepare`.
-        token: access token; None for the one of `hf auth login` or `HF_TOKEN`.
-
-    Returns:
-        The address of the commit.
 
     Raises:
         ValueError: if the tag exists already, or is the name of a branch.
@@ -302,7 +265,7 @@ def send(publication: Publication, token: str | None = None) -> str:
         HfHubHTTPError: if the Hub refuses the request.
         httpx2.TransportError, RuntimeError: if the Hub cannot be reached, or the connection is lost.
     """
-    api = HfApi(token=token or True)
+    api = HfApi(token=True)
     repo_id, revision = publication.repo_id, publication.revision
     api.create_repo(repo_id, private=publication.private, exist_ok=True)
     refs = api.list_repo_refs(repo_id)

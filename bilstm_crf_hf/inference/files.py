@@ -9,7 +9,6 @@ import base64
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,25 +30,24 @@ ROW_GROUP_SHARDS = 64
 
 
 class Writer:
-    """A writer of rows with the columns of `predictor`, in the format that `suffix`, one of `SUFFIXES`, selects.
+    """A writer of the rows of `source` with predictions, in the format that `suffix`, one of `SUFFIXES`, selects.
 
     Attributes:
-        schema: schema of the rows of `source` without predictions, for a Parquet file.
+        schema: schema of the rows without predictions, for a Parquet file.
     """
 
     SUFFIXES = (".jsonl", ".parquet", ".txt")
 
     def __init__(self, source: Path, suffix: str, text_column: str, predictor: Predictor) -> None:
         self.source, self.suffix, self.text_column, self.predictor = source, suffix, text_column, predictor
-        self.schema: pa.Schema | None = None
+        self.schema = pa.schema([])
 
-    def check(self, shards: Iterable[list[Row]]) -> int:
-        """Check that all rows can be written, set `schema`, and return the number of rows.
+    def check(self, shards: Iterable[list[Row]]) -> dict[str, Any]:
+        """Check that all rows can be written, set `schema`, and return it and the number of rows, for the manifest.
 
         Raises:
-            ValueError: if there is no row; with the place of the row, if it has no text, if it has a column with the
-                name of a new one, if the output format cannot hold a value or a mixture of types, or if a text has
-                several lines and the output is a `.txt` file.
+            ValueError: if there is no row; with its place, if a row has no text or a column with the name of a new one,
+                or if the output format cannot hold a value, a mixture of types, or a text of several lines.
         """
         new_columns = {self.predictor.prefix + name for name in self.predictor.columns}
         count = 0
@@ -61,12 +59,12 @@ class Writer:
                     raise ValueError(f"{row.place}: there is already a column {taken[0]}: {remedy}")
             if self.suffix == ".parquet":
                 self._widen_schema(rows)
-            for _ in self._lines(rows, [self.predictor.empty] * len(rows)):
-                pass
+            else:
+                list(self._lines(rows, [self.predictor.empty] * len(rows)))
             count += len(rows)
         if not count:
             raise ValueError(f"{self.source}: no row in it")
-        return count
+        return {"rows": count, "schema": base64.b64encode(self.schema.serialize()).decode()}
 
     def write(self, file: IO[bytes], rows: list[Row], predictions: list[dict[str, Any]]) -> None:
         """Write a shard as a file of its own."""
@@ -87,24 +85,23 @@ class Writer:
                     writer.write_table(pa.concat_tables(tables))
         else:
             for path in shards:
-                with path.open("rb") as shard:
-                    shutil.copyfileobj(shard, file)
+                file.write(path.read_bytes())
 
     def _prefixed(self, values: dict[str, Any]) -> dict[str, Any]:
         return {self.predictor.prefix + name: value for name, value in values.items()}
 
     def _lines(self, rows: list[Row], predictions: list[dict[str, Any]]) -> Iterator[str]:
         for row, values in zip(rows, predictions, strict=True):
-            if self.suffix == ".jsonl":
-                try:
-                    yield json.dumps(row.columns | self._prefixed(values), ensure_ascii=False)
-                except TypeError as error:  # Parquet files and sheets have dates, Parquet files also bytes
-                    raise ValueError(f"{row.place}: {error}: write a .parquet file") from None
-            elif self.suffix == ".txt":
+            if self.suffix == ".txt":
                 text = text_of(row, self.text_column)
                 if re.search(r"[\n\r]", text):
                     raise ValueError(f"{row.place}: the text has several lines: write a .jsonl or .parquet file")
                 yield self.predictor.format_line(text, values)
+                continue
+            try:
+                yield json.dumps(row.columns | self._prefixed(values), ensure_ascii=False)
+            except TypeError as error:  # Parquet files and sheets have dates, Parquet files also bytes
+                raise ValueError(f"{row.place}: {error}: write a .parquet file") from None
 
     def _widen_schema(self, rows: list[Row]) -> None:
         """Extend `schema` so that it holds the rows."""
@@ -115,14 +112,11 @@ class Writer:
                 pa.Table.from_pylist(records, self.schema)
             else:
                 own = pa.schema(list(pa.array(records).type))
-                known = own if self.schema is None else self.schema
-                self.schema = pa.unify_schemas([known, own], promote_options="permissive")
+                self.schema = pa.unify_schemas([self.schema, own], promote_options="permissive")
             pq.write_table(self.schema.empty_table(), pa.BufferOutputStream())
         except (pa.ArrowException, OverflowError) as error:
-            places = f"{rows[0].place} to {rows[-1].place}"
-            raise ValueError(
-                f"{places}: a column does not have one Parquet type ({error}): write a .jsonl file"
-            ) from error
+            problem = f"a column does not have one Parquet type ({error}): write a .jsonl file"
+            raise ValueError(f"{rows[0].place} to {rows[-1].place}: {problem}") from error
 
 
 class Shards:
@@ -139,7 +133,7 @@ class Shards:
         self._joined = self.folder / f"joined{output.suffix}"
 
     def begin(self, settings: dict[str, Any], overwrite: bool, check: Callable[[], dict[str, Any]]) -> None:
-        """Make the folder and its manifest, of `settings` and of what `check` returns, or check the existing manifest.
+        """Make the folder and its manifest, with `settings` and the values of `check`, or compare an existing manifest.
 
         Raises:
             FileExistsError: if the output exists and `overwrite` is false, or if the folder exists without a manifest.
@@ -152,10 +146,9 @@ class Shards:
         for manifest in (self.finished, self.manifest):
             if manifest.exists():
                 before = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
-                changes = [
-                    f"{key} was {before.get(key)}, is {now}" for key, now in settings.items() if before.get(key) != now
-                ]
-                if changes:
+                changed = [key for key, now in settings.items() if before.get(key) != now]
+                if changed:
+                    changes = [f"{key} was {before.get(key)}, is {settings[key]}" for key in changed]
                     raise ValueError(
                         f"{self.folder} holds shards of a run with other settings ({'; '.join(changes)}): run with the "
                         "same settings to finish that run, or delete the folder to start over"
@@ -214,17 +207,13 @@ def predict_file(
     number of processes, makes the missing shards, and the output has the same bytes as that of an uninterrupted run.
 
     Args:
-        input_file: a file of any type in `rows.READERS`.
-        output_file: the output, whose suffix is one of `Writer.SUFFIXES`.
         shard_size: number of rows in a shard.
         overwrite: replace an existing output, once the new one is complete.
         state: the processes that share the work. All of them call this function.
 
     Raises:
-        FileNotFoundError: see [`check_files`].
-        FileExistsError: see [`Shards.begin`].
-        ValueError: see [`check_files`], [`Shards.begin`], [`rows.read_rows`] and [`Writer.check`]; if the input file
-            changes during the run.
+        FileNotFoundError, FileExistsError: see [`check_files`] and [`Shards.begin`].
+        ValueError: see these, [`rows.read_rows`] and [`Writer.check`]; if the input file changes during the run.
     """
     check_files(input_file, output_file)
     writer = Writer(input_file, output_file.suffix.lower(), text_column, predictor)
@@ -236,19 +225,14 @@ def predict_file(
         while shard := list(islice(rows, shard_size)):
             yield shard
 
-    def check() -> dict[str, Any]:
-        count = writer.check(read_shards())
-        schema = None if writer.schema is None else base64.b64encode(writer.schema.serialize()).decode()
-        return {"rows": count, "schema": schema}
-
     if state.is_main_process:
         settings = {"text_column": text_column, "shard_size": shard_size, "device": state.device.type}
-        shards.begin(version | settings | predictor.settings(), overwrite, check)
+        shards.begin(version | settings | predictor.settings(), overwrite, lambda: writer.check(read_shards()))
     state.wait_for_everyone()
     sizes: list[int] = []
     if shards.manifest.exists():
         manifest = json.loads(shards.manifest.read_text(encoding="utf-8"))
-        if manifest["schema"] is not None:
+        if output_file.suffix.lower() == ".parquet":
             writer.schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(manifest["schema"])))
         sizes = [min(shard_size, manifest["rows"] - first) for first in range(0, manifest["rows"], shard_size)]
         _predict_shards(writer, shards, read_shards(), sizes, state)
@@ -281,6 +265,6 @@ def _predict_shards(
 
 
 def _file_version(path: Path) -> dict[str, Any]:
-    """Return what identifies a file and its present content."""
+    """Return values that identify a file and its present content."""
     stat = path.stat()
     return {"input_file": str(path.resolve()), "input_size": stat.st_size, "input_modified": stat.st_mtime_ns}

@@ -18,7 +18,7 @@ from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, 
 from ..processing_bilstm_crf import TEXT_INPUTS
 
 INT32 = 6
-"""Number of the type that ONNX demands for the `sequence_lens` of an LSTM."""
+"""ONNX's number of the type of the `sequence_lens` of an LSTM."""
 
 
 def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike) -> None:
@@ -67,19 +67,14 @@ class _Tagger(nn.Module):
         inputs = dict(zip(self.text_inputs, text_inputs, strict=True))
         emissions, sequences = self.model.emissions(input_ids, attention_mask, **inputs)
         emissions = emissions.double()
-        steps = self.model.crf.potentials(emissions.dtype)
+        steps = self.model.crf.potentials()
         start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
         path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
         return sequences.unpack(path, fill=UNKNOWN)
 
 
 class _Layer(nn.Module):
-    """A BiLSTM layer whose weights have ONNX's layout: (2, 4 * H, ...), with the gates in the order i, o, f, g.
-
-    Args:
-        layer: the layer of the model.
-        separate_inputs: whether the inputs of the two directions differ.
-    """
+    """A BiLSTM layer whose weights have ONNX's layout: (2, 4 * H, ...), with the gates in the order i, o, f, g."""
 
     def __init__(self, layer: BiLSTMLayer, separate_inputs: bool) -> None:
         super().__init__()
@@ -87,7 +82,7 @@ class _Layer(nn.Module):
             [_reordered(lstm.get_parameter(f"{name}_l0")) for lstm in layer.children()]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        self.separate_inputs = separate_inputs
+        self.separate_inputs = separate_inputs  # the inputs of the two directions differ
         if separate_inputs:  # ONNX has one input for both directions: each direction weighs that of the other with 0
             inputs = torch.block_diag(*inputs).chunk(2)
         self.register_buffer("inputs", torch.stack(list(inputs)))
@@ -125,9 +120,8 @@ def _(emissions, lengths, start, end, transitions):
 
 def _onnx_bilstm(x, lengths, inputs, hidden, bias):
     lengths = op.Cast(lengths, to=INT32)
-    both, _, _ = op.LSTM(
-        x, inputs, hidden, bias, lengths, direction="bidirectional", hidden_size=hidden.shape[2]
-    )  # (T, 2, B, H)
+    options = {"direction": "bidirectional", "hidden_size": hidden.shape[2]}
+    both, _, _ = op.LSTM(x, inputs, hidden, bias, lengths, **options)  # (T, 2, B, H)
     return op.Reshape(op.Transpose(both, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
 
 

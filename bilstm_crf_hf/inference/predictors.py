@@ -24,13 +24,8 @@ class Predictor:
     """A pipeline whose results become new columns of the rows of texts.
 
     A subclass has the `task` of the pipeline, the types of the new `columns`, and their values in `empty` for a text
-    without a visible character, which is not passed to the model.
-
-    Args:
-        pipe: the pipeline.
-        batch_size: number of texts in a batch.
-        prefix: prefix of the names of the new columns.
-        options: options of each call of `pipe`.
+    without a visible character, which is not passed to the model. `prefix` precedes the names of the new columns, and
+    `options` are those of each call of `pipe`.
     """
 
     task: str
@@ -68,7 +63,7 @@ class Predictor:
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return {
             "model": digest.hexdigest()[:16],
-            "text_inputs": self.pipe.processor.text_inputs if hasattr(self.pipe, "processor") else {},
+            "text_inputs": getattr(getattr(self.pipe, "processor", None), "text_inputs", {}),
             "batch_size": self.batch_size,
             "column_prefix": self.prefix,
             "torch": torch.__version__,
@@ -126,10 +121,8 @@ _ARCHITECTURES = {
 def pipeline_tag_of(config: Mapping[str, Any], source: str) -> str:
     """Return the tag of the pipeline that a saved model serves; raise ValueError if it is no classifier.
 
-    Args:
-        config: the content of its `config.json`, whose `architectures` name the class. Classes with their own code,
-            such as those of this package, are found in `auto_map`, others in the tables of transformers.
-        source: name of the model in error messages.
+    `config` is the content of its `config.json`, whose `architectures` name the class. A class with its own code, such
+    as those of this package, is found in `auto_map`, others in the tables of transformers.
     """
     architecture = (config.get("architectures") or ["a model without a head"])[0]
     for tag, (auto_class, names) in _ARCHITECTURES.items():
@@ -149,8 +142,6 @@ def load_predictor(
     reads its beginning. A BiLSTM reads texts of any length.
 
     Args:
-        name: a model on the Hub or in a folder.
-        batch_size, prefix: see [`Predictor`].
         trust_remote_code: run the code that the model brings along.
         device: device of the model. Default: that of `transformers.pipeline`.
 
@@ -168,7 +159,7 @@ def load_predictor(
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: {type(tokenizer).__name__} returns no offsets: save the model with a fast tokenizer")
 
-    call = {"aggregation_strategy": "simple"} if kind is EntityPredictor else {}
+    call: dict[str, Any] = {"aggregation_strategy": "simple"} if kind is EntityPredictor else {}
     positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     if positions is not None:  # None: the model has no limit
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)

@@ -12,7 +12,6 @@ overlap; if several entities share a token, only the most probable one. Earlier 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from spacy.language import Language
@@ -21,6 +20,9 @@ from spacy.util import minibatch
 
 from ..pipeline_bilstm_crf import BATCH_SIZE
 from .predictors import EntityPredictor, load_predictor
+
+FIELDS = {"start": "start", "end": "end", "label": "entity_group", "score": "score", "text": "word"}
+"""spaCy's names of the fields of an entity, with those of the pipeline."""
 
 if not Doc.has_extension("entities"):
     Doc.set_extension("entities", default=[])
@@ -37,9 +39,7 @@ def make_bilstm_crf(
     """Make the component from its configuration. `nlp.to_disk` saves the configuration, but not the model.
 
     Args:
-        nlp, name: the pipeline, and the name of the component in it; spaCy gives both.
-        model: folder of a tagger, or its name on the Hub.
-        revision: branch, tag or commit on the Hub.
+        model, revision: folder of a tagger; or its name on the Hub, and a branch, tag or commit there.
         batch_size: number of texts in a batch of the model. The `batch_size` of `nlp.pipe` is the number of texts that
             are read ahead and sorted by length.
 
@@ -76,24 +76,18 @@ class BiLSTMCRFComponent:
         """Set the entities of documents. `batch_size` of them are read ahead and tagged in order of their length."""
         for docs in minibatch(stream, batch_size):
             for doc, row in zip(docs, self.predictor([doc.text for doc in docs]), strict=True):
-                doc._.entities = [_with_spacy_names(entity) for entity in row["entities"]]
+                doc._.entities = [{name: entity[key] for name, key in FIELDS.items()} for entity in row["entities"]]
                 doc.set_ents(_token_spans(doc))
                 yield doc
 
 
-def _with_spacy_names(entity: dict[str, Any]) -> dict[str, Any]:
-    """Return an entity of the pipeline with spaCy's names of the fields."""
-    names = {"start": "start", "end": "end", "label": "entity_group", "score": "score", "text": "word"}
-    return {name: entity[key] for name, key in names.items()}
-
-
 def _token_spans(doc: Doc) -> list[Span]:
     """Return the tokens that each entity overlaps. Of entities that share a token, only the most probable is kept."""
-    spans, taken = [], set()
+    spans: list[Span] = []
+    taken: set[int] = set()
     for entity in sorted(doc._.entities, key=lambda entity: -entity["score"]):
         span = doc.char_span(entity["start"], entity["end"], entity["label"], alignment_mode="expand")
-        tokens = set(range(span.start, span.end))
-        if not tokens & taken:
+        if span and taken.isdisjoint(range(span.start, span.end)):
             spans.append(span)
-            taken |= tokens
+            taken.update(range(span.start, span.end))
     return spans

@@ -4,13 +4,14 @@ import json
 import logging
 from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from ..evaluation.tasks import TASKS
 
@@ -24,55 +25,24 @@ HEADS = "; ".join(f"{name}, {head.description}" for task in TASKS.values() for n
 class ModelArguments:
     """Arguments that name the model and its tokenizer."""
 
-    model_name_or_path: str | None = field(
+    model_name_or_path: str | None = HfArg(default=None, help="The model to fine-tune. Default: a new BiLSTM.")
+    tokenizer_name: str | None = HfArg(default=None, help="Default: that of the model; characters for a new BiLSTM.")
+    config_overrides: dict | str | None = HfArg(
+        default=None, help="Fields of the model's configuration (YAML or JSON)."
+    )
+    embeddings_from: str | None = HfArg(
+        default=None, help="An encoder whose input embeddings, and tokenizer by default, a new BiLSTM takes over."
+    )
+    embeddings_file: str | None = HfArg(default=None, help="Vectors for a new BiLSTM: word2vec, GloVe or fastText.")
+    read_morphemes: bool = HfArg(default=False, help="Let a BiLSTM-CRF also read the morphemes that Kiwi finds.")
+    freeze_embeddings: bool = HfArg(default=False, help="Do not train the embeddings that were copied into the model.")
+    head: str | None = HfArg(
         default=None,
-        metadata={"help": "The model to fine-tune, on the Hub or in a folder. Without it, a new BiLSTM is trained."},
+        help=f"A new head for the encoder in model_name_or_path: {HEADS}. The head `characters` reads the pretrained "
+        "BiLSTM in tokenizer_name. Default: the linear head of transformers.",
     )
-    tokenizer_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "The tokenizer, on the Hub or in a folder. Without it, the tokenizer of the model is used; a new "
-            "BiLSTM reads characters."
-        },
-    )
-    config_overrides: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": "Fields of the model's configuration: a mapping in a YAML file, a JSON object on the command line."
-        },
-    )
-    embeddings_from: str | None = field(
-        default=None,
-        metadata={
-            "help": "An encoder whose input embeddings are copied into a new BiLSTM. Its tokenizer is used unless "
-            "tokenizer_name names another one."
-        },
-    )
-    embeddings_file: str | None = field(
-        default=None,
-        metadata={"help": "A file of word2vec, GloVe or fastText vectors that are copied into a new BiLSTM."},
-    )
-    read_morphemes: bool = field(
-        default=False,
-        metadata={"help": "Let a BiLSTM-CRF read the morphemes that Kiwi finds as well (pip install kiwipiepy)."},
-    )
-    freeze_embeddings: bool = field(
-        default=False, metadata={"help": "Do not train the embeddings that were copied into the model."}
-    )
-    head: str | None = field(
-        default=None,
-        metadata={
-            "help": f"A new head for the encoder in model_name_or_path: {HEADS}. The head `characters` reads the "
-            "pretrained BiLSTM in tokenizer_name. Without this argument, the linear head of transformers is used."
-        },
-    )
-    min_frequency: int = field(
-        default=2,
-        metadata={"help": "A new tokenizer has the characters that occur at least this often in the training data."},
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run the Python code that a model on the Hub or in a folder contains."}
-    )
+    min_frequency: int = HfArg(default=2, help="The least number of occurrences of a character in a new tokenizer.")
+    trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model contains.")
 
     def __post_init__(self) -> None:
         if self.embeddings_from and self.embeddings_file:
@@ -94,44 +64,25 @@ class ModelArguments:
 class CardArguments:
     """Arguments for the parts of a model card that cannot be derived from a run."""
 
-    language: str = field(default="ko", metadata={"help": "The ISO 639 code of the language of the texts."})
-    license: str | None = field(
-        default=None, metadata={"help": "The licence of the model, by its name on the Hub, such as cc-by-sa-4.0."}
-    )
-    dataset_description: str | None = field(
-        default=None, metadata={"help": "A description of the training data and of their licence, in Markdown."}
-    )
-    base_model: str | None = field(
-        default=None,
-        metadata={"help": "The name on the Hub of the encoder, if model_name_or_path is a copy of it in a folder."},
-    )
+    language: str = HfArg(default="ko", help="The ISO 639 code of the language of the texts.")
+    license: str | None = HfArg(default=None, help="The licence of the model on the Hub, such as cc-by-sa-4.0.")
+    dataset_description: str | None = HfArg(default=None, help="The training data and their licence, in Markdown.")
+    base_model: str | None = HfArg(default=None, help="The encoder on the Hub, if model_name_or_path is a folder.")
 
 
 @dataclass
 class TaggerTrainingArguments(TrainingArguments):
     """`TrainingArguments` with defaults for a BiLSTM-CRF, and with a learning rate for each part of the model.
 
-    Args:
-        learning_rate: default 2e-3 for a BiLSTM, 5e-5 for an encoder.
-        learning_rate_decay: factor of all learning rates after each epoch, in place of `lr_scheduler_type` (the
-            schedule of PyTorch's ExponentialLR).
-        head_learning_rate: learning rate of all parameters outside of the encoder; default `learning_rate`. A new head
-            on a small encoder needs ten to thirty times the learning rate of the encoder.
-        crf_learning_rate: learning rate of the CRF; default `head_learning_rate`.
-        embedding_learning_rate: learning rate of the embeddings; default `learning_rate`, or five times as much for
-            tables of which only the rows in a batch are updated (see `optimization.RowAdamW`). The momentum of dense
-            AdamW moves such a row for 1 / (1 - 0.9) = 10 steps in all. On KLUE-NER the factor 5 scores as well as 10,
-            and better on a few hundred sentences.
-        ema_decay: decay of an exponential moving average of the weights in each step. The average is evaluated, saved
-            and kept. Without it, weights are not averaged.
-        cuda_graphs: whether the steps of a BiLSTM run as CUDA graphs on a single GPU, see `graphs.GraphedSteps`.
-            Batches are then padded to a multiple of 8 tokens. Runs in float16 never use graphs.
+    `learning_rate_decay` is the schedule of PyTorch's ExponentialLR. A new head on a small encoder needs ten to thirty
+    times the learning rate of the encoder. The embeddings of a BiLSTM on a CPU have five times the learning rate (see
+    `optimization.RowAdamW`), since the momentum of dense AdamW moves a row for 1 / (1 - 0.9) = 10 steps in all; on
+    KLUE-NER the factor 5 scores as well as 10, and better on a few hundred sentences. With `cuda_graphs` (see
+    `graphs.GraphedSteps`), batches are padded to a multiple of 8 tokens; runs in float16 never use graphs.
     """
 
     output_dir: str = "outputs/ner"
-    learning_rate: float | None = field(
-        default=None, metadata={"help": "The learning rate. Default: 2e-3 for a BiLSTM, 5e-5 for an encoder."}
-    )
+    learning_rate: float | None = HfArg(default=None, help="Default: 2e-3 for a BiLSTM, 5e-5 for an encoder.")
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 64
     num_train_epochs: float = 6
@@ -148,36 +99,19 @@ class TaggerTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = not torch.accelerator.is_available()  # it waits for the device in every step
     seed: int = 42
     hub_strategy: str = "end"
-    learning_rate_decay: float | None = field(
-        default=None,
-        metadata={"help": "The factor of the learning rate after each epoch, in place of lr_scheduler_type."},
+    learning_rate_decay: float | None = HfArg(default=None, help="The factor of all learning rates after each epoch.")
+    head_learning_rate: float | None = HfArg(
+        default=None, help="The rate outside of the encoder. Default: learning_rate."
     )
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "The learning rate of the head on an encoder. Default: learning_rate."}
+    crf_learning_rate: float | None = HfArg(default=None, help="Default: head_learning_rate.")
+    embedding_learning_rate: float | None = HfArg(
+        default=None, help="Default: learning_rate, and five times as much for large tables of a BiLSTM."
     )
-    crf_learning_rate: float | None = field(
-        default=None, metadata={"help": "The learning rate of the CRF. Default: head_learning_rate."}
-    )
-    embedding_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "The learning rate of the embeddings. Default: learning_rate, and five times as much for large "
-            "tables of a BiLSTM."
-        },
-    )
-    ema_decay: float | None = field(
-        default=None,
-        metadata={
-            "help": "The decay of a moving average of the weights, such as 0.998. The average is then evaluated, saved "
-            "and kept."
-        },
-    )
-    cuda_graphs: bool = field(
-        default=True, metadata={"help": "Whether the steps of a BiLSTM run as CUDA graphs on a single GPU."}
-    )
+    ema_decay: float | None = HfArg(default=None, help="The decay of an average of the weights, such as 0.998.")
+    cuda_graphs: bool = HfArg(default=True, help="Run the steps of a BiLSTM as CUDA graphs on a single GPU.")
 
     def __post_init__(self) -> None:
-        if self.accelerator_config is None and self.dataloader_pin_memory:
+        if self.accelerator_config is None and self.dataloader_pin_memory:  # type: ignore[has-type]  # of the base
             self.accelerator_config = {"non_blocking": True}  # else the host waits for each copy of a batch
         super().__post_init__()
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
@@ -188,10 +122,7 @@ class TaggerTrainingArguments(TrainingArguments):
                 "checked before they are published"
             )
         if self.hub_token is not None:
-            raise ValueError(
-                "hub_token would be saved in training_args.bin of every checkpoint: use `hf auth login`, or set "
-                "HF_TOKEN"
-            )
+            raise ValueError("hub_token would be saved in training_args.bin: use `hf auth login`, or set HF_TOKEN")
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -202,12 +133,9 @@ def parse_arguments(types: Sequence[type], argv: Sequence[str], description: str
     """Parse `[config.yaml] [--name value ...]` into argument dataclasses. The command line wins over the file.
 
     Args:
-        types: the dataclasses.
+        types: the dataclasses, of which one instance each is returned.
         argv: the command line without the name of the program.
         description: text that `--help` shows above the arguments.
-
-    Returns:
-        One instance of each dataclass.
 
     Raises:
         FileNotFoundError: if the configuration file does not exist.
@@ -259,10 +187,10 @@ def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
     `trainer_state.json` last, so a checkpoint without a complete one was interrupted and is skipped with a warning.
     """
     wanted = arguments.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() not in ("true", "false"):
-        return wanted
-    if str(wanted).lower() == "false":
+    if wanted is None or str(wanted).lower() == "false":
         return None
+    if str(wanted).lower() != "true":
+        return wanted
     folders = Path(arguments.output_dir).glob("checkpoint-*")
     for folder in sorted(folders, key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
         state = folder / "trainer_state.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback
 
@@ -27,7 +27,7 @@ class WeightAverage(TrainerCallback):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        def update(average: list[Tensor], weights: list[Tensor], updates: Tensor) -> None:
+        def update(average, weights, updates) -> None:
             early = (1 + updates.item()) / (10 + updates.item())
             torch._foreach_lerp_(average, weights, 1 - min(decay**INTERVAL, early))
 
@@ -69,11 +69,7 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path) -> None:
-        """Read a checkpoint, whose average (`model.safetensors`) the model has as its weights already.
-
-        Raises:
-            FileNotFoundError: if the checkpoint was saved without an average.
-        """
+        """Read a checkpoint, whose average (`model.safetensors`) the model has as its weights already."""
         if not (folder / WEIGHTS).is_file():
             raise FileNotFoundError(f"{folder / WEIGHTS}: the checkpoint was saved without ema_decay: resume without")
         self.average.module.load_state_dict(model.state_dict())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from sklearn.utils.class_weight import compute_class_weight
+from torch.nn.functional import cross_entropy
 from transformers import (
     DataCollatorWithPadding,
     EvalPrediction,
@@ -18,6 +19,7 @@ from transformers import (
     TrainingArguments,
     pipeline,
 )
+from transformers.hf_argparser import HfArg
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ..data.classification import check_classes, class_names, load_classification_datasets, merge_labels
@@ -48,21 +50,10 @@ logger = logging.getLogger(__name__)
 class DataArguments(SourceArguments):
     """Arguments that name the texts and their labels."""
 
-    label_names: list[str] | None = field(
-        default=None,
-        metadata={"help": "The names of labels that are the integers 0, 1, ..., or new names of labels: 부정 긍정."},
-    )
-    merge_labels: list[str] | None = field(
-        default=None,
-        metadata={"help": "Labels to be made one: 슬픔+상처, or 아픔=슬픔+상처 to give the new label a name."},
-    )
-    class_weights: Literal["none", "balanced"] = field(
-        default="none",
-        metadata={"help": "The weights of the classes in the loss. `balanced` gives rare classes a larger weight."},
-    )
-    examples: list[str] = field(
-        default_factory=lambda: list(EXAMPLES), metadata={"help": "Texts that the saved model classifies at the end."}
-    )
+    label_names: list[str] | None = HfArg(default=None, help="Names of the labels 0, 1, ..., or new names: 부정 긍정.")
+    merge_labels: list[str] | None = HfArg(default=None, help="Labels to be made one: 슬픔+상처, or 아픔=슬픔+상처.")
+    class_weights: Literal["none", "balanced"] = HfArg(default="none", help="Weights of the classes in the loss.")
+    examples: list[str] = HfArg(default_factory=lambda: list(EXAMPLES), help="Texts to classify at the end.")
 
 
 @dataclass
@@ -70,45 +61,13 @@ class ClassifierTrainingArguments(TaggerTrainingArguments):
     """`TaggerTrainingArguments` with defaults for a text classifier."""
 
     output_dir: str = "outputs/classification"
-    metric_for_best_model: str | None = field(
-        default="macro_f1", metadata={"help": "The score of the best model: macro_f1 or accuracy."}
-    )
+    metric_for_best_model: str | None = HfArg(default="macro_f1", help="macro_f1 or accuracy.")
     label_names: list[str] | None = field(default=None, init=False)  # `DataArguments` has an argument of this name
 
     def __post_init__(self) -> None:
         if self.metric_for_best_model not in COLUMNS:
             raise ValueError(f"metric_for_best_model is {' or '.join(COLUMNS)}, not {self.metric_for_best_model}")
         super().__post_init__()
-
-
-class WeightedLoss:
-    """Cross entropy with a weight for each class, to be used as `compute_loss_func` of `Trainer`.
-
-    Args:
-        weights: (K,), on the device of the model. Balanced weights have the mean 1 over the labelled texts, and the
-            loss is a mean over texts.
-        smoothing: the `label_smoothing_factor` of the training.
-    """
-
-    def __init__(self, weights: torch.Tensor | None, smoothing: float = 0.0) -> None:
-        self.weights, self.smoothing = weights, smoothing
-
-    def __call__(
-        self, outputs: SequenceClassifierOutput, labels: torch.Tensor, num_items_in_batch: int | None = None
-    ) -> torch.Tensor:
-        """Return the loss of a batch.
-
-        Args:
-            outputs: the output of the model, with logits (B, K).
-            labels: ids (B,), or probabilities (B, K).
-            num_items_in_batch: number of elements of the labels in one update, K for each text if they are
-                probabilities.
-        """
-        logits = outputs["logits"].float()
-        options = {"weight": self.weights, "label_smoothing": self.smoothing, "reduction": "sum"}
-        total = torch.nn.functional.cross_entropy(logits, labels, **options)
-        items = labels.numel() if num_items_in_batch is None else num_items_in_batch
-        return total * (labels.numel() / len(labels)) / items
 
 
 class ClassifierTrainer(TaggerTrainer):
@@ -138,14 +97,12 @@ class ClassifierTrainer(TaggerTrainer):
 
 
 class ClassificationSetup(NamedTuple):
-    """Everything that a text classifier is trained with.
+    """Everything that a text classifier is trained with: the model, and the texts of each split.
 
     Attributes:
-        tokenizer: the tokenizer of the model.
-        model: the model.
         labels: the labels in the order of their ids.
-        texts: the texts and labels of each split.
-        inputs: the encoded texts of each split.
+        texts: rows of `text` and `label`.
+        inputs: rows of `input_ids`, `attention_mask` and `labels`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -168,7 +125,6 @@ def prepare_classification(
     datasets = load_texts(data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
-    logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     limit = min(data_arguments.max_seq_length or tokenizer.model_max_length, UNLIMITED)
     inputs = {split: encode_texts(dataset, tokenizer, labels, limit, split) for split, dataset in datasets.items()}
@@ -193,7 +149,7 @@ def encode_texts(
         tokenizer: the tokenizer of the model.
         labels: the labels of the model in the order of their ids.
         limit: the number of tokens after which texts are cut off.
-        split: the name of the split, for the log.
+        split: the name of the split in the log.
     """
     encoded = tokenizer(dataset["text"][:], truncation=True, max_length=limit, return_token_type_ids=False)
     ids = [labels.index(name) for name in class_names(dataset)]
@@ -214,28 +170,40 @@ def scorer(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]
     return compute
 
 
-def class_loss(kind: str, inputs: Dataset, num_labels: int, arguments: TrainingArguments) -> WeightedLoss:
-    """Return the loss for `class_weights`; balanced weights are inversely proportional to the sizes of the classes."""
+def class_loss(
+    kind: str, inputs: Dataset, num_labels: int, arguments: TrainingArguments
+) -> Callable[..., torch.Tensor]:
+    """Return the loss for `class_weights`, a `compute_loss_func` of `Trainer`: the mean cross entropy over texts.
+
+    Balanced weights are inversely proportional to the sizes of the classes, with the mean 1 over the texts of `inputs`.
+    """
     weights = None
     if kind == "balanced":
         balanced = compute_class_weight("balanced", classes=np.arange(num_labels), y=inputs["labels"][:])
         weights = torch.tensor(balanced, dtype=torch.float, device=arguments.device)
-    return WeightedLoss(weights, arguments.label_smoothing_factor)
+
+    def loss(
+        outputs: SequenceClassifierOutput, labels: torch.Tensor, num_items_in_batch: int | None = None
+    ) -> torch.Tensor:
+        # The labels are ids (B,), or probabilities (B, K). `Trainer` counts all elements of those in an update.
+        options = {"weight": weights, "label_smoothing": arguments.label_smoothing_factor, "reduction": "sum"}
+        total = cross_entropy(outputs["logits"].float(), labels, **options)
+        items = labels.numel() if num_items_in_batch is None else num_items_in_batch
+        return total * (labels.numel() / len(labels)) / items
+
+    return loss
 
 
 def train_classifier(
     setup: ClassificationSetup, rows: Dataset, settings: Sequence[Any], arguments: ClassifierTrainingArguments
 ) -> ClassifierTrainer:
-    """Train a classifier, save the finished run and print its scores and examples.
+    """Train a classifier, save the finished run, print its scores and examples, and return the trainer.
 
     Args:
         setup: the model and the data.
         rows: the rows to train on: those of `setup.inputs["train"]`, and further ones.
         settings: the argument dataclasses of the run without those of the training; the second are `DataArguments`.
         arguments: the arguments of the training.
-
-    Returns:
-        The trainer of the finished run.
     """
     data_arguments, labels, inputs = settings[1], setup.labels, setup.inputs
     compute_metrics = scorer(labels)
@@ -258,20 +226,10 @@ def train_classifier(
         predicted = ((text, labels[gold], labels[guess]) for text, gold, guess in pairs)
         trainer.finish(settings, results, predicted, {"accuracy": "training accuracy"})
         plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, CONFUSION))
-        print_class_scores(results, labels)
-        print_examples(arguments.output_dir, data_arguments.examples)
+        scores = ((label, results.get(f"eval_{label}_f1", float("nan"))) for label in labels)
+        print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores))
+        print("\nExamples, classified by the saved model:")
+        classifier = pipeline("text-classification", model=arguments.output_dir, trust_remote_code=True)
+        for text, best in zip(data_arguments.examples, classifier(data_arguments.examples, truncation=True)):
+            print(f"  {best['label']}\t{best['score']:.4f}\t{text}")
     return trainer
-
-
-def print_class_scores(results: dict[str, float], labels: Sequence[str]) -> None:
-    """Print the F1 of each class."""
-    scores = ((label, results.get(f"eval_{label}_f1", float("nan"))) for label in labels)
-    print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores))
-
-
-def print_examples(output_dir: str, texts: Sequence[str]) -> None:
-    """Load the saved model and print the labels that it predicts for `texts`."""
-    classifier = pipeline("text-classification", model=output_dir, trust_remote_code=True)
-    print("\nExamples, classified by the saved model:")
-    for text, best in zip(texts, classifier(list(texts), truncation=True), strict=True):
-        print(f"  {best['label']}\t{best['score']:.4f}\t{text}")

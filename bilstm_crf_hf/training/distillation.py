@@ -20,14 +20,15 @@ from ..alignment import IGNORED, character_ranges
 from ..crf import LinearChainCRF
 from ..data.collation import TaggingCollator
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from .teachers import check_teacher
 from .trainer import TaggerTrainer
 
 
 class Teacher:
-    """Probabilities of labels for the characters of texts.
+    """Token classifier that gives the characters of texts probabilities of labels, the softmax of its logits.
 
     Args:
-        model: any token classifier; the softmax of its logits gives the probabilities.
+        model: any token classifier.
         processor: the way from texts to its inputs.
         labels: labels of the student, in BIO.
         bf16: whether to compute under autocast in bfloat16.
@@ -39,19 +40,13 @@ class Teacher:
     def __init__(
         self, model: PreTrainedModel, processor: BiLSTMCRFProcessor, labels: Sequence[str], bf16: bool = False
     ) -> None:
-        own = model.config.label2id
-        if set(own) != set(labels):
-            raise ValueError(
-                f"the teacher {model.name_or_path} has the labels {', '.join(own)}, not {', '.join(labels)}"
-            )
+        check_teacher(model, labels)
         self.model, self.processor, self.bf16 = model.eval(), processor, bf16
         self.collator = TaggingCollator(processor.tokenizer)
-        self.order = torch.tensor([own[label] for label in labels])
-        opening = [label.startswith("B-") for label in labels]
+        self.order = torch.tensor([model.config.label2id[label] for label in labels])
         # Within a token that begins an entity, the characters behind the first one continue the entity.
-        self.inner = torch.tensor(
-            [labels.index(f"I-{label[2:]}") if begins else i for i, (label, begins) in enumerate(zip(labels, opening))]
-        )
+        inner = [f"I-{label[2:]}" if label.startswith("B-") else label for label in labels]
+        self.inner = torch.tensor([labels.index(label) for label in inner])
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -97,13 +92,14 @@ class SoftLabels:
 
     def __call__(self, texts: Sequence[str]) -> dict[str, list]:
         """Return the columns of a batch of rows."""
-        probabilities = [_mean(rows) for rows in zip(*(teacher(texts) for teacher in self.teachers))]
+        totals = [np.sum(rows, axis=0) for rows in zip(*(teacher(texts) for teacher in self.teachers))]
+        probabilities = [total / total.sum(-1, keepdims=True).clip(min=1e-6) for total in totals]  # (len(text), K)
         encoded = self.processor(texts)
         firsts = []  # the first character of each token, -1 if it has none
         for text, offsets in zip(texts, encoded.offsets, strict=True):
             firsts.append(np.array([start if start < end else -1 for start, end in character_ranges(text, offsets)]))
         inner = [torch.from_numpy(rows[first[first >= 0]]) for rows, first in zip(probabilities, firsts, strict=True)]
-        columns = encoded.inputs | {"labels": [], "soft_labels": []}
+        columns: dict[str, list] = encoded.inputs | {"labels": [], "soft_labels": []}
         for first, path, rows in zip(firsts, self._viterbi(inner), inner, strict=True):
             labels = np.full(len(first), IGNORED)
             labels[first >= 0] = np.where(rows.any(-1), path, IGNORED)
@@ -121,12 +117,6 @@ class SoftLabels:
         emissions = pad_sequence(steps, batch_first=True)
         paths = self.chain.decode(emissions, torch.arange(emissions.shape[1]) < lengths[:, None])
         return [path[:-1] for path in paths]
-
-
-def _mean(probabilities: Sequence[np.ndarray]) -> np.ndarray:
-    """Average probabilities (N, K) of several teachers, in each row over the teachers that have some."""
-    total = np.sum(probabilities, axis=0)
-    return total / total.sum(-1, keepdims=True).clip(min=1e-6)
 
 
 def student_fingerprint(processor: BiLSTMCRFProcessor, labels: Sequence[str]) -> str:

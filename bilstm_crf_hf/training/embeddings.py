@@ -19,24 +19,14 @@ FASTTEXT_MAGIC = (793712314).to_bytes(4, "little")
 
 
 class Vectors(NamedTuple):
-    """Vectors of tokens.
-
-    Attributes:
-        width: number of elements of a vector.
-        lookup: function that returns the vector of a token (width,), or None for an unknown token.
-    """
+    """Vectors of tokens: the number of their elements, and a function that returns that of a token, or None."""
 
     width: int
     lookup: Callable[[str], Tensor | None]
 
 
 def encoder_vectors(encoder: str | os.PathLike, trust_remote_code: bool = False) -> Vectors:
-    """Load the input embeddings of an encoder.
-
-    Args:
-        encoder: name of a model on the Hub, or its folder.
-        trust_remote_code: whether to run the code that the model contains.
-    """
+    """Load the input embeddings of an encoder on the Hub or in a folder."""
     options = {"trust_remote_code": trust_remote_code}
     vocabulary = AutoTokenizer.from_pretrained(encoder, **options).get_vocab()
     rows = AutoModel.from_pretrained(encoder, **options).get_input_embeddings().weight.detach()
@@ -60,45 +50,37 @@ def file_vectors(path: str | os.PathLike) -> Vectors:
         raise FileNotFoundError(f"{path}: no such file")
     if find_spec("gensim") is None:
         raise ImportError("vectors from a file need gensim: pip install bilstm-crf-hf[embeddings]")
-    read = {".kv": _read_gensim, ".bin": _read_binary}.get(path.suffix, _read_text)
     try:
-        vectors = read(path)
+        vectors = _read(path)
     except (EOFError, UnicodeDecodeError, UnpicklingError) as error:
         raise ValueError(f"{path}: not a file of vectors, or incomplete ({error}): download it again") from error
     return Vectors(vectors.vector_size, lambda word: torch.tensor(vectors[word]) if word in vectors else None)
 
 
-def _read_gensim(path: Path):
-    from gensim.models import KeyedVectors
-
-    return KeyedVectors.load(str(path))
-
-
-def _read_binary(path: Path):
+def _read(path: Path):
     from gensim.models import KeyedVectors
     from gensim.models.fasttext import load_facebook_vectors
-
-    with path.open("rb") as file:
-        is_fasttext = file.read(4) == FASTTEXT_MAGIC
-    return load_facebook_vectors(path) if is_fasttext else KeyedVectors.load_word2vec_format(path, binary=True)
-
-
-def _read_text(path: Path):
-    from gensim.models import KeyedVectors
     from gensim.utils import open as open_any
 
-    def fault(counted: bool, read_numbers: bool) -> str | None:
+    if path.suffix == ".kv":
+        return KeyedVectors.load(str(path))
+    with open_any(path, "rb") as file:
+        first_line = file.readline()
+    if path.suffix == ".bin":
+        is_fasttext = first_line.startswith(FASTTEXT_MAGIC)
+        return load_facebook_vectors(path) if is_fasttext else KeyedVectors.load_word2vec_format(path, binary=True)
+
+    def fault(read_numbers: bool) -> str | None:
         with open_any(path, "rb") as file:
             return _find_fault(file, counted, read_numbers)
 
-    with open_any(path, "rb") as file:
-        counted = len(file.readline().split()) == 2
-    if found := fault(counted, read_numbers=False):  # gensim would repeat a single number
+    counted = len(first_line.split()) == 2
+    if found := fault(read_numbers=False):  # gensim would repeat a single number
         raise ValueError(f"{path}:{found}")
     try:
         return KeyedVectors.load_word2vec_format(path, no_header=not counted)
     except ValueError as error:  # without the number of the line
-        raise ValueError(f"{path}:{fault(counted, read_numbers=True)}") from error
+        raise ValueError(f"{path}:{fault(read_numbers=True)}") from error
 
 
 def _find_fault(lines: Iterable[bytes], counted: bool, read_numbers: bool) -> str | None:

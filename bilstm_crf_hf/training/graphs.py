@@ -47,9 +47,7 @@ class GraphedSteps:
             self.parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
             return loss
         self._share_gradients()
-        if self.graphs[key] is None:
-            self.graphs[key] = self._capture(batch)
-        graph, inputs, loss = self.graphs[key]
+        self.graphs[key] = graph, inputs, loss = self.graphs[key] or self._capture(batch)
         torch._foreach_copy_(list(inputs.values()), [batch[name] for name in inputs])
         graph.replay()
         return loss.clone()  # the next graph writes to the same memory

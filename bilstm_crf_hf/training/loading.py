@@ -5,13 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.morphology import morpheme_table
@@ -42,7 +36,7 @@ def load_model(
         arguments: the model, its head and the fields of its configuration.
         tokenizer: the tokenizer of the model.
         labels: the labels of a new head. A model that has been trained on all of them keeps its own list of labels.
-        task: the task that the model is trained for.
+        task: the task of the training.
 
     Raises:
         ImportError: if the model is to read morphemes and Kiwi is not installed.
@@ -50,10 +44,13 @@ def load_model(
             configuration, if the task has no such head, or if the model cannot read morphemes.
     """
     if arguments.model_name_or_path is None:
-        return _new_bilstm(arguments, tokenizer, labels, task)
-    if arguments.head is not None:
-        return _new_head(arguments, tokenizer, labels, task)
-    return _pretrained(arguments, labels, task)
+        model = _new_bilstm(arguments, tokenizer, labels, task)
+    elif arguments.head is not None:
+        model = _new_head(arguments, arguments.head, tokenizer, labels, task)
+    else:
+        model = _pretrained(arguments, labels, task)
+    logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
+    return model
 
 
 def _new_bilstm(
@@ -80,11 +77,11 @@ def _new_bilstm(
 
 
 def _new_head(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], task: Task
+    arguments: ModelArguments, name: str, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], task: Task
 ) -> PreTrainedModel:
-    if arguments.head not in task.heads:
-        raise ValueError(f"head is {' or '.join(task.heads)}, not {arguments.head}")
-    head = task.heads[arguments.head].model_class
+    if name not in task.heads:
+        raise ValueError(f"head is {' or '.join(task.heads)}, not {name}")
+    head = task.heads[name].model_class
     _morpheme_field(arguments, head.config_class(), task)
     fields = label_maps(labels) | checked_overrides(arguments, head.config_class)
     return head.from_encoder(
@@ -108,7 +105,8 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
             f"{name} has no label {', '.join(missing)} (it has {', '.join(own)}): train on data with its labels, or "
             "start from a model without a head"
         )
-    model = task.auto_class.from_pretrained(name, trust_remote_code=trust, **fields)
+    auto_class: Any = task.auto_class
+    model = auto_class.from_pretrained(name, trust_remote_code=trust, **fields)
     if morphemes:
         # Zero embeddings, so that the predictions are the same as before until training changes them.
         torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)
@@ -116,7 +114,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     return model
 
 
-def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: Task) -> dict[str, str]:
+def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: Task) -> dict[str, Any]:
     """Return the field of the configuration that makes a model read morphemes, if it has to be set."""
     if not arguments.read_morphemes:
         return {}
@@ -130,12 +128,8 @@ def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: T
 
 
 def checked_overrides(arguments: ModelArguments, config_class: type[PreTrainedConfig]) -> dict[str, Any]:
-    """Return `config_overrides`.
-
-    Raises:
-        ValueError: if one of them is not a field of `config_class`, or is set by another argument.
-    """
-    overrides = dict(arguments.config_overrides or {})
+    """Return `config_overrides`; raise ValueError if a field is unknown to `config_class`, or has its own argument."""
+    overrides = dict(arguments.config_overrides or {})  # type: ignore[arg-type]  # __post_init__ has parsed a string
     if "kiwi_version" in overrides:
         raise ValueError("config_overrides: kiwi_version cannot be set there: use --read_morphemes true")
     if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):

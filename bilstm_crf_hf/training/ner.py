@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
-from ..alignment import Span, render
+from ..alignment import render
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus, best_labels
 from ..data.ner import labels_of, load_ner_datasets
@@ -19,7 +20,7 @@ from ..evaluation.runs import ENCODER_TOKENIZER
 from ..evaluation.tasks import TAGGING
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
-from .arguments import ModelArguments
+from .arguments import ModelArguments, TaggerTrainingArguments
 from .loading import load_model, load_tokenizer
 from .trainer import TaggerTrainer
 
@@ -30,41 +31,37 @@ logger = logging.getLogger(__name__)
 class DataArguments(SourceArguments):
     """Arguments that name the sentences, and how they are split and padded."""
 
-    pad_to_max_length: bool = field(
-        default=False, metadata={"help": "Pad to max_seq_length instead of the longest sentence of a batch."}
-    )
-    stride: int = field(
-        default=32, metadata={"help": "The number of tokens that neighbouring parts of a split sentence share."}
-    )
-    num_examples: int = field(
-        default=5, metadata={"help": "The number of tagged validation sentences that are printed at the end."}
-    )
+    pad_to_max_length: bool = HfArg(default=False, help="Pad to max_seq_length, not to the longest of a batch.")
+    stride: int = HfArg(default=32, help="The number of tokens that neighbouring parts of a split sentence share.")
+    num_examples: int = HfArg(default=5, help="The number of tagged validation sentences that are printed at the end.")
 
 
 def prepare_tagging(
     model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]
-) -> tuple[PreTrainedTokenizerBase, PreTrainedModel, dict[str, EncodedCorpus]]:
-    """Load tokenizer and model, and encode the sentences.
+) -> tuple[PreTrainedModel, dict[str, EncodedCorpus]]:
+    """Load the model, and encode the sentences of each split.
 
     Args:
         model_arguments: the model and the tokenizer.
         data_arguments: the sentences.
         sample: the file of each split that is read if `data_arguments` name no data.
-
-    Returns:
-        The tokenizer, the model, and the encoded sentences of each split.
     """
     datasets = load_splits(load_ner_datasets, data_arguments, sample)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
-    logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     pieces = load_piece_tokenizer(
         model,
         model_arguments.model_name_or_path,
         subfolder="" if model_arguments.head else ENCODER_TOKENIZER,
         trust_remote_code=model_arguments.trust_remote_code,
     )
-    return tokenizer, model, _encode(datasets, tokenizer, model.config, data_arguments, pieces)
+    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    processor = BiLSTMCRFProcessor(tokenizer, model.config, pieces)
+    limits, corpora = (data_arguments.max_seq_length, data_arguments.stride), {}
+    for split, dataset in datasets.items():
+        corpora[split] = corpus = EncodedCorpus(dataset, processor, labels, *limits)
+        logger.info("%s: %d sentences, %d of them split", split, len(dataset), corpus.split_sentences)
+    return model, corpora
 
 
 def load_piece_tokenizer(
@@ -83,63 +80,49 @@ def load_piece_tokenizer(
     return AutoTokenizer.from_pretrained(name, subfolder=subfolder, **options)
 
 
-def _encode(
-    datasets: DatasetDict,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PreTrainedConfig,
-    arguments: DataArguments,
-    pieces: PreTrainedTokenizerBase | None,
-) -> dict[str, EncodedCorpus]:
-    labels = [config.id2label[i] for i in range(config.num_labels)]
-    processor = BiLSTMCRFProcessor(tokenizer, config, pieces)
-    limits, corpora = (arguments.max_seq_length, arguments.stride), {}
-    for split, dataset in datasets.items():
-        corpora[split] = corpus = EncodedCorpus(dataset, processor, labels, *limits)
-        logger.info("%s: %d sentences, %d of them split", split, len(dataset), corpus.split_sentences)
-    return corpora
-
-
-def tagging_collator(tokenizer: PreTrainedTokenizerBase, arguments: DataArguments) -> TaggingCollator:
-    """Return the collator that pads as `arguments` ask for."""
-    if not arguments.pad_to_max_length:
-        return TaggingCollator(tokenizer)
-    length = arguments.max_seq_length or tokenizer.model_max_length
-    return TaggingCollator(tokenizer, padding="max_length", max_length=length)
-
-
-def scoring(corpora: dict[str, EncodedCorpus]) -> dict[str, Any]:
-    """Return the arguments of [`TaggerTrainer`] for the evaluation on the validation split."""
-    return {
-        "eval_dataset": corpora["validation"].inputs,
-        "compute_metrics": EntityScorer(corpora["validation"]),
-        "preprocess_logits_for_metrics": best_labels,
-        "columns": TAGGING.columns,
-    }
-
-
-def train_tagger(trainer: TaggerTrainer, corpora: dict[str, EncodedCorpus], settings: Sequence[Any]) -> None:
-    """Train a tagger, save the finished run and print its scores and examples.
+def train_tagger(
+    model: PreTrainedModel,
+    corpora: dict[str, EncodedCorpus],
+    rows: Dataset,
+    settings: Sequence[Any],
+    arguments: TaggerTrainingArguments,
+    trainer_class: type[TaggerTrainer] = TaggerTrainer,
+) -> TaggerTrainer:
+    """Train a tagger, save the finished run, print its scores and examples, and return the trainer.
 
     Args:
-        trainer: the trainer of the tagger, with all arguments of `scoring`.
+        model: the tagger.
         corpora: the encoded sentences of each split.
+        rows: the rows to train on: those of `corpora["train"]`, and further ones.
         settings: the argument dataclasses of the run without those of the training; the second are `DataArguments`.
+        arguments: the arguments of the training.
+        trainer_class: the class of the trainer.
     """
-    inputs = {split: corpus.inputs for split, corpus in corpora.items()}
+    data_arguments, validation, padding = settings[1], corpora["validation"], {}
+    tokenizer = validation.processor.tokenizer
+    if data_arguments.pad_to_max_length:
+        length = data_arguments.max_seq_length or tokenizer.model_max_length
+        padding = {"padding": "max_length", "max_length": length}
     scorers = {split: EntityScorer(corpus) for split, corpus in corpora.items()}
-    final, results = trainer.train_and_score(inputs, scorers)
+    trainer = trainer_class(
+        model,
+        arguments,
+        data_collator=TaggingCollator(tokenizer, **padding),
+        train_dataset=rows,
+        eval_dataset=validation.inputs,
+        processing_class=tokenizer,
+        compute_metrics=scorers["validation"],
+        preprocess_logits_for_metrics=best_labels,
+        columns=TAGGING.columns,
+    )
+    final, results = trainer.train_and_score({split: corpus.inputs for split, corpus in corpora.items()}, scorers)
     results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
     if trainer.is_world_process_zero():
-        validation = corpora["validation"]
         if (pieces := validation.processor.piece_tokenizer) is not None:
-            pieces.save_pretrained(Path(trainer.args.output_dir, ENCODER_TOKENIZER))
+            pieces.save_pretrained(Path(arguments.output_dir, ENCODER_TOKENIZER))
         entities = scorers["validation"].entities(final.predictions)
         trainer.finish(settings, results, zip(validation.texts, validation.spans, entities, strict=True))
-        print_examples(validation, entities, settings[1].num_examples)
-
-
-def print_examples(corpus: EncodedCorpus, entities: list[list[Span]], count: int) -> None:
-    """Print the first `count` sentences with their predicted entities."""
-    print("\nValidation sentences, tagged by the best model:")
-    for text, spans in zip(corpus.texts[:count], entities):
-        print(" ", render(text, spans))
+        print("\nValidation sentences, tagged by the best model:")
+        for text, spans in zip(validation.texts[: data_arguments.num_examples], entities):
+            print(" ", render(text, spans))
+    return trainer

@@ -24,30 +24,28 @@ class RowAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
-        """Update the parameters.
-
-        Args:
-            closure: function that computes the loss again, as in every optimizer of torch.
-        """
+        """Update the parameters, as `torch.optim.Optimizer.step` does."""
+        loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         taken: list[tuple[nn.Parameter, Tensor]] = []
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and (parameter.grad.is_sparse or group.get("rows")):
-                    (self._step_rows if parameter.grad.is_sparse else self._step_masked)(parameter, group)
-                    taken.append((parameter, parameter.grad))
+                grad = parameter.grad
+                if grad is not None and (grad.is_sparse or group.get("rows")):
+                    (self._step_rows if grad.is_sparse else self._step_masked)(parameter, grad, group)
+                    taken.append((parameter, grad))
                     parameter.grad = None
         super().step()
         for parameter, grad in taken:
             parameter.grad = grad
-        return loss if closure is not None else None
+        return loss
 
-    def _step_rows(self, parameter: nn.Parameter, group: dict) -> None:
+    def _step_rows(self, parameter: nn.Parameter, grad: Tensor, group: dict) -> None:
         """Update the rows of a sparse gradient."""
         state, rate, correction = self._next_state(parameter, group)
-        grad = parameter.grad.coalesce()
+        grad = grad.coalesce()
         rows, values = grad.indices()[0], grad.values()
         beta1, beta2 = group["betas"]
         first = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
@@ -58,10 +56,10 @@ class RowAdamW(torch.optim.AdamW):
         decayed = parameter.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
         parameter.index_copy_(0, rows, decayed.addcdiv_(first, deviation, value=-rate))
 
-    def _step_masked(self, parameter: nn.Parameter, group: dict) -> None:
+    def _step_masked(self, parameter: nn.Parameter, grad: Tensor, group: dict) -> None:
         """Update the rows of a dense gradient that are not zero."""
         state, rate, correction = self._next_state(parameter, group)
-        grad, (beta1, beta2) = parameter.grad, group["betas"]
+        beta1, beta2 = group["betas"]
         looked_up = grad.any(1, keepdim=True).to(grad.dtype)  # (V, 1), 1 or 0; the gradient of other rows is 0
         first = state["exp_avg"].mul_(1 - (1 - beta1) * looked_up).add_(grad, alpha=1 - beta1)
         second = state["exp_avg_sq"].mul_(1 - (1 - beta2) * looked_up).addcmul_(grad, grad, value=1 - beta2)

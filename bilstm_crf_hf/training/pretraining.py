@@ -1,8 +1,9 @@
 """Pretraining of a BiLSTM on raw text: arguments and the encoding of the texts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
+from transformers.hf_argparser import HfArg
 
 from ..alignment import IGNORED
 from ..data.morphology import morpheme_tags
@@ -16,17 +17,12 @@ BATCH = 10_000
 class TextArguments:
     """Arguments that name the texts."""
 
-    input_file: list[str] = field(
-        metadata={
-            "help": "Files of texts: txt with one text per line, or parquet, json or csv, with :COLUMN after the name "
-            "if the column is not `text`. The texts of a file that is named twice are read twice."
-        }
+    input_file: list[str] = HfArg(
+        help="Texts: .txt, .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or FILE:COLUMN if not `text`."
     )
-    morphemes: bool = field(default=False, metadata={"help": "Also learn the tags of the morphemes that Kiwi finds."})
-    validation_texts: int = field(
-        default=2000, metadata={"help": "The number of random texts that are kept for validation."}
-    )
-    max_seq_length: int = field(default=160, metadata={"help": "The number of tokens after which texts are cut off."})
+    morphemes: bool = HfArg(default=False, help="Also learn the tags of the morphemes that Kiwi finds.")
+    validation_texts: int = HfArg(default=2000, help="The number of random texts that are kept for validation.")
+    max_seq_length: int = HfArg(default=160, help="The number of tokens after which texts are cut off.")
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """Arguments that name teachers and texts, and the file of their soft labels; both kinds of distillation use them."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, concatenate_datasets
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from ..data.raw_text import read_all
 from ..evaluation.runs import SOFT_LABELS
@@ -17,23 +18,14 @@ from ..utils.files import write_atomically
 class TeacherArguments:
     """Arguments that say which models label which texts."""
 
-    teachers: list[str] | None = field(
-        default=None, metadata={"help": "Models on the Hub or in folders, whose probabilities are averaged."}
+    teachers: list[str] | None = HfArg(default=None, help="Models whose mean probabilities are the soft labels.")
+    unlabeled_file: list[str] | None = HfArg(
+        default=None, help="Texts: .txt, .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or FILE:COLUMN if not `text`."
     )
-    unlabeled_file: list[str] | None = field(
-        default=None,
-        metadata={"help": "Files of texts: txt, parquet, json or csv; FILE:COLUMN if the column is not `text`."},
-    )
-    max_unlabeled_samples: int | None = field(
-        default=None, metadata={"help": "Number of texts to sample at random. Default: all texts."}
-    )
-    max_unlabeled_characters: int = field(default=200, metadata={"help": "Longer texts are left out."})
-    variants: int = field(
-        default=0, metadata={"help": "Number of variants of each training text, with other names or words, to label."}
-    )
-    soft_labels_file: list[str] | None = field(
-        default=None, metadata={"help": "Files of soft labels from earlier runs, in place of teachers."}
-    )
+    max_unlabeled_samples: int | None = HfArg(default=None, help="Number of random texts to label. Default: all.")
+    max_unlabeled_characters: int = HfArg(default=200, help="Longer texts are left out.")
+    variants: int = HfArg(default=0, help="Number of variants of each training text, with other names or words.")
+    soft_labels_file: list[str] | None = HfArg(default=None, help="Soft labels of earlier runs, in place of teachers.")
 
     def __post_init__(self) -> None:
         if self.soft_labels_file is None and not (self.teachers and (self.unlabeled_file or self.variants > 0)):
@@ -48,6 +40,13 @@ class TeacherArguments:
         return texts
 
 
+def check_teacher(model: PreTrainedModel, labels: Sequence[str]) -> None:
+    """Raise ValueError if a teacher has other labels than its student."""
+    own = model.config.label2id
+    if set(own) != set(labels):
+        raise ValueError(f"the teacher {model.name_or_path} has the labels {', '.join(own)}, not {', '.join(labels)}")
+
+
 def load_soft_labels(
     arguments: TeacherArguments, student: str, training: TrainingArguments, label: Callable[[], Dataset]
 ) -> Dataset:
@@ -56,8 +55,8 @@ def load_soft_labels(
     Args:
         arguments: the teachers, or files of earlier runs.
         student: fingerprint of the student, see `distillation.student_fingerprint`.
-        training: arguments with the output folder; the main process alone asks the teachers.
-        label: function that asks the teachers.
+        training: arguments with the output folder.
+        label: function that asks the teachers; only the main process calls it.
 
     Raises:
         ValueError: if a file of an earlier run is for another student.
@@ -75,7 +74,6 @@ def load_soft_labels(
 
 
 def _read(path: str, student: str) -> Dataset:
-    """Read a file of soft labels."""
     dataset = Dataset.from_parquet(path)
     if "student" not in dataset.column_names or dataset.unique("student") != [student]:
         raise ValueError(

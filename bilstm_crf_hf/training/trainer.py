@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -34,12 +35,7 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
     """Sampler of batches of similar lengths, whose order depends on the seed and the number of the epoch only.
 
     A run that is resumed, even in the middle of an epoch, therefore continues with the same batches, and the processes
-    of a distributed run agree on them.
-
-    Args:
-        batch_size: number of rows of an update.
-        lengths: number of tokens of each row.
-        seed: seed of the run.
+    of a distributed run agree on them. `batch_size` is the number of rows of an update.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
@@ -68,6 +64,10 @@ class TaggerTrainer(Trainer):
         columns: names of the scores of `compute_metrics` that are shown after each epoch, by their keys.
     """
 
+    data_collator: Any
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(self, *args, columns: dict[str, str], **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.is_bilstm = self.model.base_model_prefix == BiLSTMCRFPreTrainedModel.base_model_prefix
@@ -79,7 +79,8 @@ class TaggerTrainer(Trainer):
         self.add_callback(self.epoch_report)
         self.graphs: GraphedSteps | None = None
         if self._uses_graphs():
-            self.data_collator = replace(self.data_collator, pad_to_multiple_of=PAD_TO)
+            multiple = self.data_collator.pad_to_multiple_of or PAD_TO
+            self.data_collator = replace(self.data_collator, pad_to_multiple_of=multiple)
         self.average = None if self.args.ema_decay is None else WeightAverage(self.model, self.args.ema_decay)
         if self.average is not None:
             self.add_callback(self.average)
@@ -132,12 +133,9 @@ class TaggerTrainer(Trainer):
         predictions: Iterable[tuple[str, Any, Any]],
         training_columns: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Save the finished run in `output_dir`, see [`save_run`], and print its scores.
+        """Save the finished run in `output_dir` with the arguments of [`save_run`], and print its scores.
 
         Args:
-            settings: the argument dataclasses of the run, without those of the training.
-            results: the figures for `all_results.json`.
-            predictions: text, gold and prediction of each validation example, see [`save_predictions`].
             training_columns: names of the scores on the training set in the log, by their keys, for the picture.
         """
         columns = self.epoch_report.columns
@@ -146,11 +144,7 @@ class TaggerTrainer(Trainer):
         print_scores(results, columns, self.args.metric_for_best_model, self.args.output_dir)
 
     def push_to_hub(self, *args, **kwargs) -> None:
-        """Refuse to upload: `Trainer` would send the files of a run without checking them.
-
-        Raises:
-            NotImplementedError: always, with the ways to publish.
-        """
+        """Refuse to upload: `Trainer` would send the files of a run without checking them."""
         raise NotImplementedError(
             "TaggerTrainer does not upload unchecked files: train with --push_to_hub, or run "
             f"bilstm-crf publish {self.args.output_dir} NAME/MODEL once training has finished"
@@ -171,7 +165,9 @@ class TaggerTrainer(Trainer):
         """Return whether training steps run as CUDA graphs."""
         arguments = self.args
         single = arguments.device.type == "cuda" and arguments.n_gpu == 1 and arguments.world_size == 1
-        return self.is_bilstm and single and arguments.cuda_graphs and not (arguments.fp16 or arguments.torch_compile)
+        wanted = arguments.cuda_graphs and not (arguments.fp16 or arguments.torch_compile)
+        pads = "pad_to_multiple_of" in getattr(self.data_collator, "__dataclass_fields__", {})
+        return self.is_bilstm and single and wanted and pads
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW with a parameter group for each pair of learning rate and weight decay."""
@@ -208,7 +204,6 @@ class TaggerTrainer(Trainer):
         return self.is_bilstm and self.args.device.type == "cpu"
 
     def _learning_rate_of(self, name: str, by_rows: bool) -> float:
-        """Return the learning rate of a parameter, given its name and whether only rows of it are updated."""
         rate = None
         if name.startswith("crf.") and self.args.crf_learning_rate is not None:
             rate = self.args.crf_learning_rate
@@ -233,9 +228,9 @@ class TaggerTrainer(Trainer):
         return self.lr_scheduler
 
     def _averaged(self) -> AbstractContextManager:
-        """Return a context in which the model has the average of its weights, if training averages them."""
-        training = self.average is not None and self.is_in_train
-        return self.average.applied(self.model) if training else nullcontext()
+        if self.average is None or not self.is_in_train:
+            return nullcontext()
+        return self.average.applied(self.model)
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
         with self._averaged():
@@ -276,20 +271,13 @@ class TaggerTrainer(Trainer):
 
 
 class EpochReport(ProgressCallback):
-    """Progress bars, and one line for each epoch in place of the dictionaries of `Trainer`.
-
-    Args:
-        columns: names of the scores that a line shows, by their keys.
-
-    Attributes:
-        seconds: seconds of training of each epoch, without evaluation.
-    """
+    """Progress bars, and one line with the scores in `columns` for each epoch in place of `Trainer`'s dictionaries."""
 
     def __init__(self, columns: dict[str, str]) -> None:
         super().__init__()
         self.columns = columns
-        self.seconds: list[float] = []
-        self.began: float | None = None  # start of the current epoch
+        self.seconds: list[float] = []  # of training in each epoch, without evaluation
+        self.began = 0.0  # start of the current epoch; 0 between epochs
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         """Print nothing: `on_evaluate` prints a line."""
@@ -301,14 +289,14 @@ class EpochReport(ProgressCallback):
     def on_epoch_end(self, args, state, control, **kwargs) -> None:
         """Stop the clock."""
         self.seconds.append(time.perf_counter() - self.began)
-        self.began = None
+        self.began = 0.0
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         """Print losses, scores and seconds."""
         super().on_evaluate(args, state, control, **kwargs)
-        if self.training_bar is None or (self.began is None and not self.seconds):
+        if self.training_bar is None or not (self.began or self.seconds):
             return
-        seconds = self.seconds[-1] if self.began is None else time.perf_counter() - self.began
+        seconds = time.perf_counter() - self.began if self.began else self.seconds[-1]
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
         scores = "".join(f"  {name} {metrics[f'eval_{key}']:.4f}" for key, name in self.columns.items())
         self.training_bar.write(

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,5 @@ def hardware(device: torch.device | str = "cpu") -> str:
 def _cpu_model() -> str:
     """Return the name of the processor, on Linux from `/proc/cpuinfo`, elsewhere from Python."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    found = re.search(r"^model name\s*: (.*)", path.read_text(), re.MULTILINE) if path.is_file() else None
+    return found[1].strip() if found else platform.processor()

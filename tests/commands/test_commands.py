@@ -1,5 +1,6 @@
 """The commands by their names, and the launchers in a clone."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -31,6 +32,21 @@ def test_launchers_are_short():
     launchers = list(RECIPES.glob("*.py"))
     assert len(launchers) >= len(COMMANDS)
     assert all(len(path.read_text(encoding="utf-8").splitlines()) <= 20 for path in launchers)
+
+
+def test_every_command_has_a_launcher_that_knows_the_folder_of_the_recipes(tmp_path, monkeypatch):
+    launched = {}
+
+    def record(argv: list[str], recipes: Path) -> None:
+        launched[argv[0]] = argv[1:], recipes
+
+    monkeypatch.setattr("bilstm_crf_hf.commands.__main__.main", record)
+    monkeypatch.setattr(sys, "argv", ["launcher", "--seed", "7"])
+    monkeypatch.chdir(tmp_path)
+    for path in RECIPES.glob("*.py"):
+        if path.stem != "onnx_inference":  # runs without the package
+            runpy.run_path(str(path), run_name="__main__")
+    assert launched == dict.fromkeys(COMMANDS, (["--seed", "7"], RECIPES))
 
 
 @pytest.mark.parametrize("name", ["ner", "classify"])

@@ -269,7 +269,7 @@ def test_predictions_may_be_padded(characters):
 def test_sentences_without_an_entity_or_without_anything_visible_have_none(characters):
     corpus = EncodedCorpus(dataset_of([("비가 온다", []), ("   ", []), ("", [])]), BiLSTMCRFProcessor(characters), BIO)
     assert corpus.decode(corpus.inputs["labels"][:]) == [[], [], []]
-    assert corpus.gold_tags == corpus.predicted_tags(corpus.inputs["labels"][:]) == [["O"] * 4, [], []]
+    assert EntityScorer(corpus).gold == corpus.predicted_tags(corpus.inputs["labels"][:]) == [["O"] * 4, [], []]
 
 
 def test_labels_predicted_on_special_tokens_say_nothing(characters):
@@ -294,7 +294,7 @@ def test_character_tags_leave_white_space_out(characters, max_length):
     corpus = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride=4)
     expected = [visible_tags(*row) for row in ROWS]
     assert expected[2] == ["B-LC", "I-LC", "B-LC", "I-LC"]
-    assert corpus.gold_tags == corpus.predicted_tags(corpus.inputs["labels"][:]) == expected
+    assert EntityScorer(corpus).gold == corpus.predicted_tags(corpus.inputs["labels"][:]) == expected
 
 
 @pytest.mark.parametrize("dropped", ["\u200b", "\xad", "\ufeff", "\x07"])

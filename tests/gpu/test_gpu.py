@@ -231,7 +231,7 @@ def test_pretraining_asks_the_whole_vocabulary(tokenizer, batch, monkeypatch):
     monkeypatch.setattr(torch, "randint", lambda *_, device=None, **__: drawn.to(device))
     output = gpu(**moved(batch))
     hidden = cpu.bilstm.encode(batch["input_ids"], sequences)
-    states = cpu.around(hidden, sequences)[sequences.inside]
+    states = cpu.context_states(hidden, sequences)[sequences.inside]
     logits = cpu.vocabulary(cpu.transform(states))
     cloze = cross_entropy(logits, sequences.pack(batch["input_ids"])[sequences.inside])
     tags = sequences.pack(batch["labels"])[sequences.inside]

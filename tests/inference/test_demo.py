@@ -354,7 +354,7 @@ def test_differences_are_marked_and_what_is_known_is_faint():
         {"start": line.index(word), "end": line.index(word) + len(word), "label": label}
         for word, label in (("손흥민", "PS"), ("춘천", "LC"), ("손흥", "PS"))
     )
-    html = app.mark_differences(line, [short, lc], [ps, lc], {"LC": 0, "PS": 180})
+    html = app.load_template({"LC": 0, "PS": 180}).differences(line, [short, lc], [ps, lc])
     assert html == (
         f"… {line[50:90]}"
         '<mark style="--hue: 180">손흥<b>PS</b></mark>민은 '

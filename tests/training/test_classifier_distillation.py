@@ -44,7 +44,7 @@ def teachers(texts, tmp_path_factory) -> list[str]:
 
 def test_probabilities_of_teachers_are_averaged_by_name(teachers, texts):
     pipes = [recipe.load_teacher(name, CLASSES) for name in teachers]
-    found = recipe.mean_probabilities(pipes, texts, CLASSES, batch_size=4)
+    found = recipe.soft_labels(pipes, texts, CLASSES, batch_size=4)
     expected = np.zeros((len(texts), len(CLASSES)))
     for pipe in pipes:
         own = pipe.model.config.label2id
@@ -92,9 +92,9 @@ def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):
     asked = ["--teachers", *teachers, "--unlabeled_file", str(raw), "--variants", "2", "--output_dir", str(labels)]
     recipe.main([*FILES, *SMALL, *asked, "--num_train_epochs", "0"])
     assert [path.name for path in labels.iterdir()] == ["soft_labels.parquet"]
-    answers = Dataset.from_parquet(str(labels / "soft_labels.parquet"))
-    assert len(answers) == len(texts) + 2 * 90  # not the long one
-    np.testing.assert_allclose(np.sum(answers["labels"][:], 1), 1, atol=1e-5)
+    soft_labels = Dataset.from_parquet(str(labels / "soft_labels.parquet"))
+    assert len(soft_labels) == len(texts) + 2 * 90  # not the long one
+    np.testing.assert_allclose(np.sum(soft_labels["labels"][:], 1), 1, atol=1e-5)
     losses, untrained = [], math.log(6)
     for folder in (tmp_path / "first", tmp_path / "second"):
         options = ["--soft_labels_file", str(labels / "soft_labels.parquet"), "--output_dir", str(folder)]
@@ -102,7 +102,7 @@ def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):
         state = json.loads((folder / "trainer_state.json").read_text())
         losses += [entry["loss"] for entry in state["log_history"] if "loss" in entry]
         results = json.loads((folder / "all_results.json").read_text())
-        assert (results["train_sentences"], results["train_soft_sentences"]) == (90, len(answers))
-        assert state["global_step"] == -(-(90 + len(answers)) // 32)
+        assert (results["train_sentences"], results["train_soft_sentences"]) == (90, len(soft_labels))
+        assert state["global_step"] == -(-(90 + len(soft_labels)) // 32)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] == pytest.approx(untrained, rel=0.3)  # a mean over texts

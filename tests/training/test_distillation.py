@@ -77,13 +77,13 @@ def probabilities(model, tokenizer, text) -> tuple[list[dict[str, float]], list[
 
 
 class FixedTeacher:
-    """Says what it is told of texts."""
+    """A teacher that returns given soft labels of texts."""
 
-    def __init__(self, **answers: list[list[float]]) -> None:
-        self.answers = {text: np.array(rows, np.float32) for text, rows in answers.items()}
+    def __init__(self, **soft_labels: list[list[float]]) -> None:
+        self.soft_labels = {text: np.array(rows, np.float32) for text, rows in soft_labels.items()}
 
     def __call__(self, texts):
-        return [self.answers[text] for text in texts]
+        return [self.soft_labels[text] for text in texts]
 
 
 def random_teacher(texts, num_labels, seed) -> FixedTeacher:
@@ -171,7 +171,7 @@ def test_best_paths_are_those_of_all_valid_ones():
     teacher = random_teacher(texts, len(FEW), seed=1)
     greedy = []
     for text, (_, labels, _) in zip(texts, columns_of([teacher], tokenizer, texts, FEW), strict=True):
-        rows = teacher.answers[text][[i for i, c in enumerate(text) if c != " "]]
+        rows = teacher.soft_labels[text][[i for i, c in enumerate(text) if c != " "]]
         paths = [p for p in itertools.product(range(len(FEW)), repeat=len(rows)) if is_valid([FEW[i] for i in p])]
         best = max(paths, key=lambda path: sum(np.log(row[i] + 1e-6) for row, i in zip(rows, path)))
         assert labels == [-100, *best, -100]
@@ -194,7 +194,7 @@ def test_what_no_teacher_reads_is_unknown(tokenizer, wordpiece):
     ((_, labels, soft),) = columns_of([teacher, other], student, [text], LABELS)
     assert -100 not in labels[1:-1]
     np.testing.assert_allclose(soft[1:-1].sum(-1), 1, atol=5e-3)
-    np.testing.assert_allclose(soft[unread[0]], other.answers[text][3], atol=1e-3)
+    np.testing.assert_allclose(soft[unread[0]], other.soft_labels[text][3], atol=1e-3)
 
 
 def test_a_text_without_a_token_has_no_labels(tokenizer, wordpiece):
@@ -359,14 +359,14 @@ def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     (tmp_path / "raw.txt").write_text("\n".join([*texts, "가" * 300]), encoding="utf-8")
     asked = ("--teachers", "tagger", "encoder", "--unlabeled_file", "raw.txt", "--output_dir", "first")
     state = run_recipe(tmp_path, *asked)
-    answers = Dataset.from_parquet(str(tmp_path / "first" / "soft_labels.parquet"))
-    assert 0 < len(answers) <= len(texts)  # those in which an entity is; not the long one
-    assert f"the teachers find entities in {len(answers)} of " in state["printed"]
-    assert state["global_step"] == -(-(32 + len(answers)) // 32)
+    soft_labels = Dataset.from_parquet(str(tmp_path / "first" / "soft_labels.parquet"))
+    assert 0 < len(soft_labels) <= len(texts)  # those in which an entity is; not the long one
+    assert f"the teachers find entities in {len(soft_labels)} of " in state["printed"]
+    assert state["global_step"] == -(-(32 + len(soft_labels)) // 32)
     results = json.loads((tmp_path / "first" / "all_results.json").read_text())
-    assert results["train_soft_sentences"] == len(answers)
+    assert results["train_soft_sentences"] == len(soft_labels)
     card = render_card(tmp_path / "first", "me/first", "v1")
-    assert f"Further {len(answers)} texts had the probabilities of a teacher as labels." in card.text
+    assert f"Further {len(soft_labels)} texts had the probabilities of a teacher as labels." in card.text
     again = run_recipe(tmp_path, "--soft_labels_file", "first/soft_labels.parquet", "--output_dir", "second")
     losses = [[entry["loss"] for entry in run["log_history"] if "loss" in entry] for run in (state, again)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
@@ -394,13 +394,13 @@ def test_labels_alone_are_made_without_training(texts, tmp_path):
         {"variants": 2},
     ],
 )
-def test_teachers_and_texts_or_answers_are_wanted(fields):
+def test_teachers_and_texts_or_soft_labels_are_wanted(fields):
     with pytest.raises(ValueError, match="give teachers and texts .*, or soft_labels_file"):
         distill.DistillationArguments(**fields)
 
 
 @pytest.mark.parametrize("student", [None, "another"])
-def test_answers_for_another_student_are_refused(tmp_path, student):
+def test_soft_labels_for_another_student_are_refused(tmp_path, student):
     path = str(tmp_path / "soft_labels.parquet")
     rows = {"input_ids": [[1]], "soft_labels": [[1.0]]} | ({} if student is None else {"student": [student]})
     Dataset.from_dict(rows).to_parquet(path)

@@ -14,7 +14,9 @@ from transformers import (
     BertConfig,
     BertForTokenClassification,
     DataCollatorForTokenClassification,
+    DefaultDataCollator,
     TrainerCallback,
+    default_data_collator,
     set_seed,
 )
 
@@ -93,6 +95,22 @@ def test_accumulated_batches_equal_one_large_batch(corpus, tokenizer, tmp_path):
     assert len(large) == 3
     assert small == pytest.approx(large, rel=1e-5)
     assert_same_weights(small_weights, large_weights, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("collator", "expected"),
+    [(DataCollatorForTokenClassification, True), (DefaultDataCollator, False), (default_data_collator, False)],
+    ids=["pads to a multiple", "does not pad", "a function"],
+)
+def test_cuda_graphs_need_a_collator_that_pads_to_a_multiple(
+    corpus, tokenizer, tmp_path, monkeypatch, collator, expected
+):
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path)
+    trainer.data_collator = collator if collator is default_data_collator else collator(tokenizer)
+    assert not trainer._uses_graphs()
+    monkeypatch.setattr(TaggerTrainingArguments, "device", torch.device("cuda"))
+    monkeypatch.setattr(TaggerTrainingArguments, "n_gpu", 1)
+    assert trainer._uses_graphs() == expected
 
 
 @pytest.mark.parametrize("checkpoint", [3, 4])  # in the middle of the first epoch of 4 steps, and at its end

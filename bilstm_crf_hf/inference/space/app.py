@@ -8,12 +8,12 @@ not import bilstm_crf_hf, since models contain their code.
 import argparse
 import os
 import sys
-from collections.abc import Container, Iterable
-from html import escape
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import gradio as gr
+from jinja2 import Environment, FileSystemLoader
 from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
@@ -31,17 +31,10 @@ EXAMPLES = [
     "두 시간 내내 졸았다. 결말도 뻔하다.",
 ]
 
-MAX_CHARACTERS = 50_000
-"""Limit of a request, which takes some seconds on a CPU, or half a minute if each line has one character."""
-
-BATCH_SIZE = 64
-"""Number of lines of similar length whose n-best paths are computed at a time."""
-
-CONTEXT = 40
-"""Number of characters shown on either side of the entities in which a reading differs from the best one."""
-
-READINGS = 5
-"""Number of readings of a line: the best one and four others."""
+MAX_CHARACTERS = 50_000  # per request: some seconds on a CPU, or half a minute if each line has one character
+BATCH_SIZE = 64  # number of lines of similar length whose n-best paths are computed at a time
+CONTEXT = 40  # number of characters shown on either side of the entities in which a reading differs from the best one
+READINGS = 5  # number of readings of a line: the best one and four others
 
 THEME = gr.themes.Default(
     primary_hue="blue",
@@ -84,20 +77,14 @@ class Label(TypedDict):
 
 
 def load(task: str, name: str, revision: str | None) -> Pipeline:
-    """Load the pipeline of a model.
-
-    Args:
-        task: the task of the pipeline.
-        name: folder of the model, or its name on the Hub.
-        revision: commit of a model on the Hub.
+    """Load the pipeline of a model in a folder, or of a commit of a model on the Hub.
 
     Raises:
         SystemExit: if the model cannot be loaded, is for another task, or is on the Hub and `revision` is None.
     """
     if not Path(name).is_dir() and not revision:
-        raise SystemExit(
-            f"{name} is not a folder: to run the code of a model on the Hub, give the commit with --revision"
-        )
+        remedy = "to run the code of a model on the Hub, give the commit with --revision"
+        raise SystemExit(f"{name} is not a folder: {remedy}")
     try:
         pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
     except (ImportError, OSError, ValueError) as error:
@@ -149,28 +136,24 @@ def classify(classifier: Pipeline, lines: list[str]) -> list[list[Label]]:
 
 def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
     """Return the k most probable readings of each line, the best one first; none without a CRF or without tokens."""
-    found: list[list[Reading]] = [[] for _ in lines]
-    if hasattr(tagger.model, "nbest"):
-        order = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(lines[i]))
-        for start in range(0, len(order), BATCH_SIZE):
-            batch = order[start : start + BATCH_SIZE]
-            for i, readings in zip(batch, _read_batch(tagger, [lines[i] for i in batch], k), strict=True):
-                found[i] = list(readings)
-    return found
-
-
-def _read_batch(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
-    """Return the readings of lines that share a batch."""
-    encoded, details = tagger.encode(lines)
-    special = encoded.pop("special_tokens_mask")
-    inputs = {name: rows.to(tagger.device) for name, rows in encoded.items()}
-    output = tagger.model.nbest(**inputs, num_paths=k)
-    found: list[list[Reading]] = []
-    for i, (_, detail) in enumerate(details):
-        window = detail | {"special_tokens_mask": special[i : i + 1]}
-        paths = zip(output.predictions[i].tolist(), output.probabilities[i].tolist(), strict=True)
-        found.append([Reading(probability=p, entities=_spans_of_tags(tagger, window, tags)) for tags, p in paths if p])
-    return found
+    readings: list[list[Reading]] = [[] for _ in lines]
+    if not hasattr(tagger.model, "nbest"):
+        return readings
+    order = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(lines[i]))
+    for first in range(0, len(order), BATCH_SIZE):
+        batch = order[first : first + BATCH_SIZE]
+        encoded, details = tagger.encode([lines[i] for i in batch])
+        special = encoded.pop("special_tokens_mask").split(1)
+        output = tagger.model.nbest(**{name: rows.to(tagger.device) for name, rows in encoded.items()}, num_paths=k)
+        paths = zip(output.predictions.tolist(), output.probabilities.tolist(), strict=True)
+        for i, (_, detail), mask, ranked in zip(batch, details, special, paths, strict=True):
+            window = detail | {"special_tokens_mask": mask}
+            readings[i] = [
+                Reading(probability=probability, entities=_spans_of_tags(tagger, window, tags))
+                for tags, probability in zip(*ranked, strict=True)
+                if probability
+            ]
+    return readings
 
 
 def _spans_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Span]:
@@ -179,7 +162,7 @@ def _spans_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Span
     return [_span(e) for e in tagger.postprocess([window | {"predictions": [tags], "path_log_probs": certain}])]
 
 
-# HTML
+# Page
 
 
 def percent(probability: float) -> str:
@@ -189,84 +172,26 @@ def percent(probability: float) -> str:
     return "< 0.01 %" if probability < 0.00005 else f"{100 * probability:.2f} %"
 
 
-def mark(line: str, spans: Iterable[Span], hues: dict[str, int], known: Container[Span] = ()) -> str:
-    """Return the HTML of a line with its entities marked, those in `known` faintly, and with scores as tooltips."""
-    pieces, at = [], 0
-    for span in spans:
-        start, end, label = span["start"], span["end"], span["label"]
-        attributes = f'style="--hue: {hues.get(label, 0)}"{" class=known" if span in known else ""}'
-        tip = ""
-        if "score" in span:
-            attributes += " tabindex=0"
-            tip = f'<span role="tooltip">{percent(span["score"])}</span>'
-        text = f"{escape(line[start:end])}<b>{escape(label)}</b>{tip}"
-        pieces += [escape(line[at:start]), f"<mark {attributes}>{text}</mark>"]
-        at = end
-    return "".join([*pieces, escape(line[at:])])
-
-
-def mark_differences(line: str, spans: list[Span], best: list[Span], hues: dict[str, int]) -> str:
-    """Return the HTML of the part of a line in which the entities differ from the best ones, common ones faint."""
+def differing_part(line: str, spans: list[Span], best: list[Span]) -> tuple[int, int]:
+    """Return the range of characters in which the entities differ from the best ones, with `CONTEXT` on either side."""
     ours, theirs = ({(span["start"], span["end"]): span["label"] for span in each} for each in (spans, best))
-    differing = [place for place, _ in ours.items() ^ theirs.items()]
-    first = max(0, min((start for start, _ in differing), default=0) - CONTEXT)
-    last = min(len(line), max((end for _, end in differing), default=0) + CONTEXT)
-
-    def cut(each: list[Span]) -> list[Span]:
-        return [
-            span | {"start": max(span["start"], first) - first, "end": min(span["end"], last) - first}
-            for span in each
-            if span["start"] < last and first < span["end"]
-        ]
-
-    part = mark(line[first:last], cut(spans), hues, known=cut(best))
-    return f"{'… ' if first else ''}{part}{' …' if last < len(line) else ''}"
+    places = [place for place, _ in ours.items() ^ theirs.items()]
+    first = min((start for start, _ in places), default=0)
+    last = max((end for _, end in places), default=0)
+    return max(0, first - CONTEXT), min(len(line), last + CONTEXT)
 
 
-def show_readings(line: str, readings: list[Reading], hues: dict[str, int]) -> str:
-    """Return the HTML of the probabilities of the best reading of a line and of the others."""
-    if len(readings) < 2:
-        return ""
-    best, *others = readings
-    rows = [
-        f'<tr><td class="percent">{percent(other["probability"])}</td>'
-        f"<td>{mark_differences(line, other['entities'], best['entities'], hues)}</td></tr>"
-        for other in others
-    ]
-    summary = f"this reading {percent(best['probability'])}, next {percent(others[0]['probability'])}"
-    return f"<details><summary>{summary}</summary><table>{''.join(rows)}</table></details>"
-
-
-def show_entities(
-    lines: list[str], entities: list[list[Entity]], readings: list[list[Reading]], hues: dict[str, int]
-) -> str:
-    """Return the HTML of all lines with their entities and readings."""
-    items = [
-        f"<li><p>{mark(line, found, hues)}</p>{show_readings(line, others, hues)}</li>"
-        for line, found, others in zip(lines, entities, readings, strict=True)
-    ]
-    return f"<ol>{''.join(items)}</ol>"
-
-
-def show_labels(lines: list[str], labels: list[list[Label]]) -> str:
-    """Return the HTML of all lines with a bar for each label."""
-    items = []
-    for line, found in zip(lines, labels, strict=True):
-        rows = [
-            f'<tr><th>{escape(label["label"])}</th><td class="percent">{percent(label["score"])}</td>'
-            f'<td class="bar"><i style="--share: {label["score"]:.2%}"></i></td></tr>'
-            for label in found
-        ]
-        items.append(f"<li><p>{escape(line)}</p><table>{''.join(rows)}</table></li>")
-    return f"<ol>{''.join(items)}</ol>"
-
-
-# Page
+def load_template(hues: dict[str, int]) -> Any:
+    """Return the macros of `page.html`, for entity types that have these hues in degrees."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
+    environment.filters["percent"] = percent
+    values = {"hues": hues, "types": TYPES, "differing_part": differing_part}
+    return environment.get_template("page.html").make_module(values)
 
 
 def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
     """Build the page and its endpoints: `/tag`, `/readings` and, with a classifier, `/classify`."""
-    hues = _hues(tagger.model.config.id2label.values())
+    html = load_template(_hues(tagger.model.config.id2label.values()))
 
     def entities_of_lines(text: str) -> list[list[Entity]]:
         """Return the entities of the best path of each line, with exact probabilities and positions within the line."""
@@ -283,15 +208,15 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
     def show(text: str) -> tuple[str, str]:
         lines = text.splitlines()
         try:
-            entities = show_entities(lines, entities_of_lines(text), readings_of_lines(text), hues)
-            return entities, show_labels(lines, labels_of_lines(text)) if classifier else ""
+            entities = html.entities(zip(lines, entities_of_lines(text), readings_of_lines(text), strict=True))
+            return entities, html.labels(zip(lines, labels_of_lines(text), strict=True)) if classifier else ""
         except gr.Error as error:  # shown in place of the results of the text before
-            return (f'<p role="alert">{escape(error.message)}</p>',) * 2
+            return (html.alert(error.message),) * 2
 
-    entities, labels = show(EXAMPLES[0])
-    queue = {"concurrency_id": "models", "concurrency_limit": 1}  # a hook on a model is for one request at a time
+    queue: dict[str, Any] = {"concurrency_id": "models", "concurrency_limit": 1}  # one request at a time
+    first_entities, first_labels = show(EXAMPLES[0])
     with gr.Blocks(title="Named entities", analytics_enabled=False) as page:
-        gr.HTML(_header(tagger, classifier))
+        gr.HTML(html.header(*(_name(pipe) for pipe in (tagger, classifier) if pipe)))
         text = gr.Textbox(
             EXAMPLES[0],
             label="Text",
@@ -304,13 +229,12 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
         names = [example.replace("\n", " …\n").splitlines()[0] for example in EXAMPLES]
         examples = gr.Examples(EXAMPLES, text, example_labels=names, elem_id="examples", api_visibility="private")
         with gr.Tab("Entities"):
-            gr.HTML(_legend(hues))
-            entities = gr.HTML(entities, elem_classes="results")
+            gr.HTML(html.legend())
+            entities = gr.HTML(first_entities, elem_classes="results")
         with gr.Tab("Sentiment", visible=classifier is not None):
-            labels = gr.HTML(labels, elem_classes="results")
-        run = {"fn": show, "inputs": text, "outputs": [entities, labels], "api_visibility": "private"}
-        text.submit(**run, **queue)
-        examples.load_input_event.then(**run, **queue)
+            labels = gr.HTML(first_labels, elem_classes="results")
+        for event in (text.submit, examples.load_input_event.then):
+            event(show, text, [entities, labels], api_visibility="private", **queue)
         gr.api(entities_of_lines, api_name="tag", **queue)
         gr.api(readings_of_lines, api_name="readings", **queue)
         if classifier is not None:
@@ -324,42 +248,22 @@ def _hues(tags: Iterable[str]) -> dict[str, int]:
     return {label: round(360 * i / len(types)) for i, label in enumerate(types)}
 
 
-def _header(tagger: Pipeline, classifier: Pipeline | None) -> str:
-    sentiment = f"; sentiment by {_name(classifier)}" if classifier else ""
-    return f"<h1>Named entities</h1><p>Found by {_name(tagger)}{sentiment}.</p>"
-
-
 def _name(pipe: Pipeline) -> str:
-    """Return the HTML of a model's name on the Hub, or of the name of its folder."""
+    """Return a model's name on the Hub, or the name of its folder."""
     name = pipe.model.name_or_path
-    return f"<b>{escape(Path(name).resolve().name if Path(name).is_dir() else name)}</b>"
-
-
-def _legend(hues: dict[str, int]) -> str:
-    marks = "".join(
-        f'<li><mark style="--hue: {hue}">{escape(label)}</mark> {TYPES.get(label, "")}</li>'
-        for label, hue in hues.items()
-    )
-    return f'<ul class="legend">{marks}<li class="hint">Point at an entity or tap it to see its probability.</li></ul>'
+    return Path(name).resolve().name if Path(name).is_dir() else name
 
 
 def main(argv: list[str], description: str = __doc__) -> None:
-    """Serve the page.
-
-    Args:
-        argv: the command line.
-        description: text that `--help` shows above the arguments.
-    """
+    """Serve the page. `--help` shows `description` above the arguments."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options = {
         "--revision": ("MODEL_REVISION", "commit of a tagger on the Hub"),
         "--classifier": ("CLASSIFIER_ID", "text classifier, in a folder or on the Hub"),
         "--classifier_revision": ("CLASSIFIER_REVISION", "commit of a classifier on the Hub"),
     }
-    tagger_id = os.environ.get("MODEL_ID")
-    parser.add_argument(
-        "model", nargs="?", default=tagger_id, help="tagger, in a folder or on the Hub (default: $MODEL_ID)"
-    )
+    model_help = "tagger, in a folder or on the Hub (default: $MODEL_ID)"
+    parser.add_argument("model", nargs="?", default=os.environ.get("MODEL_ID"), help=model_help)
     for name, (variable, meaning) in options.items():
         parser.add_argument(name, default=os.environ.get(variable), help=f"{meaning} (default: ${variable})")
     parser.add_argument("--server_port", type=int, help="default: $GRADIO_SERVER_PORT, or the first free one from 7860")

@@ -7,13 +7,13 @@ SentencePiece) are trained and evaluated on the same text. This file is copied i
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import NamedTuple
 
 IGNORED = -100
 """Label id of a token that the loss ignores, as in PyTorch's `CrossEntropyLoss(ignore_index=-100)`."""
 
-_BEGIN, _CONTINUE, _END = "BS", "IE", "ES"
-"""Prefixes of tags that begin, continue and end an entity."""
+_BEGIN, _CONTINUE, _END = "BS", "IE", "ES"  # prefixes of tags that begin, continue and end an entity
 
 
 class Span(NamedTuple):
@@ -26,11 +26,7 @@ class Span(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def split_tag(tag: str) -> tuple[str, str]:
-    """Split a tag into prefix and type: `"B-PS"` into `("B", "PS")`, `"O"` into `("O", "")`.
-
-    Raises:
-        ValueError: if the tag is neither `O` nor a prefix B, I, E or S, a hyphen and a type.
-    """
+    """Split a tag into prefix and type: `"B-PS"` into `("B", "PS")`, `"O"` into `("O", "")`."""
     if tag == "O":
         return "O", ""
     prefix, hyphen, label = tag.partition("-")
@@ -70,7 +66,7 @@ def spans_from_tags(tags: Iterable[str], strict: bool = False) -> list[Span]:
 
 
 def tags_from_spans(spans: Iterable[Span], length: int, scheme: str = "BIO") -> list[str]:
-    """Return `length` tags for non-overlapping `spans`; the inverse of [`spans_from_tags`].
+    """Return `length` tags for `spans`; the inverse of [`spans_from_tags`].
 
     Raises:
         ValueError: if a span is empty, lies outside `[0, length)` or overlaps another one, or if the scheme is unknown.
@@ -144,14 +140,12 @@ def token_tags(
     entity_at: dict[int, Span] = {i: span for span in spans for i in range(span.start, span.end)}
     ranges = character_ranges(text, offsets)
     content = [i for i, (start, end) in enumerate(ranges) if start < end]
+    entities = [entity_at.get(ranges[i][0]) for i in content]
     token_spans: list[Span] = []
-    last = None
-    for position, i in enumerate(content):  # position among the tokens that cover characters
-        entity = entity_at.get(ranges[i][0])
+    for entity, run in groupby(range(len(content)), entities.__getitem__):
         if entity is not None:
-            start = token_spans.pop().start if entity is last else position
-            token_spans.append(Span(start, position + 1, entity.label))
-        last = entity
+            tokens = list(run)
+            token_spans.append(Span(tokens[0], tokens[-1] + 1, entity.label))
     tag_of = dict(zip(content, tags_from_spans(token_spans, len(content), scheme), strict=True))
     return [tag_of.get(i) for i in range(len(ranges))]
 
@@ -159,9 +153,9 @@ def token_tags(
 def entities_of_tokens(
     text: str, offsets: Sequence[tuple[int, int]], tags: Sequence[str | None]
 ) -> Iterator[tuple[Span, list[int]]]:
-    """Yield each entity that the tags of the tokens encode: its span in `text` and the indices of its tokens.
+    """Yield the span in `text` and the indices of the tokens of each entity whose tokens cover a character.
 
-    `tags` are None for special tokens and padding. Entities whose tokens cover no character are skipped.
+    The tags of special tokens and padding are None.
     """
     ranges = character_ranges(text, offsets)
     tagged = {i: tag for i, tag in enumerate(tags) if tag is not None}

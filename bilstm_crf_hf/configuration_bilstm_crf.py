@@ -1,5 +1,7 @@
 """Configuration of the BiLSTM-CRF models. This file is copied into exported model repositories."""
 
+from dataclasses import field
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -30,8 +32,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         kiwi_version: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
             `morphemes.morpheme_ids`; None leaves them out.
         morpheme_dropout: probability that the morphemes of a sentence are unknown in training.
-        token_columns: names of the columns of the table that describes each token id, see
-            `input_features.token_table`. A saved model keeps those that it was saved with. Default: the first five.
+        token_columns: columns of `input_features.token_table`; a saved model keeps those that it was saved with.
         constrained: whether sequences that the BIO or BIOES scheme of the labels rules out are impossible; false for
             weights that were trained without constraints, such as the tutorial's.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...).
@@ -45,7 +46,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
 
     vocab_size: int = 32000
     embedding_size: int = 128
-    ngrams: list[list[int]] | None = None
+    ngrams: list[list[int]] = field(default_factory=lambda: [[-1, 0], [0, 1]])
     ngram_buckets: int = 131072
     ngram_embedding_size: int = 64
     jamo_embedding_size: int = 16
@@ -58,17 +59,10 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     word_dropout: float = 0.1
     kiwi_version: str | None = None
     morpheme_dropout: float = 0.2
-    token_columns: list[str] | None = None
+    token_columns: list[str] = field(default_factory=lambda: ["character", "word_start", "initial", "vowel", "final"])
     constrained: bool = True
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
-
-    def __post_init__(self, **kwargs):
-        if self.ngrams is None:
-            self.ngrams = [[-1, 0], [0, 1]]
-        if self.token_columns is None:
-            self.token_columns = ["character", "word_start", "initial", "vowel", "final"]
-        super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
         """Check the fields; `@strict` calls this."""

@@ -67,7 +67,7 @@ class EncoderClassifierConfig(EncoderConfig):
     Args:
         pooling: representation of a text: the output of the encoder's `pooler`, or the `mean` of its hidden states.
         classifier_hidden_size: width of the output of the first of two linear layers.
-        classifier_dropout: dropout on the pooled output, and between the linear layers.
+        classifier_dropout: dropout before each of them.
     """
 
     model_type = "encoder_classifier"

@@ -32,12 +32,11 @@ class LinearChainCRF(CRF):
 
     All methods take `emissions`, (T, B, K), and a `mask`, (T, B), true (or 1) on the timesteps of a sequence, which
     begin at the first timestep and have no holes (default: all timesteps). With `batch_first`, the dimensions T and B
-    of arguments and results are swapped. All methods raise a ValueError if shapes do not match and, on the CPU, if a
-    mask has holes; on other devices the latter is a device-side assertion, so that the host does not wait.
+    of arguments and results are swapped. A ValueError is raised if shapes do not match, if an option is invalid and, on
+    the CPU, if a mask has holes or a tag is out of range. On other devices the latter two are device-side assertions,
+    so that the host does not wait.
 
     Args:
-        num_tags: K.
-        batch_first: whether tensors are (B, T, ...) instead of (T, B, ...).
         labels: the K names of the tags. If they are BIO or BIOES tags, starts, ends and transitions that the scheme
             forbids have probability zero, in the loss as in decoding. Other names constrain nothing.
         constrained: whether the scheme of the labels constrains the paths. If not, the labels only tell which tags
@@ -81,27 +80,20 @@ class LinearChainCRF(CRF):
 
         Args:
             emissions: (T, B, K).
-            tags: (T, B), int64 or int32. -100 is an unknown tag: the likelihood is the sum over its possible values
-                (Tsuboi et al., 2008).
+            tags: (T, B), int64 or int32 in [0, K), or -100 for an unknown tag: the likelihood is the sum over its
+                possible values (Tsuboi et al., 2008).
             mask: (T, B).
-            reduction: `none`, `sum`, `mean` over sequences, or `token_mean`.
-
-        Returns:
-            (B,) for the reduction `none`, otherwise a scalar.
-
-        Raises:
-            ValueError: if the reduction is unknown or, as for a mask with holes, a tag is outside [0, K).
+            reduction: `none` for a value for each sequence, (B,); `sum`, `mean` or `token_mean` for a scalar.
         """
         emissions, mask = self._to_time_major(emissions, mask, tags)
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"invalid reduction: {reduction}")
         tags = (tags.transpose(0, 1) if self.batch_first else tags).long().masked_fill(~mask, 0)
-        unknown = tags == UNKNOWN
-        known = (tags >= 0) & (tags < self.num_tags)
-        _assert_all(known | unknown, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
+        valid = (tags >= 0) & (tags < self.num_tags) | (tags == UNKNOWN)
+        _assert_all(valid, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
             parameters = self.start_transitions, self.end_transitions, self.transitions
-            log_likelihood = _LogLikelihood.apply(self, emissions, mask, tags, unknown, *parameters)
+            log_likelihood = _LogLikelihood.apply(self, emissions, mask, tags, *parameters)
             log_likelihood = log_likelihood.to(_result_dtype(emissions))
         if reduction == "none":
             return log_likelihood
@@ -111,23 +103,16 @@ class LinearChainCRF(CRF):
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return the best path of each sequence, (T, B).
-
-        It is -100 after the end of a sequence, and everywhere in a sequence that has no possible path.
-        """
+        """Return the best path of each sequence, (T, B); -100 after its end, and everywhere if no path is possible."""
         return self._path_tags(*best_path(*self._state_scores(*self._to_time_major(emissions, mask))))
 
     @torch.no_grad()
     def nbest(self, emissions: Tensor, mask: Tensor | None = None, k: int = 2) -> tuple[Tensor, Tensor]:
-        """Return the k best paths of each sequence, best first.
+        """Return the k best paths of each sequence, best first; a `k` below 1 is an error.
 
         Returns:
-            paths: (k, T, B); -100 after the end of a sequence, and everywhere in the paths that are missing where a
-                sequence has fewer than k possible paths.
+            paths: (k, T, B), as `viterbi` returns them; a sequence may have fewer than k possible paths.
             scores: (k, B), the unnormalised log-scores; -inf for missing paths.
-
-        Raises:
-            ValueError: if `k` is not positive.
         """
         if k < 1:
             raise ValueError(f"the number of paths must be positive, got {k}")
@@ -166,8 +151,13 @@ class LinearChainCRF(CRF):
         scores, transitions = self._state_scores(emissions, mask)
         lattice = forward_backward(emissions, mask, transitions)
         log_marginals = lattice.log_marginals().clamp_(min=-1e4)  # (T + 2, B, S)
-        path, total = best_path(scores, transitions)
-        path_log_probs = _path_log_probs(log_marginals, lattice.log_backward(), path, transitions, self.continues)
+        path, total = best_path(scores, transitions)  # (T + 2, B), (B,)
+        marginal = log_marginals.gather(2, path[..., None])[..., 0]  # (T + 2, B)
+        following = (transitions[path[:-1]] + lattice.log_backward()[1:]).log_softmax(-1)  # log P(y_t+1 = j | y_t)
+        step = following.gather(2, path[1:, :, None])[..., 0]  # (T + 1, B)
+        leave = following.masked_fill(self.continues[path[:-1]], -torch.inf).logsumexp(-1).clamp(min=-1e4)  # (T + 1, B)
+        zero = torch.zeros_like(marginal[:1])
+        path_log_probs = torch.stack([marginal, torch.cat([zero, step]), torch.cat([leave, zero])], -1)
         outside_mask = torch.nn.functional.pad(~mask, (0, 0, 1, 1))[..., None]  # (T + 2, B, 1)
         return (
             self._from_time_major(log_marginals[..., :-1].masked_fill(outside_mask, 0).to(dtype)),
@@ -208,7 +198,7 @@ class LinearChainCRF(CRF):
         return add_boundary(emissions, mask, transitions.dtype), transitions
 
     def potentials(self) -> Tensor:
-        """Return the scores of the transitions between states, (S, S), in the computation's dtype, without gradient.
+        """Return the scores of the transitions between states, (S, S), without gradient, in the most precise dtype.
 
         The last row holds the starts, the last column the ends. Transitions that the labels forbid are `IMPOSSIBLE`.
         """
@@ -257,14 +247,11 @@ class _LogLikelihood(torch.autograd.Function):
     """Log-likelihood of tags, (B,). Its gradient is the expected counts given the tags minus those without them."""
 
     @staticmethod
-    def forward(ctx, crf: LinearChainCRF, emissions: Tensor, mask: Tensor, tags: Tensor, unknown: Tensor, *_) -> Tensor:
-        """Compute the log-likelihood of `tags` (T, B), 0 outside the mask; `unknown` (T, B) marks unknown ones.
-
-        The last arguments are the parameters of `crf`, passed so that autograd asks for their gradients.
-        """
+    def forward(ctx, crf: LinearChainCRF, emissions: Tensor, mask: Tensor, tags: Tensor, *_) -> Tensor:
+        """Compute it for `tags` (T, B), 0 outside the mask; autograd gives gradients to the last three arguments."""
         transitions = crf.potentials()
         # Off the CPU, asking whether any tag is unknown would make the host wait: the general case runs.
-        likelihood = _KnownTags if emissions.device.type == "cpu" and not unknown.any() else _PartialTags
+        likelihood = _KnownTags if emissions.device.type == "cpu" and UNKNOWN not in tags else _PartialTags
         ctx.likelihood = likelihood(emissions, mask, transitions, tags)
         ctx.possible, ctx.dtype = crf.possible, emissions.dtype
         return ctx.likelihood.value.clone()  # if the context held the returned tensor, they would refer to each other
@@ -277,7 +264,7 @@ class _LogLikelihood(torch.autograd.Function):
         emissions, transitions = ctx.likelihood.gradient(grad)
         transitions = transitions * ctx.possible
         parameters = transitions[-1, :-1], transitions[:-1, -1], transitions[:-1, :-1]
-        return None, emissions.to(ctx.dtype), None, None, None, *parameters
+        return None, emissions.to(ctx.dtype), None, None, *parameters
 
 
 class _KnownTags:
@@ -303,10 +290,7 @@ class _KnownTags:
 
 
 class _PartialTags:
-    """Log-likelihood of all paths that agree with the known tags: their log Z minus that of all paths.
-
-    The two are computed as one batch of 2 B sequences.
-    """
+    """Log-likelihood of all paths that agree with the known tags: their log Z minus that of all paths, in one batch."""
 
     def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor, tags: Tensor) -> None:
         use_scaling = can_use_scaling(emissions, transitions)  # decided before tags become impossible
@@ -323,19 +307,3 @@ class _PartialTags:
         states, transitions = self.lattice.expected_counts(torch.cat([weights, -weights]))
         agreeing, every_path = states[1:-1, :, :-1].chunk(2, 1)
         return agreeing + every_path, transitions
-
-
-def _path_log_probs(
-    log_marginals: Tensor, log_backward: Tensor, path: Tensor, transitions: Tensor, continues: Tensor
-) -> Tensor:
-    """Return the log-probabilities along `path` (T + 2, B) that [`LinearChainCRF.posterior`] describes, (T + 2, B, 3).
-
-    The first two arguments, (T + 2, B, S), are those of the lattice; `transitions` are scores (S, S); `continues`,
-    (S, S), tells which of them continue an entity.
-    """
-    marginal = log_marginals.gather(2, path[..., None])[..., 0]  # (T + 2, B)
-    conditional = (transitions[path[:-1]] + log_backward[1:]).log_softmax(-1)  # log P(y_t+1 = j | y_t), (T + 1, B, S)
-    step = conditional.gather(2, path[1:, :, None])[..., 0]  # (T + 1, B)
-    leave = conditional.masked_fill(continues[path[:-1]], -torch.inf).logsumexp(-1).clamp(min=-1e4)  # (T + 1, B)
-    zero = torch.zeros_like(marginal[:1])
-    return torch.stack([marginal, torch.cat([zero, step]), torch.cat([leave, zero])], -1)

@@ -1,8 +1,7 @@
 """Input features of the BiLSTM: token embeddings, hashed n-grams of neighbouring tokens, the jamo of syllables.
 
-They are derived from `input_ids`, so that a plain tokenizer.json and the stock pipelines suffice. Inputs that follow
-from the text, such as morphemes, come as further arguments, see `processing_bilstm_crf.TEXT_INPUTS`. A further input is
-one more module in [`InputFeatures`]. This file is copied into exported model repositories.
+They are derived from `input_ids`, so that a plain tokenizer.json and the stock pipelines suffice; inputs that follow
+from the text come as further arguments. This file is copied into exported model repositories.
 """
 
 from collections.abc import Sequence
@@ -84,7 +83,7 @@ class InputFeatures(nn.Module):
     """The inputs of the two directions of the first BiLSTM layer, whose sizes are `widths`, from (T, B) token ids."""
 
     token_table: Tensor
-    morpheme_table: Tensor
+    morpheme_table: Tensor  # the tag of each of Kiwi's morphemes, see `data.morphology.morpheme_table`
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__()
@@ -121,10 +120,6 @@ class InputFeatures(nn.Module):
         self.reset_table()
         self.token_table[: len(known)] = known
 
-    def set_morpheme_table(self, table: Tensor) -> None:
-        """Set the tag of each of Kiwi's morphemes, see `data.morphology.morpheme_table`."""
-        self.morpheme_table.copy_(table)
-
     def embed_morphemes(self, morpheme_ids: Tensor) -> Tensor:
         """Embed the tags of morphemes, (T, B) to (T, B, width); in training those of some sentences are dropped."""
         if self.training:
@@ -137,10 +132,8 @@ class InputFeatures(nn.Module):
     def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs of the forward and the backward direction, (T, B, width) each, or one tensor twice.
 
-        Args:
-            input_ids: (T, B).
-            inside: (T, B), true for ids that belong to the sequences; the result elsewhere does not matter.
-            text_inputs: (T, B) each, by the names of `processing_bilstm_crf.TEXT_INPUTS`; left out if unknown.
+        All arguments are (T, B). `inside` is true for the ids of the sequences; the result elsewhere does not matter.
+        `text_inputs` are those of `processing_bilstm_crf.TEXT_INPUTS`; unknown ones are left out.
         """
         words = self.word_embeddings(input_ids)
         if self.config.kiwi_version:

@@ -61,13 +61,8 @@ def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
 class LogLattice:
     """Forward and backward messages of a batch in log space: exact for scores of any size.
 
-    Args:
-        emissions: (T, B, K), the scores of the tags.
-        mask: (T, B), true on the timesteps of the sequences.
-        transitions: (S, S), the scores of the transitions between states.
-
-    Attributes:
-        log_z: logarithm of the partition function, (B,).
+    The arguments are the scores of the tags, (T, B, K), the mask, (T, B), and the scores of the transitions between
+    states, (S, S). The attribute `log_z`, (B,), is the logarithm of the partition function.
     """
 
     def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
@@ -80,10 +75,7 @@ class LogLattice:
         return (self.forward + self.backward - self.scores).log_softmax(-1)
 
     def log_backward(self) -> Tensor:
-        """Return the log-sum over all continuations from y_t = k, its emission included, (T + 2, B, S).
-
-        The values are exact up to one constant for each timestep and sequence.
-        """
+        """Return the log-sum over all continuations from y_t = k, its emission included, (T + 2, B, S)."""
         return self.backward
 
     def expected_counts(self, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,10 +165,7 @@ class ScaledLattice:
 def forward_backward(
     emissions: Tensor, mask: Tensor, transitions: Tensor, use_scaling: bool | None = None
 ) -> LogLattice | ScaledLattice:
-    """Run the forward and the backward recursion over the arguments of [`LogLattice`].
-
-    `use_scaling` chooses [`ScaledLattice`], which is faster. Default: [`can_use_scaling`].
-    """
+    """Build [`ScaledLattice`], which is faster, if `use_scaling` (default: [`can_use_scaling`]), or [`LogLattice`]."""
     if can_use_scaling(emissions, transitions) if use_scaling is None else use_scaling:
         lattice = ScaledLattice(emissions, mask, transitions)
         if lattice.log_z.isfinite().all():  # a sequence without any possible path needs the finite log-scores
@@ -195,11 +184,7 @@ def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
 
 
 def _messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
-    """Reduce the scores of the paths up to each state, and of those from each state on, its own score included.
-
-    Returns:
-        The forward and the backward messages in log space, (T + 2, B, S) each.
-    """
+    """Reduce the scores of the paths up to each state, and from each state on, its own included, (T + 2, B, S) each."""
     scan = scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
     return (_scan_messages if scan else _sequential_messages)(scores, transitions, reduce)
 
@@ -241,13 +226,11 @@ def _scan_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tu
 
 
 def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the best path of each sequence with the Viterbi algorithm, run from the end to the start.
+    """Find the best path of each sequence, (T + 2, B), and its score, (B,), which is -inf if no path is possible.
 
-    The recursion over `scores`, (T + 2, B, S) from [`add_boundary`], and `transitions`, (S, S), stores the best score
-    of the continuations of each state and no back-pointers. The path is then read from the start on.
-
-    Returns:
-        The states of the paths, (T + 2, B), and the scores of the paths, (B,); -inf where no path is possible.
+    The Viterbi recursion over `scores`, (T + 2, B, S) from [`add_boundary`], and `transitions`, (S, S), runs from the
+    end to the start. It stores the best score of the continuations of each state and no back-pointers. The path is then
+    read from the start on.
     """
     if scores.device.type == "cpu":
         backward = _best_backward(scores, transitions)
@@ -315,10 +298,8 @@ def best_paths(scores: Tensor, transitions: Tensor, k: int) -> tuple[Tensor, Ten
     """Find the k best paths of each sequence with the list Viterbi algorithm (Seshadri and Sundberg, 1994).
 
     The recursion keeps the k best partial paths into each state. Rank r of state s has the index r * S + s; a
-    back-pointer is the index of the partial path that is extended.
-
-    Returns:
-        The results of [`best_path`] for each rank, best first: (k, T + 2, B) and (k, B).
+    back-pointer is the index of the partial path that is extended. The results are those of [`best_path`] for each
+    rank, best first: (k, T + 2, B) and (k, B).
     """
     states = len(transitions)
     best = scores.new_full((scores.shape[1], k, states), -torch.inf)  # (B, k, S)

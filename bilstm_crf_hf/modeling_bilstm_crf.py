@@ -30,34 +30,26 @@ from .processing_bilstm_crf import TEXT_INPUTS
 
 @dataclass
 class BiLSTMCRFOutput(ModelOutput):
-    """Output of [`BiLSTMCRFForTokenClassification`]. Positions outside of a sequence hold 0, and -100 in `predictions`.
-
-    Args:
-        loss: if labels are given, the negative log-likelihood, mean over the sentences of the batch.
-        logits: (B, S, K), in training the emissions of the CRF, in evaluation the logarithms of the posterior
-            probabilities of the labels, so that the softmax of the logits is these probabilities.
-        predictions: (B, S), in evaluation the label ids of the Viterbi path.
-        path_log_probs: (B, S, 3), in evaluation: the exact probability of each entity on the Viterbi path follows from
-            them, see `LinearChainCRF.posterior`.
-    """
+    """Output of a tagger. Positions outside of a sequence hold 0, and -100 in `predictions`."""
 
     loss: Tensor | None = None
+    """Negative log-likelihood of the labels, if given, mean over the sentences of the batch."""
     logits: Tensor | None = None
+    """(B, S, K), in training the emissions, in evaluation the log-probabilities of the labels under the CRF."""
     predictions: Tensor | None = None
+    """(B, S), label ids of the Viterbi path, in evaluation."""
     path_log_probs: Tensor | None = None
+    """(B, S, 3), in evaluation: log-probabilities along the Viterbi path, see `LinearChainCRF.posterior`."""
 
 
 @dataclass
 class NBestOutput(ModelOutput):
-    """Output of `nbest`, the best path first.
-
-    Args:
-        predictions: (B, N, S), label ids; -100 outside of a sequence, and throughout if there are fewer than N paths.
-        probabilities: (B, N), the posterior probability of each path; 0 if there is no such path, or no token.
-    """
+    """Output of `nbest`, the best path first."""
 
     predictions: Tensor | None = None
+    """(B, N, S), label ids; -100 outside of a sequence, and throughout if there are fewer than N paths."""
     probabilities: Tensor | None = None
+    """(B, N), the posterior probability of each path; 0 if there is no such path, or no token."""
 
 
 class Sequences:
@@ -65,11 +57,6 @@ class Sequences:
 
     They are derived from the ids alone, so that they are the same in training and in inference, on either side of
     padding, with and without special tokens. Each sequence is moved to the timesteps from 0 on.
-
-    Args:
-        input_ids: (B, S).
-        attention_mask: (B, S), or None for all ones.
-        special: ids that belong to no sequence.
 
     Attributes:
         chosen: (B, S), true for the tokens of the sequences.
@@ -141,9 +128,7 @@ def sequence_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[
     """
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token")
-    special = sorted(
-        set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    )  # the unknown one is a token of the text
+    special = sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id})  # an unknown token is one of the text
     return {"pad_token_id": tokenizer.pad_token_id, "special_token_ids": special}
 
 
@@ -240,10 +225,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         return Sequences(input_ids, attention_mask, special)
 
     def emissions(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Sequences]:
-        """Return the emissions (T, B, K) of a model with a CRF, and the sequences that they belong to.
-
-        The arguments are those of `forward`, without `labels`.
-        """
+        """Return the emissions (T, B, K) for the CRF and their sequences; the arguments are those of `forward`."""
         raise NotImplementedError(f"{type(self).__name__} has no CRF")
 
     @torch.no_grad()
@@ -302,11 +284,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
             ) from error
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Save the model as `PreTrainedModel` does, with the code of the models and of the pipeline.
-
-        The files are written to a temporary folder and then moved into place, so that an interrupted save leaves the
-        files of an earlier one intact.
-        """
+        """Save the model as `PreTrainedModel` does, with the code, so that an interrupted save leaves files intact."""
         self.config.auto_map = dict(self.auto_map)
         is_classifier = self._auto_class == "AutoModelForSequenceClassification"  # which the stock pipeline suits
         self.config.custom_pipelines = {} if is_classifier else CUSTOM_PIPELINES

@@ -22,7 +22,6 @@ class CharacterEncoderConfig(EncoderConfig):
     """Configuration of [`CharacterEncoderForTokenClassification`].
 
     Args:
-        bilstm_config: configuration of the BiLSTM over characters, or a dictionary of its fields.
         lstm_hidden_size: width of the output of the last BiLSTM layer, both directions together.
         dropout: variational dropout on the hidden states of the encoder and of the last BiLSTM layer.
     """
@@ -49,7 +48,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     The hidden state of each character is concatenated with that of the subword that covers it; a BiLSTM layer and a CRF
     follow. The encoder knows words, and the characters give exact boundaries: a fifth of the entities in KLUE-NER begin
     or end inside a subword, so that a tagger of subwords cannot find them. The model is large and serves as a teacher
-    for distillation. Its tokenizer is that of the characters; `piece_columns` computes the inputs of the encoder.
+    for distillation. Its tokenizer is that of the characters; `piece_inputs` computes the inputs of the encoder.
     """
 
     config_class = CharacterEncoderConfig
@@ -73,10 +72,9 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     def from_encoder(
         cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
     ) -> "CharacterEncoderForTokenClassification":
-        """Create a tagger with a new head on a pretrained encoder and a pretrained BiLSTM.
+        """Create a tagger as [`EncoderPreTrainedModel.from_encoder`] does, on a pretrained BiLSTM too.
 
-        The arguments are those of [`EncoderPreTrainedModel.from_encoder`], with the tokenizer of the BiLSTM, whose
-        `name_or_path` is where the BiLSTM is loaded from.
+        The tokenizer is that of the BiLSTM, which is loaded from its `name_or_path`.
         """
         characters = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path)
         characters.config.name_or_path = ""  # otherwise it would be saved with the configuration
@@ -123,5 +121,4 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
             piece_mask: (B, P), attention mask of the subwords.
             piece_index: (B, S), the index, from 0 to P - 1, of the subword that covers each character.
         """
-        emissions, sequences = self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask)
-        return self.crf_output(emissions, sequences, labels)
+        return self.crf_output(*self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask), labels)

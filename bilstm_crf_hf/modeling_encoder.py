@@ -32,13 +32,9 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     def from_encoder(
         cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
     ) -> "EncoderPreTrainedModel":
-        """Create a model with a new head on a pretrained encoder.
+        """Create a model with a new head on a pretrained encoder, a model on the Hub or a folder, and its tokenizer.
 
-        Args:
-            encoder: name of a model on the Hub, or its folder.
-            tokenizer: the tokenizer of the encoder.
-            trust_remote_code: whether to run code from the repository of the encoder.
-            config: fields of the configuration of the model.
+        Further keywords are fields of the configuration of the model.
         """
         body = AutoModel.from_pretrained(encoder, trust_remote_code=trust_remote_code)
         body.config.name_or_path = ""  # otherwise it would be saved with the configuration
@@ -109,10 +105,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
 
 
 class EncoderForSequenceClassification(EncoderPreTrainedModel):
-    """A classifier of texts: dropout, layer normalisation and two linear layers on the pooled output of an encoder.
-
-    The head is that of the tutorial that classifies emotions with KoBERT.
-    """
+    """A classifier of texts: an encoder with the head of the tutorial that classifies emotions with KoBERT."""
 
     config_class = EncoderClassifierConfig
     _auto_class = "AutoModelForSequenceClassification"

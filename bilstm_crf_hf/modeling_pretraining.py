@@ -24,20 +24,17 @@ PREDICTED_SHARE = 0.5
 
 @dataclass
 class BiLSTMForPreTrainingOutput(ModelOutput):
-    """Output of [`BiLSTMForPreTraining`].
-
-    Args:
-        loss: the sum of `cloze_loss` and `tag_loss`.
-        cloze_loss: the mean cross entropy of the predicted tokens. The softmax is over the whole vocabulary on
-            accelerators, and over the tokens that the batch predicts on the CPU: the two are not comparable.
-        tag_loss: the mean cross entropy of the tags, if labels were given.
-        logits: (B, S, K), those of the tags, if labels were given; 0 outside a sequence.
-    """
+    """Output of [`BiLSTMForPreTraining`]; `tag_loss` and `logits` if labels are given."""
 
     loss: Tensor | None = None
+    """Sum of the two losses."""
     cloze_loss: Tensor | None = None
+    """Mean cross entropy of the predicted tokens, over the whole vocabulary on accelerators, over the tokens that the
+    batch predicts on the CPU: the two are not comparable."""
     tag_loss: Tensor | None = None
+    """Mean cross entropy of the tags."""
     logits: Tensor | None = None
+    """(B, S, K), those of the tags; 0 outside a sequence."""
 
 
 class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
@@ -48,10 +45,6 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
     are the same as in fine-tuning and every token can be predicted. This is a bidirectional language model like ELMo
     (Peters et al., 2018), but both directions predict together, as in Baevski et al. (2019). Tags, such as those of
     morphemes, are predicted by a linear layer that a fine-tuned tagger does not reuse.
-
-    Raises:
-        ValueError: if there is more than one layer, since the second one would have read the predicted token. Further
-            layers can be added for fine-tuning.
     """
 
     _auto_class = "AutoModelForPreTraining"
@@ -59,7 +52,7 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__(config)
-        if config.num_hidden_layers != 1:
+        if config.num_hidden_layers != 1:  # a second layer would read the predicted token; fine-tuning can add layers
             raise ValueError(f"num_hidden_layers must be 1 in pretraining, got {config.num_hidden_layers}")
         self.bilstm = BiLSTMCRFModel(config)
         self.transform = nn.Sequential(nn.Linear(config.hidden_size, HEAD_SIZE), nn.GELU(), nn.LayerNorm(HEAD_SIZE))
@@ -75,11 +68,7 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> BiLSTMForPreTrainingOutput:
-        """Compute the losses, and the logits of the tags.
-
-        The arguments are those of a tagger, see [`BiLSTMCRFForTokenClassification`]; `labels` are -100 on tokens
-        without a tag.
-        """
+        """Compute the losses, and the logits of the tags; the arguments are those of a tagger."""
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
         loss = cloze_loss = self.cloze_loss(hidden, sequences.pack(input_ids), sequences)
@@ -102,16 +91,12 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             candidates, targets = targets.unique(return_inverse=True)
             weight, bias = weight[candidates], bias[candidates]
         logits = linear(self.transform(states[drawn]), weight, bias)  # (N, V or number of candidates)
-        total = cross_entropy(
-            logits.float(), targets.masked_fill(~inside, UNKNOWN), ignore_index=UNKNOWN, reduction="sum"
-        )
+        targets = targets.masked_fill(~inside, UNKNOWN)
+        total = cross_entropy(logits.float(), targets, ignore_index=UNKNOWN, reduction="sum")
         return total / inside.sum().clamp(min=1)
 
     def context_states(self, hidden: Tensor, sequences: Sequences) -> Tensor:
-        """Return, for each token, the nearest forward and backward states that have not read it, (T, B, H).
-
-        The forward states are before the token, the backward states after it. They are 0 beyond the ends of a sequence.
-        """
+        """Return, for each token, the nearest states before and after it that have not read it, or 0, (T, B, H)."""
         forward, backward = direction_windows(self.config)
         # A direction has read a token as soon as one of its n-gram windows reaches that token: keep the distance.
         before = 1 + max([0, *(self.config.ngrams[i][1] for i in forward)])

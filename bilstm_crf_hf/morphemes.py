@@ -77,8 +77,8 @@ def part_of_speech(token) -> str:
 def analyze(texts: Iterable[str]) -> Iterator[list[tuple[int, int, Any]]]:
     """Yield the morphemes of each text, as the characters `[start, end)` that each has to itself and Kiwi's token.
 
-    If a syllable holds the end of one morpheme and the beginning of the next one (`한` is `하` and `ᆫ`), it belongs to
-    the first.
+    A syllable that holds the end of a morpheme and the beginning of the next one (`한` is `하` and `ᆫ`) belongs to the
+    first.
     """
     for tokens in kiwi().tokenize(texts):
         found, end = [], 0
@@ -94,14 +94,11 @@ def morpheme_ids(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int
     """Return what a tagger reads of the morpheme of each token: 0 without one, else `1 + 2 * id`, plus 1 within it.
 
     The id is Kiwi's, or that of the part of speech if Kiwi's is not below `NUM_MORPHEMES`. As in
-    `alignment.token_tags`, the first character of a token decides.
-
-    Args:
-        texts: a text for each row of offsets; equal texts that stand side by side are analysed once.
-        offsets: characters `[start, end)` of the tokens of each text.
+    `alignment.token_tags`, the first character of a token decides. There is a text for each row of `offsets`; equal
+    texts that stand side by side, the windows of a text, are analysed once.
     """
     rows, remaining = [], iter(offsets)
-    distinct = [(text, len(list(windows))) for text, windows in groupby(texts)]  # windows of a text stand side by side
+    distinct = [(text, len(list(windows))) for text, windows in groupby(texts)]
     composed = [_compose(text) for text, _ in distinct]
     for (text, windows), (_, places), found in zip(distinct, composed, analyze(c for c, _ in composed), strict=True):
         at = [0] * (1 + max(places, default=0))

@@ -165,22 +165,20 @@ def _entities(text: str, window: dict, offsets: list, tags: list, ignored: list[
     found = [pair for pair in entities_of_tokens(text, offsets, tags) if pair[0].label not in ignored]
     if "O" not in ignored:
         found = sorted(found + list(_runs_outside(offsets, tags)))
+    log_probs = window["path_log_probs"][0]
     return [
         {
             "entity_group": label,
-            "score": _probability(window["path_log_probs"][0], tokens),
+            # The probability that there is exactly this entity, see `LinearChainCRF.posterior`.
+            "score": math.exp(
+                log_probs[tokens[0]][0] + sum(log_probs[i][1] for i in tokens[1:]) + log_probs[tokens[-1]][2]
+            ),
             "word": text[start:end],
             "start": start,
             "end": end,
         }
         for (start, end, label), tokens in found
     ]
-
-
-def _probability(log_probs: list[list[float]], tokens: list[int]) -> float:
-    """Return the probability of exactly this entity, see `LinearChainCRF.posterior`."""
-    first, *others = tokens
-    return math.exp(log_probs[first][0] + sum(log_probs[i][1] for i in others) + log_probs[tokens[-1]][2])
 
 
 def _runs_outside(offsets: list[tuple[int, int]], tags: list[str | None]) -> Iterable[tuple[Span, list[int]]]:

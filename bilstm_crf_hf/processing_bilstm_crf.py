@@ -1,7 +1,6 @@
 """Processing of texts into the inputs of the models. This file is copied into exported model repositories.
 
-Training, the pipeline, distillation, prediction and export call [`BiLSTMCRFProcessor`], so that they cannot differ. A
-further input of each token is one row of [`TEXT_INPUTS`].
+Training and inference call [`BiLSTMCRFProcessor`]. A further input of each token is one row of [`TEXT_INPUTS`].
 """
 
 import logging
@@ -60,9 +59,6 @@ class BiLSTMCRFProcessor:
         piece_tokenizer: tokenizer of the encoder of a `CharacterEncoderForTokenClassification`.
         strict: whether an input that cannot be computed here is an error, and not only a warning.
 
-    Attributes:
-        text_inputs: names of the inputs in [`TEXT_INPUTS`] that are computed, with the fields of the configuration.
-
     Raises:
         ImportError: if an input needs a library that is missing, or another version of it.
         ValueError: if the tokenizer gives no offsets.
@@ -79,7 +75,7 @@ class BiLSTMCRFProcessor:
             if each is not None and not each.is_fast:
                 raise ValueError(f"{type(each).__name__} gives no offsets into the text: use a fast tokenizer")
         self.tokenizer, self.piece_tokenizer = tokenizer, piece_tokenizer
-        self.text_inputs: dict[str, str] = {}
+        self.text_inputs: dict[str, str] = {}  # names of the inputs that are computed, with the fields' values
         for name, (field, missing, _) in TEXT_INPUTS.items():
             if (value := getattr(config, field, None)) is None:
                 continue

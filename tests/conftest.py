@@ -73,7 +73,7 @@ def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
     """Return a tagger that reads morphemes, whose table has random tags since the real one takes long to compute."""
     pytest.importorskip("kiwipiepy")
     model = new_tagger(tokenizer, kiwi_version=installed_kiwi_version(), embedding_norm=8.0)
-    model.bilstm.features.set_morpheme_table(torch.randint(NUM_CLUSTERS + NUM_PARTS_OF_SPEECH, (NUM_MORPHEMES,)))
+    model.bilstm.features.morpheme_table.copy_(torch.randint(NUM_CLUSTERS + NUM_PARTS_OF_SPEECH, (NUM_MORPHEMES,)))
     return model
 
 

@@ -67,7 +67,7 @@ def _new_bilstm(
         fields.setdefault("embedding_size", vectors.width)
     model = task.bilstm.model_class.from_tokenizer(tokenizer, **label_maps(labels), **fields)
     if morphemes:
-        model.bilstm.features.set_morpheme_table(morpheme_table())
+        model.bilstm.features.morpheme_table.copy_(morpheme_table())
     if vectors is not None:
         embeddings = model.get_input_embeddings()
         found = copy_vectors(embeddings, tokenizer, vectors)
@@ -110,7 +110,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     if morphemes:
         # Zero embeddings, so that the predictions are the same as before until training changes them.
         torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)
-        model.bilstm.features.set_morpheme_table(morpheme_table())
+        model.bilstm.features.morpheme_table.copy_(morpheme_table())
     return model
 
 

@@ -138,9 +138,7 @@ class Analysis:
     def scores_by(self, heading: str, group: Callable[[str, Span], str]) -> Rows:
         """Compute precision, recall and F1 of the entities of each group, in the order of the names of the groups.
 
-        Args:
-            heading: heading of the column with the names of the groups.
-            group: function of the text and the span of a gold or predicted entity that returns the group.
+        `group` returns the name of the group from the text and the span of a gold or predicted entity.
         """
         gold, predicted, right = (
             Counter(group(s.text[span.start : span.end], span) for s in self.sentences for span in getattr(s, side))

@@ -26,25 +26,21 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     numbers = {"model": model} | analysis.numbers(sentences)
     folder.joinpath(PICTURE).unlink(missing_ok=True)  # of an earlier report, if pictures cannot be drawn any more
     plot_reliability([Bin(**part) for part in numbers["calibration"]["bins"]], folder / PICTURE)
-    with write_atomically(folder / "analysis.json") as file:
-        file.write(json.dumps(numbers, ensure_ascii=False, indent=2).encode())
-    with write_atomically(folder / "analysis.md") as file:
-        file.write(to_markdown(numbers, sentences, picture=folder.joinpath(PICTURE).exists()).encode())
-    return numbers
-
-
-def to_markdown(numbers: dict[str, Any], sentences: int, picture: bool) -> str:
-    """Write the numbers of `Analysis.numbers` as a report in Markdown, with the reliability diagram if there is one."""
     counts = {kind: numbers["errors"][-1][kind] for kind in ERROR_CLASSES}
-    return render_template(
+    markdown = render_template(
         "analysis_template.md",
         numbers=numbers,
-        model=Path(numbers["model"]).name,
+        model=Path(model).name,
         trust=numbers["calibration"],
         error_counts=sorted(counts.items(), key=lambda pair: -pair[1]),
         error_classes=ERROR_CLASSES,
         confusions=numbers["confusions"][:CONFUSIONS],
         gold_errors=numbers["probable gold errors"],
         quoted=numbers["probable gold errors"][:sentences],
-        picture=PICTURE if picture else None,
+        picture=PICTURE if folder.joinpath(PICTURE).exists() else None,
     )
+    with write_atomically(folder / "analysis.json") as file:
+        file.write(json.dumps(numbers, ensure_ascii=False, indent=2).encode())
+    with write_atomically(folder / "analysis.md") as file:
+        file.write(markdown.encode())
+    return numbers

@@ -26,7 +26,6 @@ def calibration_bins(
 
     Args:
         scores: probability of each entity, at least one.
-        right: whether each entity is right.
         bins: number of bins; a score of exactly 0 belongs to the first one.
         equal_mass: take quantiles of the scores as edges, so that bins have about equally many entities, in place of
             equal widths between 0 and 1. Equal scores stay in one bin.

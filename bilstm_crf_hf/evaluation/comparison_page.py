@@ -182,7 +182,6 @@ def write_report(
 
     Args:
         systems: the systems, best first.
-        speeds: speed of each system, by name.
         conditions: conditions of the measurement of `speeds`, by name.
         sentences: number of sentences to quote for each pair of systems and direction; `differences.csv` has all of
             them. With 0, no file quotes a sentence.

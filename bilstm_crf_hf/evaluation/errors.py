@@ -46,10 +46,7 @@ def match_entities(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[
 
 
 def error_counts(run: Run) -> Counter:
-    """Count the right predictions (`right`) of a run and its errors.
-
-    Errors of a tagger are counted by the keys of `ERROR_CLASSES`, those of a classifier by `gold → predicted`.
-    """
+    """Count the predictions of a run by `right` and `ERROR_CLASSES`, those of a classifier by `gold → predicted`."""
     pairs = zip(run.predictions.gold, run.predictions.predicted, strict=True)
     if run.task is TAGGING:
         return Counter(name for gold, predicted in pairs for name, _, _ in match_entities(gold, predicted))

@@ -28,12 +28,11 @@ def convert_checkpoint(
 ) -> None:
     """Convert a checkpoint of the tutorial to a folder that `pipeline` and the Auto classes load.
 
-    The folder is written completely or not at all. Its model gives the output of the tutorial's class for each sentence
-    alone; the LSTM of that class also reads the padding behind a sentence.
+    The folder `output_dir` is written completely or not at all. The model gives the output of the tutorial's class for
+    each sentence alone; the LSTM of that class also reads the padding behind a sentence.
 
     Args:
         source: folder of the checkpoint, or its name on the Hub.
-        output_dir: the folder, which must not exist or must be empty.
         tokenizer_name: tokenizer on the Hub or in a folder. Default: the one in `source`; without one, the folder only
             contains the model.
 

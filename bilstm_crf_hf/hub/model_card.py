@@ -28,10 +28,6 @@ class TrainedModel:
     Attributes:
         config, results, run: contents of `config.json`, `all_results.json` and `training_run.json`.
         arguments: arguments of the training command.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, or the model is neither a tagger nor a text classifier.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,10 +91,9 @@ class TrainedModel:
 
 
 def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | None = None) -> ModelCard:
-    """Return the card of a trained model, with the errors of [`TrainedModel`].
+    """Return the card of the model in a run folder, with the errors of [`read_json`] and [`task_of`].
 
     Args:
-        folder: the folder of a finished run.
         repo_id: `name/model` on the Hub.
         revision: tag in the snippet of the card.
         comparison: output folder of the command `compare`, whose table of systems goes into the card.

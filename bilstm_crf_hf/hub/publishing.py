@@ -80,9 +80,7 @@ def prepare(
 
     The files are neither hidden nor in `runs.LOCAL_FILES`. The temporary folder exists as long as the context.
 
-    Args:
-        folder, repo_id, revision, comparison: see `model_card.render_card`.
-        private: whether a new repository is private; None for the default of the Hub.
+    See `model_card.render_card` for the arguments; `private` is for a new repository, None the default of the Hub.
 
     Raises:
         FileNotFoundError: if a file of the run is missing.
@@ -172,8 +170,6 @@ def _secrets(text: str, has_paths: bool) -> Iterator[str]:
         elif has_paths and (found := ABSOLUTE_PATH.search(line)):
             yield f"{number}: a path of this machine, {found[0]}: remove it"
 
-
-# Check of the exported code
 
 CLEAN = """
 import json, sys

@@ -40,7 +40,8 @@ VERBS = set(
         r"\w+",
         """
         Add Align Allocate Analyze Append Apply Arrange Ask Assign Attach Average Build Calculate Check Choose
-        Classify Clean Clear Clip Cluster Collate Collect Combine Compare Compile Compute Concatenate Configure Construct
+        Classify Clean Clear Clip Cluster Collate Collect Combine Compare Compile Compute Concatenate Configure
+        Construct
         Convert Copy Count Create Decode Delete Derive Describe Detach Detect Determine Discard Distil Divide Do
         Download Draw Drop Embed Encode Ensure Enter Escape Estimate Evaluate Exchange Expand Export Extend Extract
         Fill Filter Find Finish Fit Flatten Format Freeze Gather Generate Give Group Handle Ignore Infer Initialize

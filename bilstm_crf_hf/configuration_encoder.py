@@ -6,11 +6,7 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 @strict
 class EncoderConfig(PreTrainedConfig):
-    """Base configuration of the models on an encoder.
-
-    Args:
-        encoder_config: configuration of the encoder, or its fields, `model_type` included. Default: that of BERT.
-    """
+    """Base configuration of the models on an encoder, whose own configuration may be a dictionary; default: BERT's."""
 
     _auto_class = "AutoConfig"  # makes `save_pretrained` copy the code
     sub_configs = {"encoder_config": AutoConfig}

@@ -129,15 +129,16 @@ class InputFeatures(nn.Module):
         rows = 1 + 2 * self.morpheme_table[known // 2] + known % 2
         return self.morpheme_embeddings(rows * (morpheme_ids > 0))
 
-    def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inputs of the forward and the backward direction, (T, B, width) each, or one tensor twice.
 
         All arguments are (T, B). `inside` is true for the ids of the sequences; the result elsewhere does not matter.
-        `text_inputs` are those of `processing_bilstm_crf.TEXT_INPUTS`; unknown ones are left out.
+        `text_inputs` are those of `processing_bilstm_crf.TEXT_INPUTS`; unknown ones are None or left out.
         """
         words = self.word_embeddings(input_ids)
         if self.config.kiwi_version:
-            words = words + self.embed_morphemes(text_inputs.get("morpheme_ids", torch.zeros_like(input_ids)))
+            morpheme_ids = text_inputs.get("morpheme_ids")
+            words = words + self.embed_morphemes(torch.zeros_like(input_ids) if morpheme_ids is None else morpheme_ids)
         tokens = self.token_table[input_ids]  # (T, B, columns)
         jamo = []
         if self.config.jamo_embedding_size:

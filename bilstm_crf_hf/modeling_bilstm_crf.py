@@ -61,6 +61,7 @@ class Sequences:
     Attributes:
         chosen: (B, S), true for the tokens of the sequences.
         inside: (T, B), true for the timesteps of the sequences.
+        mask: (T, B), for the CRF, in which a sentence without tokens has one timestep, since none may be empty.
         lengths: (B,), numbers of tokens of the sequences.
     """
 
@@ -76,16 +77,10 @@ class Sequences:
             self.order = self.order[:, : max(1, int(self.lengths.max()))]
         steps = torch.arange(self.order.shape[1], device=input_ids.device)[:, None]
         self.inside = steps < self.lengths
+        self.mask = self.inside | (steps == 0)
         sources = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
         batch = torch.arange(len(input_ids), device=input_ids.device)
         self.reversal = (sources * len(input_ids) + batch).flatten()  # of tensors seen as (T * B, D)
-
-    @property
-    def mask(self) -> Tensor:
-        """Return the mask (T, B) for the CRF: a sentence without tokens is one timestep, since none may be empty."""
-        mask = self.inside.clone()
-        mask[0] = True
-        return mask
 
     def pack(self, values: Tensor) -> Tensor:
         """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
@@ -98,7 +93,7 @@ class Sequences:
         return spread.masked_fill(~_broadcast(self.chosen, values), fill)
 
     def reverse(self, values: Tensor) -> Tensor:
-        """Reverse each sequence of (T, B, D) in its place; padding stays where it is."""
+        """Return (T, B, D) with each sequence reversed in its place; padding stays where it is."""
         return _Reversal.apply(values, self.reversal)
 
 
@@ -244,15 +239,14 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
     def crf_output(self, emissions: Tensor, sequences: Sequences, labels: Tensor | None) -> BiLSTMCRFOutput:
         """Return the output of a model with a CRF for emissions (T, B, K) and `labels` (B, S)."""
         # A sentence without any token is a sequence of one unknown label: its loss is 0, `unpack` drops the rest.
-        mask = sequences.mask
         output = BiLSTMCRFOutput()
         if labels is not None:
             tags = sequences.pack(labels).masked_fill(~sequences.inside, UNKNOWN)
-            output["loss"] = -self.crf(emissions, tags, mask, reduction="mean")
+            output["loss"] = -self.crf(emissions, tags, sequences.mask, reduction="mean")
         if self.training:
             output["logits"] = sequences.unpack(emissions)
         else:
-            log_marginals, paths, path_log_probs = self.crf.posterior(emissions, mask)
+            log_marginals, paths, path_log_probs = self.crf.posterior(emissions, sequences.mask)
             output["logits"] = sequences.unpack(log_marginals)
             output["predictions"] = sequences.unpack(paths, fill=UNKNOWN)
             output["path_log_probs"] = sequences.unpack(path_log_probs)

@@ -219,7 +219,7 @@ def test_what_cannot_be_analyzed_is_named(trained, tokenizer, tmp_path):
     model, file = f"--model_name_or_path={trained / 'model'}", f"--validation_file={trained / 'validation.txt'}"
     with pytest.raises(ValueError, match="there is no validation split, only train"):
         analyze.main([model, f"--train_file={trained / 'train.txt'}"])
-    with pytest.raises(ValueError, match="give either the dataset_name"):
+    with pytest.raises(ValueError, match="no data: give --train_file and --validation_file"):
         analyze.main([model])
     with pytest.raises(ValueError, match="sentences is -1"):
         analyze.main([model, file, "--sentences=-1"])

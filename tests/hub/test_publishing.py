@@ -345,7 +345,7 @@ def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
 
 
 def test_code_that_says_something_else_than_the_package_is_refused(run):
-    edit(run / "modeling_bilstm_crf.py", "emissions = self.classifier(", "emissions = -self.classifier(")
+    edit(run / "modeling_bilstm_crf.py", "return self.classifier(self.bilstm", "return -self.classifier(self.bilstm")
     message = refusal(run)
     assert message.startswith("nothing was sent: without bilstm_crf_hf the output for '손흥민은 1992년")
     assert "Save the model again with the code of this version" in message

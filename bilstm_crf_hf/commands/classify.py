@@ -16,7 +16,7 @@ from ..training.classification import (
     train_classifier,
 )
 from . import sample_config, sample_files
-from .training import publish_if_asked, start_training
+from .training_steps import publish_if_asked, start_training
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:

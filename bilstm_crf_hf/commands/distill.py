@@ -25,7 +25,7 @@ from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, st
 from ..training.ner import DataArguments, load_piece_tokenizer, prepare_tagging, train_tagger
 from ..training.teachers import TeacherArguments, load_soft_labels
 from . import sample_files
-from .training import publish_if_asked, start_training
+from .training_steps import publish_if_asked, start_training
 
 logger = logging.getLogger(__name__)
 

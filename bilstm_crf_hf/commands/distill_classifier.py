@@ -29,7 +29,7 @@ from ..training.classification import (
 from ..training.distillation import student_fingerprint
 from ..training.teachers import TeacherArguments, check_teacher, load_soft_labels
 from . import sample_files
-from .training import publish_if_asked, start_training
+from .training_steps import publish_if_asked, start_training
 
 SOFT = Features(
     {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("float32"))}

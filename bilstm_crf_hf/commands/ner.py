@@ -10,7 +10,7 @@ from pathlib import Path
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
 from ..training.ner import DataArguments, prepare_tagging, train_tagger
 from . import sample_config, sample_files
-from .training import publish_if_asked, start_training
+from .training_steps import publish_if_asked, start_training
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:

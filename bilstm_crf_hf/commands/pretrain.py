@@ -20,7 +20,7 @@ from ..training.arguments import ModelArguments, checkpoint_to_resume
 from ..training.loading import checked_overrides, load_tokenizer
 from ..training.pretraining import PretrainingArguments, TextArguments, encode_raw_texts
 from ..training.trainer import TaggerTrainer
-from .training import start_training
+from .training_steps import start_training
 
 logger = logging.getLogger(__name__)
 

@@ -78,7 +78,7 @@ class TaggerTrainingArguments(TrainingArguments):
     times the learning rate of the encoder. Large embedding tables of a BiLSTM have five times the learning rate, except
     in float16 (see `optimization.RowAdamW`), since the momentum of dense AdamW moves a row for 1 / (1 - 0.9) = 10 steps
     in all; on KLUE-NER the factor 5 scores as well as 10, and better on a few hundred sentences. With `cuda_graphs`
-    (see `graphs.GraphedSteps`), batches are padded to a multiple of 8 tokens; runs in float16 never use graphs.
+    (see `cuda_graphs.GraphedSteps`), batches are padded to a multiple of 8 tokens; runs in float16 never use graphs.
     """
 
     output_dir: str = "outputs/ner"

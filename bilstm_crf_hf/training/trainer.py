@@ -23,7 +23,7 @@ from ..evaluation.runs import print_scores, save_run, training_summary
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
 from .arguments import checkpoint_to_resume
 from .averaging import WeightAverage
-from .graphs import PAD_TO, GraphedSteps
+from .cuda_graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5

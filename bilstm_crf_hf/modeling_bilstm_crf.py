@@ -84,12 +84,13 @@ class Sequences:
 
     def pack(self, values: Tensor) -> Tensor:
         """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
-        return values.take_along_dim(_broadcast(self.order, values), 1).transpose(0, 1)
+        order = _broadcast(self.order, values).expand(*self.order.shape, *values.shape[2:])
+        return values.gather(1, order).transpose(0, 1)  # torch.export fails for `take_along_dim`
 
     def unpack(self, values: Tensor, fill: float = 0) -> Tensor:
         """Move the values (T, B, ...) back to the places of their tokens, (B, S, ...), with `fill` elsewhere."""
         rank = (self.chosen.cumsum(1) - 1).clamp(min=0)  # (B, S)
-        spread = values.transpose(0, 1).take_along_dim(_broadcast(rank, values), 1)
+        spread = values.transpose(0, 1).gather(1, _broadcast(rank, values).expand(*rank.shape, *values.shape[2:]))
         return spread.masked_fill(~_broadcast(self.chosen, values), fill)
 
     def reverse(self, values: Tensor) -> Tensor:

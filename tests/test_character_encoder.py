@@ -122,6 +122,7 @@ def test_a_character_gets_the_state_of_its_subword(model, tokenizer, wordpiece):
     assert_close(seen[0][:, 0], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_saved_model_works_without_the_package_and_as_a_teacher(model, tokenizer, wordpiece, tmp_path):
     """Compare its logits with those of the saved model, and its posterior of characters with that of a `Teacher`."""
     text = "손흥민은 춘천에서."

@@ -123,6 +123,7 @@ def test_the_project_structure_names_every_package():
     assert all((ROOT / name).is_dir() for name in re.findall(r"^(\w+)/", tree, re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_the_training_script_runs(tmp_path):
     sentences = "<손흥민:PS>은 <춘천:LC>에서 태어났다.\n<김연아:PS>는 <서울:LC>에 산다.\n비가 온다.\n"
     for split in ("train", "validation"):

@@ -120,6 +120,7 @@ def test_every_weight_gets_a_gradient(tagger, wordpiece):
     assert [name for name, parameter in tagger.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.slow
 def test_a_saved_tagger_works_where_the_package_is_not_installed(tagger, wordpiece, tmp_path):
     tagger.save_pretrained(tmp_path / "model")
     wordpiece.save_pretrained(tmp_path / "model")
@@ -197,6 +198,7 @@ def test_the_head_of_the_classifier_is_that_of_the_tutorial(encoder, wordpiece, 
     assert_close(model(**batch, labels=labels, return_dict=False), (output.loss, output.logits))
 
 
+@pytest.mark.slow
 def test_a_saved_classifier_works_where_the_package_is_not_installed(encoder, wordpiece, tmp_path):
     names = label_maps(["기쁨", "슬픔", "분노"])
     model = EncoderForSequenceClassification.from_encoder(encoder, wordpiece, **names).eval()

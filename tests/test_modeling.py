@@ -293,6 +293,7 @@ def test_embeddings_can_be_resized(tokenizer):
     assert model(**batch).logits.isfinite().all()
 
 
+@pytest.mark.slow
 def test_exported_folder_works_without_the_package(tagger, tokenizer, texts, tmp_path):
     export = tmp_path / "export"
     tagger.save_pretrained(export)
@@ -323,6 +324,7 @@ def test_exported_folder_works_without_the_package(tagger, tokenizer, texts, tmp
     torch.testing.assert_close(torch.tensor(found[3]), hidden, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_missing_pytorch_crf_is_called_by_its_name(tagger, tmp_path):
     tagger.save_pretrained(tmp_path / "export")
     message = run_without_package(
@@ -356,6 +358,7 @@ def test_a_folder_that_is_no_model_is_an_error(tmp_path):
         AutoModelForTokenClassification.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow
 def test_save_killed_half_way_leaves_the_earlier_model_whole(tagger, tokenizer, tmp_path):
     """Kill a second process while it saves other weights into the folder."""
     tagger.save_pretrained(tmp_path)

@@ -71,6 +71,7 @@ def encode(tokenizer, texts) -> dict[str, torch.Tensor]:
     return dict(encoded) | {"morpheme_ids": torch.tensor(morpheme_ids(texts, offsets))}
 
 
+@pytest.mark.slow
 def test_ids_are_those_of_the_first_morpheme_of_each_character(texts):
     """A word that is not in Kiwi's language model gets the id of its part of speech, a morpheme without form."""
     texts = [*texts, *MORE_TEXTS]
@@ -122,6 +123,7 @@ def test_windows_of_a_text_have_its_morphemes(tokenizer, texts, monkeypatch):
         assert row[1:-1] == whole[16 * number : 16 * number + 32]
 
 
+@pytest.mark.slow
 def test_a_forked_process_has_a_kiwi_of_its_own(texts):
     """The threads of the parent's Kiwi do not exist in a forked process."""
     characters = [[(i, i + 1) for i in range(len(text))] for text in texts]
@@ -195,6 +197,7 @@ def test_the_pipeline_asks_kiwi(model, tokenizer, texts):
     assert by_words == tagger([" ".join(row) for row in words], batch_size=4)
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_a_tagger_that_is_served_without_the_package(recipe, tmp_path):
     """With Kiwi, the results are the same as here. Without it, the pipeline warns and tags without morphemes."""
     folder, text = tmp_path / "out", "손흥민은 1992년 7월 8일 춘천에서 태어났다."
@@ -298,6 +301,7 @@ def test_missing_kiwi_names_the_extra(monkeypatch, recipe):
         recipe("ner").main([*SAMPLE, *SMALL, "--read_morphemes", "true"])
 
 
+@pytest.mark.slow
 def test_the_table_has_clusters_of_nouns_and_parts_of_speech(monkeypatch):
     """Compute the table of the 3,000 most frequent morphemes only."""
     monkeypatch.setattr(morphology, "NUM_MORPHEMES", 3000)

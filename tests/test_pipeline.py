@@ -22,6 +22,7 @@ def pipe(tagger, tokenizer):
     )
 
 
+@pytest.mark.slow
 def test_saved_folder_brings_its_pipeline_along(tagger, tokenizer, texts, pipe, tmp_path):
     tagger.save_pretrained(tmp_path / "export")
     tokenizer.save_pretrained(tmp_path / "export")

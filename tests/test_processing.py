@@ -79,6 +79,7 @@ def test_trainer_keeps_the_columns_of_text_inputs(tagger):
     assert set(processing_bilstm_crf.TEXT_INPUTS) <= set(inspect.signature(tagger.forward).parameters)
 
 
+@pytest.mark.slow
 def test_a_new_column_of_the_table_of_tokens_breaks_no_saved_model(tokenizer, texts, tmp_path):
     """A process whose version knows one more column loads a model that was saved without it, and saves one with it."""
     tagger = new_tagger(tokenizer)

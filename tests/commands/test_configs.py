@@ -17,6 +17,8 @@ from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments, parse_arguments
 from bilstm_crf_hf.training.loading import checked_overrides
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 CONFIGS = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (RECIPES / "configs").glob("*.yaml")}
 SWEEP = CONFIGS.pop("klue_ner_sweep")

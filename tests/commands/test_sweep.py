@@ -11,6 +11,8 @@ from bilstm_crf_hf.commands import sweep as recipe
 from bilstm_crf_hf.data.ner import load_ner_datasets
 from bilstm_crf_hf.data.splits import SourceArguments, load_splits
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {"embedding_size": 16, "hidden_size": 16, "ngram_buckets": 256, "ngram_embedding_size": 8}
 BASE = {"num_train_epochs": 1, "learning_rate": 0.01, "use_cpu": True, "config_overrides": SMALL}

@@ -68,6 +68,7 @@ def test_the_wheel_has_every_file_of_the_package(sources, wheel):
     assert {f"bilstm_crf_hf/{name}" for name in data} <= names
 
 
+@pytest.mark.slow
 def test_the_console_script_lists_all_commands(installed, tmp_path):
     listed = run([installed / "bin" / "bilstm-crf", "--help"], tmp_path, PYTHONPATH=str(installed))
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
@@ -78,6 +79,7 @@ def test_the_console_script_lists_all_commands(installed, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_tagger_is_trained_outside_of_a_clone(installed, tmp_path):
     """Run the console script, after asserting where the package comes from."""
     environment = {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}

@@ -178,6 +178,7 @@ def test_white_space_at_the_edges_of_an_entity_is_no_part_of_it(characters):
 # Windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "stride"), [(BIO, 1), (BIO, 2), (BIO, 20), (BIOES, 2), (BIOES, 7)], ids=parameter_id
 )

@@ -30,6 +30,7 @@ def test_a_syllable_goes_to_the_first_of_its_morphemes():
     assert {"도": "VV", "준": "VX", "를": "JKO", "만났": "VV"}.items() <= found[1].items()  # 도와: 돕 (VV-I), 어
 
 
+@pytest.mark.slow
 def test_spans_cover_what_is_visible_and_do_not_overlap():
     """Each character once, by the first of Kiwi's own tokens that has it."""
     kiwipiepy = pytest.importorskip("kiwipiepy")
@@ -76,6 +77,7 @@ def test_names_with_spaces_are_tagged_by_their_class():
     assert len(names) == len(set(names)) > 300_000
 
 
+@pytest.mark.slow
 def test_names_are_replaced_morpheme_by_morpheme_by_those_of_their_cluster_or_class():
     pytest.importorskip("kiwipiepy")
     found = morphology.similar_names(["부산 해운대구", "더글러스 애덤스", "서울시청", "세 명"])

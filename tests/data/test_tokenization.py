@@ -174,6 +174,7 @@ def test_windows_overlap_by_the_stride_and_cover_the_text(tokenizer):
     assert windows == ["서울에서부", "서부산까지", "까지기차로"]
 
 
+@pytest.mark.slow
 def test_a_saved_tokenizer_is_loaded_by_auto_tokenizer_where_this_package_is_not(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "saved")
     texts = [*TEXTS, "뷁 ㎞", "좋아요 , 정말 !"]

@@ -147,6 +147,7 @@ def report(trained) -> Path:
     return trained / "report"
 
 
+@pytest.mark.slow
 def test_the_recipe_gives_what_the_pipeline_and_scikit_learn_give(trained, report):
     pipe = pipeline("token-classification", model=str(trained / "model"), trust_remote_code=True)
     gold = [parse_inline(line) for line in [*SENTENCES, *UNSEEN]]
@@ -174,6 +175,7 @@ def test_the_recipe_gives_what_the_pipeline_and_scikit_learn_give(trained, repor
     assert (numbers["scores"]["gold"], numbers["sentences"]) == (sum(len(spans) for _, spans in gold), len(gold))
 
 
+@pytest.mark.slow
 def test_entities_of_the_training_file_are_the_seen_ones(report):
     numbers = json.loads((report / "analysis.json").read_text(encoding="utf-8"))
     gold = {row["in training"]: row["gold"] for row in numbers["training"]}
@@ -181,6 +183,7 @@ def test_entities_of_the_training_file_are_the_seen_ones(report):
     assert gold == {"seen": len(marked) + 3, "unseen": 3}  # 박지성, 3월 2일, 런던
 
 
+@pytest.mark.slow
 def test_the_report_is_markdown_that_shows_tables_picture_and_sentences(report):
     numbers = json.loads((report / "analysis.json").read_text(encoding="utf-8"))
     markdown = (report / "analysis.md").read_text(encoding="utf-8")

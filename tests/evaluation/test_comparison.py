@@ -425,6 +425,7 @@ def test_report_holds_all_and_needs_nothing(tmp_path, write):
     assert len(csv_rows(tmp_path / "out" / "runs.csv")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [entity_run, class_run])
 def test_report_without_sentences_quotes_none_in_any_file(tmp_path, write):
     folders = [write(tmp_path / name, i) for i, name in enumerate(["a-seed1", "b-seed1", "c", "d"], 1)]
@@ -484,6 +485,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **pipes)
 
 
+@pytest.mark.slow
 def test_killed_comparison_goes_on_where_it_was(tmp_path):
     """SIGKILL while the second seed is trained; then again. With other settings, it does not go on."""
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SMALL))

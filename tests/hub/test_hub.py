@@ -22,7 +22,10 @@ from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
 from bilstm_crf_hf.commands import publish
 from bilstm_crf_hf.hub.publishing import Publication, prepare, send
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning:httpx2")  # the client's, with LFS
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning:httpx2"),  # the client's, with LFS
+    pytest.mark.slow,
+]
 RECIPES = Path(__file__).parents[2] / "recipes"
 REPO_ID, SMALL_ID = f"{USER}/ner", f"{USER}/small"
 

@@ -143,6 +143,7 @@ def test_tags_keep_their_numbers_in_whatever_order_they_are_listed(wordpiece, tm
     assert config.id2label == {0: "O", 1: "B-PS", 2: "I-PS"}
 
 
+@pytest.mark.slow
 def test_folder_works_without_the_package(wordpiece, sentences, source, tmp_path):
     wordpiece.save_pretrained(source)
     convert_checkpoint(source, tmp_path / "ours")
@@ -339,6 +340,7 @@ def test_nothing_is_left_of_a_conversion_that_fails_half_way(wordpiece, source, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_recipe_converts_and_says_what_is_wrong(wordpiece, source, tmp_path):
     wordpiece.save_pretrained(tmp_path / "tokenizer")
     recipe = [sys.executable, RECIPES / "convert_checkpoint.py"]

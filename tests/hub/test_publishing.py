@@ -25,6 +25,8 @@ from bilstm_crf_hf.hub.publishing import (
 )
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 REPO_ID = "tester/ner"
 SECRET = "hf_" + "aB3" * 12

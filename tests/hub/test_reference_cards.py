@@ -68,6 +68,7 @@ def test_each_figure_is_that_of_the_run(name):
     assert f"{results['train_sentences']:,} texts, {results['epochs']} epochs" in card.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CARDS)
 def test_the_snippet_runs(name, tokenizer, tmp_path):
     """At the address that it names, on a Hub on this machine, with a tiny model of the card's architecture there."""

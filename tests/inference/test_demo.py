@@ -27,6 +27,8 @@ from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenc
 from bilstm_crf_hf.alignment import spans_from_tags
 from bilstm_crf_hf.inference.space import app
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 APP = Path(app.__file__)
 

@@ -156,6 +156,7 @@ def seen(folder: Path) -> list[list[str]]:
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [(1, 1), (2, 2), (1, 2)], ids=["one", "two", "one, then two"])
 def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(models, texts, tmp_path, first, then):
     rows = [{"id": i, "text": f"{i} {texts[i % 8]}" if i % 9 else ""} for i in range(202)]
@@ -226,6 +227,7 @@ def killed_before(count: int, source: Path, output: Path, overwrite: bool) -> bo
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_kill_before_any_step_on_files_loses_nothing(rows, tmp_path, overwrite):
     source = write(tmp_path / "in.jsonl", rows[:8])
@@ -255,6 +257,7 @@ def test_kill_before_any_step_on_files_loses_nothing(rows, tmp_path, overwrite):
 # ---------------------------------------------------------------- what is in the files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [".jsonl", ".parquet", ".txt"])
 @pytest.mark.parametrize("source", [".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_every_format_gives_the_entities_of_the_pipeline(models, tagger, tokenizer, rows, tmp_path, source, target):
@@ -355,6 +358,7 @@ def test_classifier_gives_the_most_probable_label(models, texts, tmp_path):
     assert lines.split("\n")[:2] == ["\t", f"{found[1]['predicted_label']}\t{texts[0]}"]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(texts, tmp_path):
     peaks = []
     for count in (1_000, 20_000):

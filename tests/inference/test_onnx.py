@@ -15,6 +15,8 @@ from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
 from bilstm_crf_hf.inference import onnx
 from bilstm_crf_hf.inference.onnx import export_onnx
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 

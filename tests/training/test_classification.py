@@ -82,6 +82,7 @@ def test_loss_is_the_cross_entropy(classifier, tokenizer, texts):
     torch.testing.assert_close(as_tuple[1], output.logits, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_export_runs_where_the_package_is_not_installed(classifier, tokenizer, texts, tmp_path):
     export = tmp_path / "export"
     classifier.save_pretrained(export)
@@ -195,6 +196,7 @@ def test_balanced_loss_weighs_as_scikit_learn(emotion, tmp_path):
     assert prediction.metrics["test_loss"] == pytest.approx((weights * each).mean(), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_accumulated_batches_equal_one_large_batch(emotion, tmp_path, weights):
     """Compare 2 x 45 with 90 texts: logged loss, logged training accuracy, and the weights after plain SGD."""
@@ -224,6 +226,7 @@ def test_training_accuracy_is_that_of_the_model_met(emotion, tmp_path):
     assert seen == pytest.approx([before, *after[:2]])
 
 
+@pytest.mark.slow
 def test_encoder_trains_through_the_same_path(emotion, tmp_path):
     dataset, tokenizer = emotion
     config = BertConfig(
@@ -263,6 +266,7 @@ def finished(tmp_path_factory):
     return folder, result.stdout
 
 
+@pytest.mark.slow
 def test_recipe_leaves_a_finished_run(finished):
     folder, output = finished
     assert {"training.png", "confusion.png", "trainer_state.json", "config.json"} <= {p.name for p in folder.iterdir()}
@@ -281,6 +285,7 @@ def test_recipe_leaves_a_finished_run(finished):
     assert re.search(r"F1: 기쁨 \S+, 당황 \S+, 분노 \S+, 불안 \S+, \S+ \S+\n", output)
 
 
+@pytest.mark.slow
 def test_finished_run_predicts_in_a_clean_process(finished, tmp_path):
     """Compare with the predictions that the recipe wrote, and with the example that it printed."""
     folder, output = finished

@@ -85,6 +85,7 @@ def test_gold_rows_have_the_probability_1_for_their_label(texts):
     assert recipe.with_soft_labels(gold, 3)["labels"][:] == [[0, 1, 0], [1, 0, 0]]
 
 
+@pytest.mark.slow
 def test_the_recipe_asks_teachers_once(teachers, texts, tmp_path):
     """Write the soft labels only, then train two students on them, which have the same loss."""
     raw, labels = tmp_path / "raw.txt", tmp_path / "labels"

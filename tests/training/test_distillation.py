@@ -347,6 +347,7 @@ def run_recipe(folder: Path, *arguments: str) -> dict:
     return json.loads((output / "trainer_state.json").read_text()) | {"printed": result.stdout + result.stderr}
 
 
+@pytest.mark.slow
 def test_the_recipe_asks_teachers_once(wordpiece, texts, tmp_path):
     """Two untrained teachers, one with its labels in another order; then a student of what they said."""
     tokenizer = build_character_tokenizer(texts)

@@ -143,6 +143,7 @@ def test_arguments_that_contradict_each_other_are_refused(fields, message):
         ModelArguments(**fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["word2vec", "fasttext"])
 def test_the_recipe_trains_vectors_of_a_tokenizers_tokens(tokenizer, tmp_path, texts, method):
     (tmp_path / "text.txt").write_text("\n".join(texts * 20), encoding="utf-8")

@@ -224,6 +224,7 @@ def test_auto_class_knows_the_model(checkpoint):
     assert isinstance(AutoModelForPreTraining.from_pretrained(checkpoint), BiLSTMForPreTraining)
 
 
+@pytest.mark.slow
 def test_remote_code_in_a_clean_process(checkpoint, model, tokenizer, texts, tmp_path):
     found = run_without_package(
         f"""
@@ -274,6 +275,7 @@ def run_recipe(name: str, folder: Path, *arguments: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_tagging_recipe_starts_from_what_this_one_leaves(sample_texts, tmp_path):
     """A step of length zero, so that the body and the tokenizer must be those of pretraining."""
     (tmp_path / "raw.txt").write_text("\n".join(sample_texts), encoding="utf-8")
@@ -300,6 +302,7 @@ def test_the_tagging_recipe_starts_from_what_this_one_leaves(sample_texts, tmp_p
     assert vocabularies[0] == vocabularies[1]
 
 
+@pytest.mark.slow
 def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeypatch):
     pytest.importorskip("kiwipiepy")
     monkeypatch.setattr(pretrain, "dictionary_names", lambda: ["서울", "춘천"])

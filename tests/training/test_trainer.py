@@ -113,6 +113,7 @@ def test_cuda_graphs_need_a_collator_that_pads_to_a_multiple(
     assert trainer._uses_graphs() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [3, 4])  # in the middle of the first epoch of 4 steps, and at its end
 def test_resumed_training_is_identical(corpus, tokenizer, tmp_path, checkpoint):
     """Compare the weights to the last bit, with dropout and length-grouped batches."""
@@ -157,6 +158,7 @@ def test_average_of_weights_is_what_is_evaluated_and_saved(corpus, tokenizer, tm
     assert trainer.evaluate()["eval_loss"] == pytest.approx(logged, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [3, 4])
 def test_resumed_training_with_averages_is_identical(corpus, tokenizer, tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr(averaging, "INTERVAL", 1)
@@ -381,6 +383,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_recipe_leaves_all_that_it_promises(tmp_path):
     results, printed = run_recipe(tmp_path, *SMALL, "--num_examples", "2")
     files = {path.name for path in (tmp_path / "run").iterdir()}
@@ -400,6 +403,7 @@ def test_recipe_leaves_all_that_it_promises(tmp_path):
     assert run["versions"]["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_same_loss(tmp_path):
     """Compare 2 processes x 8 sentences (gloo) with 1 x 16, without dropout."""
     launch = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "use_cpu": True}

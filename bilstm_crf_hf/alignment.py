@@ -11,7 +11,10 @@ from itertools import groupby
 from typing import NamedTuple
 
 IGNORED = -100
-"""Label id of a token that the loss ignores, as in PyTorch's `CrossEntropyLoss(ignore_index=-100)`."""
+"""Id of an unknown label and of positions outside of a sequence: `ignore_index` of PyTorch's `cross_entropy`.
+
+The likelihood of a CRF is the sum over the possible values of an unknown label.
+"""
 
 _BEGIN, _CONTINUE, _END = "BS", "IE", "ES"  # prefixes of tags that begin, continue and end an entity
 

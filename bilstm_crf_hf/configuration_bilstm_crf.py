@@ -1,7 +1,5 @@
 """Configuration of the BiLSTM-CRF models. This file is copied into exported model repositories."""
 
-from dataclasses import field
-
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -17,7 +15,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     Args:
         ngrams: windows of neighbouring tokens, each `[first, last]` relative to a token, both included: `[-1, 0]` is
             the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens. A direction
-            of the first layer reads those that look at most one token ahead of it.
+            of the first layer reads those that look at most one token ahead of it. Default: the two bigrams.
         ngram_buckets: number of rows of the n-gram embedding table, which all windows share.
         ngram_embedding_size: 0 leaves n-grams out, as `ngrams=[]` does.
         jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.
@@ -33,6 +31,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             `morphemes.morpheme_ids`; None leaves them out.
         morpheme_dropout: probability that the morphemes of a sentence are unknown in training.
         token_columns: columns of `input_features.token_table`; a saved model keeps those that it was saved with.
+            Default: the columns of models that were saved without this field.
         constrained: whether sequences that the BIO or BIOES scheme of the labels rules out are impossible; false for
             weights that were trained without constraints, such as the tutorial's.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...).
@@ -46,7 +45,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
 
     vocab_size: int = 32000
     embedding_size: int = 128
-    ngrams: list[list[int]] = field(default_factory=lambda: [[-1, 0], [0, 1]])
+    ngrams: list[list[int]] | None = None
     ngram_buckets: int = 131072
     ngram_embedding_size: int = 64
     jamo_embedding_size: int = 16
@@ -59,10 +58,17 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     word_dropout: float = 0.1
     kiwi_version: str | None = None
     morpheme_dropout: float = 0.2
-    token_columns: list[str] = field(default_factory=lambda: ["character", "word_start", "initial", "vowel", "final"])
+    token_columns: list[str] | None = None
     constrained: bool = True
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.ngrams is None:
+            self.ngrams = [[-1, 0], [0, 1]]
+        if self.token_columns is None:
+            self.token_columns = ["character", "word_start", "initial", "vowel", "final"]
+        super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:
         """Check the fields; `@strict` calls this."""

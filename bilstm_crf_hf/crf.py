@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .alignment import IGNORED
 from .lattice import IMPOSSIBLE, add_boundary, best_path, best_paths, can_use_scaling, forward_backward
 
 try:
@@ -17,9 +18,6 @@ except ImportError as error:
     raise ImportError(
         "LinearChainCRF needs pytorch-crf: run `pip install pytorch-crf` (not `torchcrf`, a different package)"
     ) from error
-
-UNKNOWN = -100
-"""Id of an unknown tag within a sequence, over whose values the likelihood sums, and of every position outside it."""
 
 
 class LinearChainCRF(CRF):
@@ -89,8 +87,8 @@ class LinearChainCRF(CRF):
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"invalid reduction: {reduction}")
         tags = (tags.transpose(0, 1) if self.batch_first else tags).long().masked_fill(~mask, 0)
-        valid = (tags >= 0) & (tags < self.num_tags) | (tags == UNKNOWN)
-        _assert_all(valid, f"tags must be in [0, {self.num_tags}) or {UNKNOWN} for unknown")
+        valid = (tags >= 0) & (tags < self.num_tags) | (tags == IGNORED)
+        _assert_all(valid, f"tags must be in [0, {self.num_tags}) or {IGNORED} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
             parameters = self.start_transitions, self.end_transitions, self.transitions
             log_likelihood = _LogLikelihood.apply(self, emissions, mask, tags, *parameters)
@@ -123,7 +121,7 @@ class LinearChainCRF(CRF):
         """Return the best path of each sequence as a list of its own length, as pytorch-crf does."""
         paths = self.viterbi(emissions, mask)
         rows = (paths if self.batch_first else paths.transpose(0, 1)).tolist()
-        return [[tag for tag in row if tag != UNKNOWN] for row in rows]
+        return [[tag for tag in row if tag != IGNORED] for row in rows]
 
     @torch.no_grad()
     def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -190,7 +188,7 @@ class LinearChainCRF(CRF):
 
     def _path_tags(self, path: Tensor, total: Tensor) -> Tensor:
         """Return `path` (T + 2, B) as a result, -100 at the boundary and everywhere if `total` (B,) is infinite."""
-        return self._from_time_major(path.masked_fill((path == self.num_tags) | total.isinf(), UNKNOWN))
+        return self._from_time_major(path.masked_fill((path == self.num_tags) | total.isinf(), IGNORED))
 
     def _state_scores(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scores of all states, (T + 2, B, S), and of the transitions between them, (S, S)."""
@@ -251,7 +249,7 @@ class _LogLikelihood(torch.autograd.Function):
         """Compute it for `tags` (T, B), 0 outside the mask; autograd gives gradients to the last three arguments."""
         transitions = crf.potentials()
         # Off the CPU, asking whether any tag is unknown would make the host wait: the general case runs.
-        likelihood = _KnownTags if emissions.device.type == "cpu" and UNKNOWN not in tags else _PartialTags
+        likelihood = _KnownTags if emissions.device.type == "cpu" and IGNORED not in tags else _PartialTags
         ctx.likelihood = likelihood(emissions, mask, transitions, tags)
         ctx.possible, ctx.dtype = crf.possible, emissions.dtype
         return ctx.likelihood.value.clone()  # if the context held the returned tensor, they would refer to each other
@@ -295,7 +293,7 @@ class _PartialTags:
     def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor, tags: Tensor) -> None:
         use_scaling = can_use_scaling(emissions, transitions)  # decided before tags become impossible
         every_tag = torch.arange(emissions.shape[2], device=tags.device)
-        contradicts = (tags != UNKNOWN)[..., None] & (tags[..., None] != every_tag)  # (T, B, K)
+        contradicts = (tags != IGNORED)[..., None] & (tags[..., None] != every_tag)  # (T, B, K)
         emissions = emissions.to(transitions.dtype)
         both = torch.cat([emissions.masked_fill(contradicts, IMPOSSIBLE), emissions], 1)  # (T, 2 B, K)
         self.lattice = forward_backward(both, mask.repeat(1, 2), transitions, use_scaling)

@@ -21,8 +21,9 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .alignment import IGNORED
 from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .crf import UNKNOWN, LinearChainCRF
+from .crf import LinearChainCRF
 from .input_features import TOKEN_COLUMNS, InputFeatures, token_table
 from .pipeline_bilstm_crf import CUSTOM_PIPELINES
 from .processing_bilstm_crf import TEXT_INPUTS
@@ -234,7 +235,7 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         likelihoods = [self.crf(emissions, path.clamp(min=0), mask, reduction="none") for path in paths]
         nothing = scores.isinf() | (sequences.lengths == 0)
         probabilities = torch.stack(likelihoods).exp().masked_fill(nothing, 0)  # (N, B)
-        predictions = torch.stack([sequences.unpack(path, fill=UNKNOWN) for path in paths], 1)  # (B, N, S)
+        predictions = torch.stack([sequences.unpack(path, fill=IGNORED) for path in paths], 1)  # (B, N, S)
         return NBestOutput(predictions=predictions, probabilities=probabilities.T)
 
     def crf_output(self, emissions: Tensor, sequences: Sequences, labels: Tensor | None) -> BiLSTMCRFOutput:
@@ -242,14 +243,14 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         # A sentence without any token is a sequence of one unknown label: its loss is 0, `unpack` drops the rest.
         output = BiLSTMCRFOutput()
         if labels is not None:
-            tags = sequences.pack(labels).masked_fill(~sequences.inside, UNKNOWN)
+            tags = sequences.pack(labels).masked_fill(~sequences.inside, IGNORED)
             output["loss"] = -self.crf(emissions, tags, sequences.mask, reduction="mean")
         if self.training:
             output["logits"] = sequences.unpack(emissions)
         else:
             log_marginals, paths, path_log_probs = self.crf.posterior(emissions, sequences.mask)
             output["logits"] = sequences.unpack(log_marginals)
-            output["predictions"] = sequences.unpack(paths, fill=UNKNOWN)
+            output["predictions"] = sequences.unpack(paths, fill=IGNORED)
             output["path_log_probs"] = sequences.unpack(path_log_probs)
         return output
 
@@ -318,6 +319,9 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
 
     def encode(self, input_ids: Tensor, sequences: Sequences, **text_inputs: Tensor | None) -> Tensor:
         """Return the hidden states (T, B, H) of the sequences; behind the end of a sequence they are arbitrary."""
+        for name in text_inputs:
+            if name not in TEXT_INPUTS:
+                raise TypeError(f"{type(self).__name__}.encode() got an unexpected keyword argument {name!r}")
         kept = None
         if self.training and self.config.word_dropout:
             kept = torch.rand(sequences.inside.shape, device=input_ids.device) >= self.config.word_dropout
@@ -357,7 +361,11 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         self.post_init()
 
     def emissions(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **text_inputs: Tensor | None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **text_inputs: Tensor | None,
     ) -> tuple[Tensor, Sequences]:
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         return self.classifier(self.bilstm.encode(input_ids, sequences, **text_inputs)), sequences

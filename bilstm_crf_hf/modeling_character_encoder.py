@@ -1,6 +1,7 @@
 """A tagger of characters on a BiLSTM and an encoder. This file is copied into exported model repositories.
 
-Letters in shapes: those of `modeling_bilstm_crf`, where tokens are characters; P subwords (tokens of the encoder).
+Letters in shapes: those of `modeling_bilstm_crf`, where tokens are characters; P pieces: tokens of the encoder's
+tokenizer, most of them parts of words.
 """
 
 import os
@@ -45,9 +46,9 @@ class CharacterEncoderConfig(EncoderConfig):
 class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     """A tagger of characters that combines the hidden states of a BiLSTM and of a pretrained encoder.
 
-    The hidden state of each character is concatenated with that of the subword that covers it; a BiLSTM layer and a CRF
+    The hidden state of each character is concatenated with that of the piece that covers it; a BiLSTM layer and a CRF
     follow. The encoder knows words, and the characters give exact boundaries: a fifth of the entities in KLUE-NER begin
-    or end inside a subword, so that a tagger of subwords cannot find them. The model is large and serves as a teacher
+    or end inside a piece, so that a tagger of pieces cannot find them. The model is large and serves as a teacher
     for distillation. Its tokenizer is that of the characters; `piece_inputs` computes the inputs of the encoder.
     """
 
@@ -117,8 +118,8 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
 
         Args:
             input_ids: (B, S), ids of the characters.
-            piece_ids: (B, P), ids of the subwords, the input of the encoder.
-            piece_mask: (B, P), attention mask of the subwords.
-            piece_index: (B, S), the index, from 0 to P - 1, of the subword that covers each character.
+            piece_ids: (B, P), ids of the pieces, the input of the encoder.
+            piece_mask: (B, P), attention mask of the pieces.
+            piece_index: (B, S), the index, from 0 to P - 1, of the piece that covers each character.
         """
         return self.crf_output(*self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask), labels)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad
 from transformers.utils import ModelOutput, can_return_tuple
 
+from .alignment import IGNORED
 from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .crf import UNKNOWN
 from .input_features import direction_windows
 from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences
 
@@ -75,7 +75,7 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         tag_loss = logits = None
         if labels is not None:
             logits = sequences.unpack(self.tag_classifier(hidden))
-            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNKNOWN)
+            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
             loss = cloze_loss + tag_loss
         return BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)
 
@@ -91,8 +91,8 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             candidates, targets = targets.unique(return_inverse=True)
             weight, bias = weight[candidates], bias[candidates]
         logits = linear(self.transform(states[drawn]), weight, bias)  # (N, V or number of candidates)
-        targets = targets.masked_fill(~inside, UNKNOWN)
-        total = cross_entropy(logits.float(), targets, ignore_index=UNKNOWN, reduction="sum")
+        targets = targets.masked_fill(~inside, IGNORED)
+        total = cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
         return total / inside.sum().clamp(min=1)
 
     def context_states(self, hidden: Tensor, sequences: Sequences) -> Tensor:

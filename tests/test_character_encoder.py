@@ -69,8 +69,8 @@ def corpus(tokenizer, wordpiece, tmp_path_factory) -> EncodedCorpus:
     return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)
 
 
-def test_piece_index_is_that_of_the_subword_that_covers_a_character(tokenizer, wordpiece):
-    """The subwords are `손흥`, `##민은`, `춘천`, `##에서` and `.`; a word unknown to the encoder is one [UNK]."""
+def test_piece_index_is_that_of_the_piece_that_covers_a_character(tokenizer, wordpiece):
+    """The pieces are `손흥`, `##민은`, `춘천`, `##에서` and `.`; a word unknown to the encoder is one [UNK]."""
     texts = ["손흥민은  춘천에서.", "봉준호"]
     offsets = tokenizer(texts, return_offsets_mapping=True).offset_mapping
     columns = piece_inputs(texts, offsets, wordpiece)
@@ -89,7 +89,7 @@ def test_encoder_and_bilstm_have_the_pretrained_weights(model, parts):
 
 
 def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, wordpiece, corpus):
-    """Compare loss and posterior in a batch, where subwords and characters are padded, with those alone."""
+    """Compare loss and posterior in a batch, where pieces and characters are padded, with those alone."""
     collate = TaggingCollator(tokenizer)
     rows = [corpus.inputs[i] for i in range(len(corpus.inputs))]
     together = model(**collate(rows))
@@ -101,7 +101,7 @@ def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, wordpiec
         assert together.predictions[i, :length].equal(output.predictions[0])
 
 
-def test_a_character_gets_the_state_of_its_subword(model, tokenizer, wordpiece):
+def test_a_character_gets_the_state_of_its_piece(model, tokenizer, wordpiece):
     """Compare the input of the last BiLSTM layer with the outputs of BiLSTM and encoder, concatenated in a loop."""
     text = "손흥민은 춘천에서."
     encoded = tokenizer(text, return_offsets_mapping=True)
@@ -152,7 +152,7 @@ def test_the_configuration_has_the_label_names_of_the_task(model):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_collator_pads_characters_and_subwords_separately(tokenizer, wordpiece, corpus, side):
+def test_collator_pads_characters_and_pieces_separately(tokenizer, wordpiece, corpus, side):
     rows = [corpus.inputs[i] for i in (0, 5)]
     tokenizer.padding_side = side
     batch = TaggingCollator(tokenizer, padding="max_length", max_length=40)(rows)

@@ -1,6 +1,10 @@
 """The layout of the package: its root is what a saved model takes along, and imports run one way."""
 
 import ast
+import re
+import sys
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -97,6 +101,31 @@ def test_imports_run_one_way(package):
         if package_of(module) not in ALLOWED[package] | {package}
     }
     assert not upward
+
+
+def test_third_party_modules_are_declared():
+    """Compare the imports at the top of modules with the requirements and extras of setup.cfg."""
+    setup = ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg", encoding="utf-8")
+    listed = "\n".join([setup["options"]["install_requires"], *dict(setup.items("options.extras_require")).values()])
+    declared = {name.lower().replace("_", "-") for name in re.findall(r"^[\w-]+", listed, re.MULTILINE)}
+    distributions = packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in ROOT.rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for module in top_level_modules(node)
+        if not declared & {name.lower().replace("_", "-") for name in distributions[module]}
+    }
+    assert not undeclared
+
+
+def top_level_modules(node: ast.stmt) -> set[str]:
+    """The first parts of the names of the third-party modules that a statement at the top of a module imports."""
+    names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
 def test_each_package_has_its_place_in_the_order_of_imports():

@@ -13,6 +13,7 @@ from torchcrf import CRF
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
 from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFForTokenClassification, BiLSTMCRFModel
+from bilstm_crf_hf.input_features import TOKEN_COLUMNS
 
 
 def spread(output, row: int, width: int) -> list[torch.Tensor]:
@@ -60,6 +61,26 @@ def test_the_blogs_model_is_one_configuration_away():
 def test_configuration_refuses(field, value, message):
     with pytest.raises(Exception, match=message):
         BiLSTMCRFConfig(**{field: value})
+
+
+def test_fields_that_are_none_have_their_defaults():
+    config = BiLSTMCRFConfig(ngrams=None, token_columns=None)
+    assert config.ngrams == BiLSTMCRFConfig().ngrams == [[-1, 0], [0, 1]]
+    assert config.token_columns == BiLSTMCRFConfig().token_columns == list(TOKEN_COLUMNS)
+    config.ngrams.append([-2, 0])
+    assert len(BiLSTMCRFConfig().ngrams) == 2
+
+
+# ---------------------------------------------------------------- inputs
+
+
+@pytest.mark.parametrize("name", ["attention_masks", "output_hidden_states", "morpheme_id"])
+@pytest.mark.parametrize("method", ["forward", "nbest", "emissions"])
+def test_an_unknown_argument_is_a_type_error(tagger, tokenizer, method, name):
+    ids = tokenizer("서울", return_tensors="pt").input_ids
+    for value in (True, torch.ones_like(ids), None):
+        with pytest.raises(TypeError, match=f"got an unexpected keyword argument '{name}'"):
+            getattr(tagger, method)(ids, **{name: value})
 
 
 # ---------------------------------------------------------------- outputs

@@ -1,9 +1,9 @@
 """Export a tagger to ONNX: bilstm-crf export-onnx MODEL [--output_dir DIR] [--int8] [--file SENTENCES]
 
-Writes model.onnx, tokenizer.json and config.json, which are all that recipes/onnx_inference.py needs; for a tagger that
-reads morphemes, also the code that computes them. The Viterbi paths of the graph are compared with those of PyTorch on
-real sentences first; if any differs, nothing is written. With --int8 there is also model_int8.onnx with quantised
-weights; the share of its paths that equal PyTorch's and its F1 are printed.
+Writes model.onnx, tokenizer.json, config.json and onnx_inference.py, which tags without PyTorch and this package; for a
+tagger that reads morphemes, also the code that computes them. The Viterbi paths of the graph are compared with those of
+PyTorch on real sentences first; if any differs, nothing is written. With --int8 there is also model_int8.onnx with
+quantised weights; the share of its paths that equal PyTorch's and its F1 are printed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import AutoTokenizer, EvalPrediction
 
-from .. import BiLSTMCRFForTokenClassification, morphemes
+from .. import BiLSTMCRFForTokenClassification
 from ..alignment import IGNORED
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus
@@ -32,7 +32,12 @@ from . import sample_files
 BATCH_SIZE = 32
 """Number of sentences of a batch when paths are compared."""
 
-CODE = ("morphemes.py", "alignment.py")
+PACKAGE = Path(__file__).parents[1]
+
+SCRIPT = PACKAGE / "inference" / "onnx_inference.py"
+"""Program that tags with a graph; beside it, it needs `CODE` if the tagger reads morphemes, and no other file."""
+
+CODE = (PACKAGE / "morphemes.py", PACKAGE / "alignment.py")
 """Files of the package that compute morphemes, and need no other file of the package."""
 
 Batch = dict[str, torch.Tensor]
@@ -108,10 +113,11 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         write_graphs(model, corpus, Path(folder), arguments.int8)
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for name in CODE if model.config.kiwi_version else ():
-            shutil.copy(Path(morphemes.__file__).with_name(name), folder)
+        code = (SCRIPT, *CODE) if model.config.kiwi_version else (SCRIPT,)
+        for path in code:
+            shutil.copy(path, folder)
         output_dir.mkdir(parents=True, exist_ok=True)
-        for name in ("model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", *CODE):
+        for name in ("model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", *(path.name for path in code)):
             if Path(folder, name).exists():
                 shutil.copy(Path(folder, name), output_dir / name)
                 print(f"{output_dir / name}: {(output_dir / name).stat().st_size / 1e6:.1f} MB")

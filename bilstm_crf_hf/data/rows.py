@@ -172,6 +172,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # the largest one on all systems; by default a field has up to 131,072 characters
     reader = csv.reader(_lines_with_ends(path), strict=True)
     try:
         yield from _rows_below_header((f"{path}:{reader.line_num}", fields) for fields in reader if fields)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ..inference.predictors import EntityPredictor, LabelPredictor, Predictor, pipeline_tag_of
+from ..inference.predictors import EntityPredictor, LabelPredictor, Predictor, predictor_of
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMForSequenceClassification
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
 from ..modeling_encoder import EncoderCRFForTokenClassification, EncoderForSequenceClassification
@@ -51,7 +51,6 @@ class Task:
 
     title: str
     predictor: type[Predictor]
-    auto_class: type
     bilstm: Architecture
     heads: Mapping[str, Architecture]
     metrics: tuple[Metric, ...]
@@ -84,7 +83,6 @@ class Task:
 TAGGING = Task(
     title="named entities",
     predictor=EntityPredictor,
-    auto_class=AutoModelForTokenClassification,
     bilstm=Architecture(BiLSTMCRFForTokenClassification, "a bidirectional LSTM with a linear-chain CRF"),
     heads={
         "crf": Architecture(EncoderCRFForTokenClassification, "a pretrained encoder with a linear-chain CRF"),
@@ -107,7 +105,7 @@ TAGGING = Task(
             "token_f1",
             "token F1",
             "f1",
-            "seqeval, strict, on tokens: entities that begin or end inside a token count as found",
+            "seqeval, default mode, on tokens: entities that begin or end inside a token count as found",
         ),
     ),
     main_metric="f1",
@@ -123,7 +121,6 @@ TAGGING = Task(
 CLASSIFICATION = Task(
     title="text classification",
     predictor=LabelPredictor,
-    auto_class=AutoModelForSequenceClassification,
     bilstm=Architecture(
         BiLSTMForSequenceClassification, "a bidirectional LSTM, pooled over the text, with a linear layer"
     ),
@@ -145,8 +142,8 @@ TASKS = {task.pipeline_tag: task for task in (TAGGING, CLASSIFICATION)}
 
 
 def task_of(config: Mapping[str, Any], source: str) -> Task:
-    """Return the task of a saved model from its `config.json`, see [`pipeline_tag_of`]."""
-    return TASKS[pipeline_tag_of(config, source)]
+    """Return the task of a saved model from its `config.json`, see [`predictor_of`]."""
+    return TASKS[predictor_of(config, source).task]
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, dict]:

@@ -13,7 +13,7 @@ from onnxscript import DOUBLE, INT64, graph, script
 from onnxscript import opset18 as op
 from torch import Tensor, library, nn
 
-from ..crf import UNKNOWN
+from ..alignment import IGNORED
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
 from ..processing_bilstm_crf import TEXT_INPUTS
 
@@ -70,7 +70,7 @@ class _Tagger(nn.Module):
         steps = self.model.crf.potentials()
         start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
         path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
-        return sequences.unpack(path, fill=UNKNOWN)
+        return sequences.unpack(path, fill=IGNORED)
 
 
 class _Layer(nn.Module):

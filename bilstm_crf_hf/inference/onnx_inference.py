@@ -1,4 +1,7 @@
-"""A tagger without torch, from an exported folder: python recipes/onnx_inference.py DIR/model.onnx SENTENCE ..."""
+"""A tagger without torch: python onnx_inference.py model.onnx SENTENCE ... in a folder that `export-onnx` has written.
+
+This file is copied into that folder. It needs onnxruntime and tokenizers; kiwipiepy if the tagger reads morphemes.
+"""
 
 import json
 import sys

@@ -7,7 +7,13 @@ from typing import Any
 import pyarrow as pa
 import torch
 import transformers
-from transformers import AutoConfig, Pipeline, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    Pipeline,
+    pipeline,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
@@ -23,17 +29,33 @@ STRIDE = 32
 class Predictor:
     """A pipeline whose results become new columns of the rows of texts.
 
-    A subclass has the `task` of the pipeline, the types of the new `columns`, and their values in `empty` for a text
-    without a visible character, which is not passed to the model. `prefix` precedes the names of the new columns, and
-    `options` are those of each call of `pipe`.
+    A subclass has the `task` of the pipeline, the `auto_class` of its models with the names of the classes that
+    transformers loads with it, the types of the new `columns`, and their values in `empty` for a text without a visible
+    character, which is not passed to the model. `prefix` precedes the names of the new columns, and `options` are those
+    of each call of `pipe`.
     """
 
     task: str
+    auto_class: type
+    class_names: Mapping[str, str | tuple[str, ...]]
     columns: dict[str, pa.DataType]
     empty: dict[str, Any]
 
     def __init__(self, pipe: Pipeline, batch_size: int, prefix: str = "", **options: Any) -> None:
         self.pipe, self.batch_size, self.prefix, self.options = pipe, batch_size, prefix, options
+
+    @classmethod
+    def serves(cls, config: Mapping[str, Any]) -> bool:
+        """Return whether a saved model has the head of this task.
+
+        `config` is the content of its `config.json`, whose `architectures` name the class. A class with its own code,
+        such as those of this package, is found in `auto_map`, others in the tables of transformers.
+        """
+        architecture = (config.get("architectures") or [None])[0]
+        reference = (config.get("auto_map") or {}).get(cls.auto_class.__name__) or ""
+        values = cls.class_names.values()
+        known = {name for value in values for name in ([value] if isinstance(value, str) else value)}
+        return architecture in known or architecture == reference.split(".")[-1]
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the values of the new columns for each text."""
@@ -76,6 +98,8 @@ class EntityPredictor(Predictor):
     """A predictor of the column `entities`: a list like the result of the token-classification pipeline."""
 
     task = "token-classification"
+    auto_class = AutoModelForTokenClassification
+    class_names = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
     entity = {"entity_group": pa.string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
     columns = {"entities": pa.list_(pa.struct(entity | {"word": pa.string()}))}
     empty = {"entities": []}
@@ -96,6 +120,8 @@ class LabelPredictor(Predictor):
     """A predictor of the columns `label` and `score`: the most probable label and its probability."""
 
     task = "text-classification"
+    auto_class = AutoModelForSequenceClassification
+    class_names = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     columns = {"label": pa.string(), "score": pa.float64()}
     empty = {"label": None, "score": None}
 
@@ -108,28 +134,16 @@ class LabelPredictor(Predictor):
         return f"{values['label'] or ''}\t{text}"
 
 
-PREDICTORS = {predictor.task: predictor for predictor in (EntityPredictor, LabelPredictor)}
-"""The predictor of each pipeline tag."""
-
-_ARCHITECTURES = {
-    "token-classification": ("AutoModelForTokenClassification", MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES),
-    "text-classification": ("AutoModelForSequenceClassification", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
-}
-"""The Auto class of each pipeline, and the names of the classes that transformers loads with it."""
+PREDICTORS = (EntityPredictor, LabelPredictor)
+"""The predictors, one for each pipeline."""
 
 
-def pipeline_tag_of(config: Mapping[str, Any], source: str) -> str:
-    """Return the tag of the pipeline that a saved model serves; raise ValueError if it is no classifier.
-
-    `config` is the content of its `config.json`, whose `architectures` name the class. A class with its own code, such
-    as those of this package, is found in `auto_map`, others in the tables of transformers.
-    """
+def predictor_of(config: Mapping[str, Any], source: str) -> type[Predictor]:
+    """Return the predictor of a saved model from its `config.json`; raise ValueError if the model is no classifier."""
+    for predictor in PREDICTORS:
+        if predictor.serves(config):
+            return predictor
     architecture = (config.get("architectures") or ["a model without a head"])[0]
-    for tag, (auto_class, names) in _ARCHITECTURES.items():
-        reference = (config.get("auto_map") or {}).get(auto_class) or ""
-        known = {name for value in names.values() for name in ([value] if isinstance(value, str) else value)}
-        if architecture in known or architecture == reference.split(".")[-1]:
-            return tag
     raise ValueError(f"{source}: {architecture} is neither a token classifier nor a text classifier")
 
 
@@ -149,7 +163,7 @@ def load_predictor(
         ValueError: if the model is neither of the two, or if its tokenizer is not a fast one.
     """
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    kind = PREDICTORS[pipeline_tag_of(config.to_dict(), name)]
+    kind = predictor_of(config.to_dict(), name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device}
     ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
     if ours and not trust_remote_code:

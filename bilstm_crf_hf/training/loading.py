@@ -11,6 +11,7 @@ from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.morphology import morpheme_table
 from ..data.tokenization import build_character_tokenizer
 from ..evaluation.tasks import TAGGING, Task, label_maps
+from ..inference.predictors import PREDICTORS
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
 from ..morphemes import installed_kiwi_version, kiwi
 from .arguments import ModelArguments
@@ -96,8 +97,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     fields = checked_overrides(arguments, type(config)) | morphemes
     own = config.id2label.values()
     # The labels of pretraining, or of a tagger whose head has been taken off, have no meaning here.
-    bodies = ("Model", "ForPreTraining")
-    is_body = bool(config.architectures) and all(architecture.endswith(bodies) for architecture in config.architectures)
+    is_body = bool(config.architectures) and not any(each.serves(config.to_dict()) for each in PREDICTORS)
     if is_body or all(label.startswith("LABEL_") for label in own):
         fields |= label_maps(labels)
     elif missing := sorted(set(labels) - set(own)):
@@ -105,7 +105,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
             f"{name} has no label {', '.join(missing)} (it has {', '.join(own)}): train on data with its labels, or "
             "start from a model without a head"
         )
-    auto_class: Any = task.auto_class
+    auto_class: Any = task.predictor.auto_class
     model = auto_class.from_pretrained(name, trust_remote_code=trust, **fields)
     if morphemes:
         # Zero embeddings, so that the predictions are the same as before until training changes them.

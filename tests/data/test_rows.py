@@ -39,6 +39,16 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_a_field_may_be_longer_than_the_limit_of_the_csv_module(tmp_path, suffix):
+    rows = [{"id": "1", "text": "가, " * 50_000}]
+    previous = csv.field_size_limit(131_072)
+    try:
+        assert [row.columns for row in read_rows(write(tmp_path / f"a{suffix}", rows))] == rows
+    finally:
+        csv.field_size_limit(previous)
+
+
 @pytest.mark.parametrize(
     ("suffix", "places"),
     [

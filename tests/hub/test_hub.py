@@ -132,7 +132,7 @@ def test_weights_went_both_ways_and_arrived_whole(hub, published):
 
 
 def test_loading_needs_transformers_torch_pytorch_crf_and_safetensors_alone(loaded):
-    others = {"accelerate", "bilstm_crf_hf", "datasets", "evaluate", "gensim", "pandas", "seqeval", "sklearn"}
+    others = {"accelerate", "bilstm_crf_hf", "datasets", "evaluate", "gensim", "seqeval", "sklearn"}
     assert others <= set(loaded.blocked)
     assert not {"transformers", "torch", "torchcrf", "safetensors", "numpy"} & set(loaded.blocked)
 

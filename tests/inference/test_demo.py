@@ -23,7 +23,11 @@ from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from transformers import BertConfig, BertForTokenClassification, pipeline
 
-from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, BiLSTMForSequenceClassification
+from bilstm_crf_hf import (
+    BiLSTMCRFPreTrainedModel,
+    BiLSTMCRFTokenClassificationPipeline,
+    BiLSTMForSequenceClassification,
+)
 from bilstm_crf_hf.alignment import spans_from_tags
 from bilstm_crf_hf.inference.space import app
 
@@ -375,6 +379,16 @@ def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
     assert app.read(bert, lines, 3) == [[], [], []]
     with pytest.raises(app.gr.Error, match="Line 2 has 42 tokens: this model reads up to 32"):
         app.split_lines(bert, "서울\n" + "가" * 40)
+
+
+@pytest.mark.parametrize("outdated", [False, True])
+def test_a_note_says_why_a_tagger_of_an_earlier_version_has_no_readings(outdated, tagger, tokenizer, monkeypatch):
+    if outdated:
+        monkeypatch.delattr(BiLSTMCRFPreTrainedModel, "nbest")
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
+    html = "".join(block.value for block in app.build(pipe).blocks.values() if isinstance(block, app.gr.HTML))
+    assert ("saved by an earlier version" in html) == outdated
+    assert ("this reading" in html) != outdated
 
 
 @pytest.mark.parametrize(

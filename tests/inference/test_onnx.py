@@ -12,7 +12,6 @@ import torch
 from conftest import SENTENCES, new_reader, new_tagger
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline
-from bilstm_crf_hf.inference import onnx
 from bilstm_crf_hf.inference.onnx import export_onnx
 
 pytestmark = pytest.mark.slow
@@ -84,19 +83,20 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     report = run(command, tmp_path)
     assert "all of 8 paths" in report
     assert report.count("F1 ") == 2
-    files = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json"}
+    files = {"model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", "onnx_inference.py"}
     code = {"morphemes.py", "alignment.py"} if reads_morphemes else set()
     assert {path.name for path in folder.iterdir()} == files | code
 
     text = "손흥민은 어제 서울에서 김연아를 만났다."
-    script = Path(onnx.__file__).with_name("onnx_inference.py").read_text(encoding="utf-8")
-    without_torch = f"import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n{script}"
-    output = run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
+    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in ("torch", "transformers", "bilstm_crf_hf"))
+    run_script = f"import runpy, sys; {blocked}runpy.run_path('onnx_inference.py')"
+    command = [sys.executable, "-c", run_script, "model.onnx", text]
+    output = run(command, folder)
     if reads_morphemes:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (folder / "config.json").write_text(json.dumps(config | {"kiwi_version": "0.1.0"}), encoding="utf-8")
         with pytest.raises(AssertionError, match=r"pip install kiwipiepy kiwipiepy_model==0\.1\.0"):
-            run([sys.executable, "-c", without_torch, folder / "model.onnx", text], tmp_path)
+            run(command, folder)
     pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
     found = [(entity["word"], entity["entity_group"]) for entity in pipe(text)]
     assert output.strip() == f"{text} {found}"

@@ -191,7 +191,9 @@ def load_template(hues: dict[str, int]) -> Any:
 
 def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
     """Build the page and its endpoints: `/tag`, `/readings` and, with a classifier, `/classify`."""
-    html = load_template(_hues(tagger.model.config.id2label.values()))
+    model = tagger.model
+    outdated = hasattr(model, "crf") and not hasattr(model, "nbest")  # of a version before there was `nbest`
+    html = load_template(_hues(model.config.id2label.values()))
 
     def entities_of_lines(text: str) -> list[list[Entity]]:
         """Return the entities of the best path of each line, with exact probabilities and positions within the line."""
@@ -229,7 +231,7 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
         names = [example.replace("\n", " …\n").splitlines()[0] for example in EXAMPLES]
         examples = gr.Examples(EXAMPLES, text, example_labels=names, elem_id="examples", api_visibility="private")
         with gr.Tab("Entities"):
-            gr.HTML(html.legend())
+            gr.HTML(html.legend(outdated))
             entities = gr.HTML(first_entities, elem_classes="results")
         with gr.Tab("Sentiment", visible=classifier is not None):
             labels = gr.HTML(first_labels, elem_classes="results")

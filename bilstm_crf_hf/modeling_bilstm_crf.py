@@ -74,7 +74,8 @@ class Sequences:
         positions = torch.arange(chosen.shape[1], device=chosen.device)
         self.order = torch.where(chosen, positions, positions + chosen.shape[1]).argsort(1)  # (B, S), chosen ones first
         self.lengths = chosen.sum(1)
-        if input_ids.device.type == "cpu":  # elsewhere the host would have to wait for the length
+        # Elsewhere the host would have to wait for the length; in an exported graph it would depend on the data.
+        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
             self.order = self.order[:, : max(1, int(self.lengths.max()))]
         steps = torch.arange(self.order.shape[1], device=input_ids.device)[:, None]
         self.inside = steps < self.lengths

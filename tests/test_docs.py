@@ -42,18 +42,16 @@ VERBS = set(
     re.findall(
         r"\w+",
         """
-        Add Align Allocate Analyze Append Apply Arrange Ask Assign Attach Average Build Calculate Check Choose
-        Classify Clean Clear Clip Cluster Collate Collect Combine Compare Compile Compute Concatenate Configure
-        Construct
-        Convert Copy Count Create Decode Delete Derive Describe Detach Detect Determine Discard Distil Divide Do
-        Download Draw Drop Embed Encode Ensure Enter Escape Estimate Evaluate Exchange Expand Export Extend Extract
-        Fill Filter Find Finish Fit Flatten Format Freeze Gather Generate Give Group Handle Ignore Infer Initialize
-        Insert
-        Interleave Iterate Join Keep Let List Load Locate Log Make Mark Match Measure Merge Move Multiply Name Normalize
-        Open Pack Pad Pair Parse Pick Plot Predict Prepare Print Publish Raise Read Reduce Refuse Register Remove
-        Rename Render Reverse Repeat Replace Reset Resolve Restore Return Run Save Select Send Serialize Serve Set Show
-        Shuffle Sort Split Start Stop Store Strip Subtract Sum Summarize Tag Tokenize Train Transform Translate Turn
-        Unpack Update Upload Validate Verify Wait Warn Work Wrap Write Yield
+        Add Align Allocate Analyze Append Apply Arrange Ask Assign Attach Average Build Calculate Check Choose Classify
+        Clean Clear Clip Cluster Collate Collect Combine Compare Compile Compute Concatenate Configure Construct Convert
+        Copy Count Create Decode Delete Derive Describe Detach Detect Determine Discard Distil Divide Do Download Draw
+        Drop Embed Encode Ensure Enter Escape Estimate Evaluate Exchange Expand Export Extend Extract Fill Filter Find
+        Finish Fit Flatten Format Freeze Gather Generate Give Group Handle Ignore Infer Initialize Insert Interleave
+        Iterate Join Keep Let List Load Locate Log Make Mark Match Measure Merge Move Multiply Name Normalize Open Pack
+        Pad Pair Parse Pick Plot Predict Prepare Print Publish Raise Read Reduce Refuse Register Remove Rename Render
+        Repeat Replace Reset Resolve Restore Return Reverse Run Save Select Send Serialize Serve Set Show Shuffle Sort
+        Split Start Stop Store Strip Subtract Sum Summarize Tag Tokenize Train Transform Translate Turn Unpack Update
+        Upload Validate Verify Wait Warn Work Wrap Write Yield
         """,
     )
 )
@@ -142,10 +140,6 @@ def test_the_training_script_runs(tmp_path):
 # ---------------------------------------------------------------- all pages
 
 
-def test_launchers_have_at_most_20_lines():
-    assert [path.name for path in LAUNCHERS if len(path.read_text(encoding="utf-8").splitlines()) > 20] == []
-
-
 @pytest.mark.parametrize("page", PAGES, ids=[str(path.relative_to(ROOT)) for path in PAGES])
 def test_relative_links_lead_to_files_and_headings(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
@@ -205,12 +199,13 @@ def docstrings(path: Path) -> list[tuple[int, bool, str]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 def test_docstrings_begin_with_a_verb_or_a_noun_phrase(path):
-    """That of a command (`commands/`) is also its help text, which begins with a verb."""
+    """The docstring of a module in `commands/` is also a help text, which begins with a verb."""
     offenders = []
+    is_command = path.parent.name == "commands"
     for line, is_function, text in docstrings(path):
         word, following = re.match(r"([\w'-]*) ?(\w*)", text).groups()
         is_verb = word in VERBS and following != "of"  # "Sum of the rows" is a noun phrase
-        if not is_verb if is_function else word in FRAGMENTS:
+        if not is_verb if is_function else word in FRAGMENTS or (is_verb and not (is_command and line == 1)):
             offenders.append(f"{path.name}:{line}: {text.splitlines()[0]}")
     assert offenders == []
 
@@ -221,7 +216,8 @@ def test_the_example_of_contributing_reads_its_format(tmp_path):
     reader, row = (textwrap.dedent(code) for code in re.findall(r"   ```python\n(.*?)   ```", page, re.DOTALL))
     namespace = vars(ner).copy()
     exec(reader, namespace)
-    (layout,) = eval(f"({row.strip()})", namespace)
+    (layout,) = eval(f"[{row}]", namespace)  # as it stands in the list
+    assert isinstance(layout, ner.Layout), row
     file = tmp_path / "corpus.slash"
     file.write_text("손흥민/B-PS 선수/O 춘천/B-LC 출신/O\n비가/O 온다/O\n", encoding="utf-8")
     assert file.suffix in layout.suffixes

@@ -25,6 +25,15 @@ COMMANDS = {
 }
 """Summaries of the commands by their names. The command `a-b` is the function `main` of the module `a_b`."""
 
+EXTRAS = {
+    "demo": ["gradio"],
+    "embeddings": ["gensim"],
+    "morphology": ["kiwipiepy_model"],
+    "onnx": ["onnx", "onnxruntime", "onnxscript"],
+    "plot": ["markdown_it", "matplotlib"],
+}
+"""Modules that commands import, by the extras of the package that install them."""
+
 
 def main(argv: list[str] | None = None, recipes: Path | None = None) -> None:
     """Run the command that the first argument names.
@@ -43,7 +52,14 @@ def main(argv: list[str] | None = None, recipes: Path | None = None) -> None:
             return
         raise SystemExit(f"bilstm-crf: there is no command {name!r}\n\n{usage}")
     sys.argv[0] = f"bilstm-crf {name}"  # the name of the program in the messages of argparse
-    import_module(f"{__package__}.{name.replace('-', '_')}").main(arguments, recipes)
+    try:
+        import_module(f"{__package__}.{name.replace('-', '_')}").main(arguments, recipes)
+    except ModuleNotFoundError as error:
+        module = str(error.name).partition(".")[0]
+        for extra, modules in EXTRAS.items():
+            if module in modules:
+                raise SystemExit(f'{sys.argv[0]} needs {module}: pip install "bilstm-crf-hf[{extra}]"') from None
+        raise
 
 
 def launch(path: str) -> None:

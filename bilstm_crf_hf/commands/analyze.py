@@ -1,4 +1,4 @@
-"""Analyze a tagger: python recipes/analyze.py [config.yaml] --model_name_or_path MODEL --validation_file FILE
+"""Analyze a tagger: bilstm-crf analyze [config.yaml] --model_name_or_path MODEL --validation_file FILE
 
 The command tags labelled sentences of a file or of a data set on the Hub, and reports in --output_dir
 

@@ -25,6 +25,7 @@ from transformers.hf_argparser import HfArg
 from .. import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
 from ..data.ner import load_ner_datasets
 from ..data.tokenization import build_character_tokenizer
+from ..evaluation.markdown import Cell, formatted, markdown_table
 from ..training.arguments import parse_arguments
 from ..utils.environment import hardware, versions
 from ..utils.timing import medians
@@ -186,19 +187,9 @@ def stream_rows(models: Models, sentences: int) -> Iterator[dict]:
             yield {"what": f"after {i:,} sentences", "resident MB": resident, "seconds": time.perf_counter() - began}
 
 
-def table(rows: list[dict]) -> str:
-    """Format rows as a markdown table, with the columns of all of them."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: float | str | None) -> str:
-    """Format a number with three significant digits; None is empty."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def rounded(value: float | str) -> Cell | str:
+    """Return a number with three significant digits; text stays as it is."""
+    return value if isinstance(value, str) else formatted(value, ".3g" if value < 100 else ".0f")
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
@@ -225,7 +216,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     text = ""
     for name in arguments.sections:
         report[name] = list(sections[name]())
-        section = f"## {name}\n\n{table(report[name])}\n"
+        table = markdown_table([{heading: rounded(value) for heading, value in row.items()} for row in report[name]])
+        section = f"## {name}\n\n{table}\n"
         print(section, flush=True)
         text += f"{section}\n"
     (folder / "benchmark.md").write_text(text, encoding="utf-8")

@@ -1,15 +1,11 @@
-"""Compare systems: python recipes/compare.py A.yaml B.yaml outputs/finished [--seeds 42 43 44] [-- --argument value]
+"""Compare systems: bilstm-crf compare A.yaml B.yaml outputs/finished [--seeds 42 43 44] [-- --argument value]
 
-Each YAML file is trained once per seed by the recipe that --recipe names, with the arguments after `--`. A folder
+Each YAML file is trained once per seed by the command that --recipe names, with the arguments after `--`. A folder
 contains a finished run. Runs whose folders differ in `-seed42` only belong to one system. Finished training is not
 repeated, so an interrupted comparison continues when it is started again.
 """
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -18,12 +14,11 @@ from transformers import pipeline
 
 from ..evaluation.comparison import Speed, System, group_runs
 from ..evaluation.comparison_page import write_report
-from ..evaluation.runs import COMPARISON_RUN, RESULTS, Run, read_run
+from ..evaluation.runs import Run, read_run
 from ..evaluation.tasks import TAGGING
 from ..utils.environment import hardware, versions
-from ..utils.files import write_folder_atomically
 from ..utils.timing import seconds_of
-from . import launcher
+from .training_steps import train
 
 ROUNDS = 3
 BATCH_SIZE = 32
@@ -36,13 +31,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="+", type=Path, help="YAML files to train, folders of finished runs")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"))
-    parser.add_argument("--recipe", choices=("ner", "sequence_classification"), default="ner")
+    parser.add_argument("--recipe", choices=("ner", "classify", "sequence_classification"), default="ner")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of the runs of each YAML file")
     parser.add_argument("--latency_sentences", type=int, default=200, help="sentences to measure the speed on")
-    parser.add_argument(
-        "--sentences", type=int, default=20, help="sentences to quote on which two systems differ; 0 to quote no data"
-    )
+    parser.add_argument("--sentences", type=int, default=20, help="sentences to quote on which systems differ, or 0")
     arguments = parser.parse_args(argv[:cut])
+    if arguments.recipe == "classify":
+        arguments.recipe = "sequence_classification"  # the name of the launcher, which folders of runs contain
     stems = [path.stem for path in arguments.systems if path.suffix in YAML]
     if repeated := {stem for stem in stems if stems.count(stem) > 1}:
         parser.error(f"several YAML files have the name {', '.join(sorted(repeated))}: rename them")
@@ -52,45 +47,6 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if arguments.latency_sentences < 1:
         parser.error("--latency_sentences must be at least 1")
     return arguments, argv[cut + 1 :]
-
-
-def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str], recipes: Path | None = None) -> None:
-    """Train a system, unless its folder contains the finished run already.
-
-    An interrupted run starts again from the beginning, since the times of a resumed run are not comparable.
-
-    Args:
-        folder: the run folder.
-        config: YAML file of the system.
-        recipe, seed, options: recipe that trains the system, its random seed and its further arguments.
-        recipes: folder of the launchers in a clone.
-
-    Raises:
-        ValueError: if the folder contains a run with other settings, or something else.
-        RuntimeError: if the training fails.
-    """
-    settings = {"recipe": recipe, "config": config.read_text(encoding="utf-8"), "options": options, "seed": seed}
-    started = folder / COMPARISON_RUN
-    if started.is_file() and json.loads(started.read_text(encoding="utf-8")) != settings:
-        raise ValueError(
-            f"{folder} was trained with other settings (see {started}): delete it, or name another --output_dir"
-        )
-    if (folder / RESULTS).is_file():
-        print(f"{folder}: finished already")
-        return
-    if folder.exists():
-        if not started.is_file():
-            raise ValueError(f"{folder} is not a run of this comparison: move it away")
-        shutil.rmtree(folder)
-    with write_folder_atomically(folder) as unfinished:  # so that the folder has its settings from the start
-        content = json.dumps(settings, ensure_ascii=False, indent=2)
-        Path(unfinished, COMPARISON_RUN).write_text(content, encoding="utf-8")
-    command = [sys.executable, *launcher(recipe, recipes), str(config), *options]
-    command += ["--seed", str(seed), "--output_dir", str(folder)]
-    print(" ".join(command), flush=True)
-    status = subprocess.run(command, check=False).returncode
-    if status or not (folder / RESULTS).is_file():
-        raise RuntimeError(f"training {config} with seed {seed} failed (exit status {status}): see its messages above")
 
 
 def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recipes: Path | None) -> list[Run]:

@@ -1,4 +1,4 @@
-"""Convert the tutorial's checkpoint: python recipes/convert_checkpoint.py SOURCE OUTPUT_DIR [--tokenizer NAME_OR_DIR]
+"""Convert the tutorial's checkpoint: bilstm-crf convert SOURCE OUTPUT_DIR [--tokenizer NAME_OR_DIR]
 
 SOURCE, a folder or a name on the Hub, contains config.json (model_type BiLSTM_CRF) and pytorch_model.bin, or one *.bin
 or *.pth. `pipeline("token-classification", ...)` and the Auto classes load OUTPUT_DIR. The checkpoint is checked before

@@ -1,6 +1,4 @@
-"""Command that tags or classifies a file of texts: accelerate launch recipes/predict.py [config.yaml] --argument value
-
-    python recipes/predict.py --model_name_or_path outputs/ner --input_file news.jsonl --output_file tagged.jsonl
+"""Tag or classify a file of texts: bilstm-crf predict [config.yaml] --model_name_or_path MODEL --input_file FILE [...]
 
 The input is a `.txt` file with a text a line, a `.csv` or `.tsv` file with a header, or a `.jsonl`, `.json`, `.parquet`
 or `.xlsx` file. Its rows are written in the same order to
@@ -9,8 +7,9 @@ or `.xlsx` file. Its rows are written in the same order to
 - `.txt`: `<손흥민:PS>은 <춘천:LC>에서 태어났다.` or label, tab, text.
 
 A text that is empty or only white space gets no entities and no label. A row without a text or with an error in its
-format stops the command before any prediction. If a run is killed, the same command, on any number of processes,
-continues it from the shards in the folder OUTPUT.parts; the output has the same bytes as that of an uninterrupted run.
+format stops the command before any prediction. If a run is killed, the same command, on any number of processes
+(`accelerate launch recipes/predict.py` in a clone), continues it from the shards in the folder OUTPUT.parts; the output
+has the same bytes as that of an uninterrupted run.
 """
 
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..inference.files import check_files, predict_file
 from ..inference.predictors import load_predictor
-from ..training.arguments import configure_logging, parse_arguments
+from ..training.arguments import FILE_TYPES, configure_logging, parse_arguments
 
 
 @dataclass
@@ -33,7 +32,7 @@ class PredictionArguments:
     """The model, the input, the output, and their options."""
 
     model_name_or_path: str = HfArg(help="Token classifier or text classifier on the Hub or in a folder.")
-    input_file: str = HfArg(help="Input: .txt, .jsonl, .json, .csv, .tsv, .parquet or .xlsx.")
+    input_file: str = HfArg(help=f"Input: {FILE_TYPES}.")
     output_file: str = HfArg(help="Output: .jsonl, .parquet or .txt.")
     text_column: str = HfArg(default="text", help="Column of the texts in the input.")
     column_prefix: str = HfArg(default="", help="Prefix of new columns, if the input has a `label`, for example.")

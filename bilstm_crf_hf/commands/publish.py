@@ -1,4 +1,4 @@
-"""Publish a trained model: python recipes/publish.py OUTPUT_DIR NAME/MODEL [--private] [--revision v2] [--dry_run]
+"""Publish a trained model: bilstm-crf publish OUTPUT_DIR NAME/MODEL [--private] [--revision v2] [--dry_run]
 
 The command writes the model card (README.md in OUTPUT_DIR, unless there is one), checks all files, loads the model
 without this package, and then uploads the files. The access token is that of `hf auth login` or HF_TOKEN. An upload

@@ -1,6 +1,6 @@
-"""Train variants of a configuration: python recipes/sweep.py SWEEP.yaml [--seeds 42 43] [-- --argument value]
+"""Train variants of a configuration: bilstm-crf sweep SWEEP.yaml [--seeds 42 43] [-- --argument value]
 
-The file names a configuration of recipes/ner.py, and for each variant the arguments that differ:
+The file names a configuration of `bilstm-crf ner`, and for each variant the arguments that differ:
 
     config: klue_ner.yaml            # in the folder of this file
     runs:
@@ -23,7 +23,7 @@ from ..evaluation.comparison import System, group_runs
 from ..evaluation.markdown import Rows, markdown_table
 from ..evaluation.runs import read_run
 from ..utils.files import write_atomically
-from .compare import train
+from .training_steps import train
 
 SCORES = {"f1": "F1", "klue_entity_macro_f1": "macro F1"}
 """Headings of the scores in the table, by their keys."""

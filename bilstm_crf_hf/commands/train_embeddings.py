@@ -19,7 +19,7 @@ from transformers.hf_argparser import HfArg
 
 from ..data.raw_text import read_texts
 from ..data.tokenization import build_character_tokenizer
-from ..training.arguments import configure_logging, parse_arguments
+from ..training.arguments import TEXTS, configure_logging, parse_arguments
 from ..utils.files import write_atomically
 
 METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 class EmbeddingArguments:
     """Arguments that name the texts and their tokens, and the training of the vectors."""
 
-    input_file: list[str] = HfArg(help="Texts: .txt, .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or FILE:COLUMN.")
+    input_file: list[str] = HfArg(help=TEXTS)
     text_column: str = HfArg(default="text", help="The column of strings, or of lists of strings, which are joined.")
     tokenizer_name: str | None = HfArg(default=None, help="Default: the tokens are characters.")
     output_file: str = "outputs/vectors.bin"

@@ -14,7 +14,7 @@ from ..data.encoding import gold_spans
 from ..data.ner import labels_of
 from ..inference.predictors import EntityPredictor
 from .calibration import brier_score, calibration_bins, expected_calibration_error, precision_from
-from .errors import ERROR_CLASSES, match_entities
+from .errors import ERROR_KINDS, match_entities
 from .markdown import Rows
 
 THRESHOLDS = (0.5, 0.9, 0.99)
@@ -65,9 +65,7 @@ def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence
         for row in predictor(texts)
     ]
     if not any(predicted):
-        raise ValueError(
-            f"the model finds no entity in {len(texts)} sentences: train it longer, or with other settings"
-        )
+        raise ValueError(f"the model finds no entity in {len(texts)} sentences: train it longer or with other settings")
     return [Sentence(*row) for row in zip(texts, gold, predicted, strict=True)]
 
 
@@ -160,8 +158,8 @@ class Analysis:
         """Count the errors of each kind by gold type, invented entities by their predicted type."""
         counts = Counter((error.spans[0].label, error.kind) for error in self.errors)
         labels = sorted({label for label, _ in counts})
-        rows: Rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_CLASSES} for label in labels]
-        return rows + [{"entity": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_CLASSES}]
+        rows: Rows = [{"entity": label} | {kind: counts[label, kind] for kind in ERROR_KINDS} for label in labels]
+        return rows + [{"entity": "all"} | {kind: sum(row[kind] for row in rows) for kind in ERROR_KINDS}]
 
     def confusions(self) -> Rows:
         """Count the pairs of a gold type and another predicted type, the most frequent first."""
@@ -195,7 +193,7 @@ class Analysis:
     def examples(self, count: int) -> dict[str, Rows]:
         """Return up to `count` errors of each kind, spread over the sentences."""
         chosen = {}
-        for kind in ERROR_CLASSES:
+        for kind in ERROR_KINDS:
             errors = [error for error in self.errors if error.kind == kind]
             shown = min(count, len(errors))
             chosen[kind] = [self.describe(errors[i * len(errors) // shown], quoted=True) for i in range(shown)]

@@ -7,7 +7,7 @@ from typing import Any
 from ..utils.files import write_atomically
 from .analysis import Analysis
 from .calibration import Bin
-from .errors import ERROR_CLASSES
+from .errors import ERROR_KINDS
 from .markdown import render_template
 from .plots import plot_reliability
 
@@ -26,14 +26,14 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     numbers = {"model": model} | analysis.numbers(sentences)
     folder.joinpath(PICTURE).unlink(missing_ok=True)  # of an earlier report, if pictures cannot be drawn any more
     plot_reliability([Bin(**part) for part in numbers["calibration"]["bins"]], folder / PICTURE)
-    counts = {kind: numbers["errors"][-1][kind] for kind in ERROR_CLASSES}
+    counts = {kind: numbers["errors"][-1][kind] for kind in ERROR_KINDS}
     markdown = render_template(
         "analysis_template.md",
         numbers=numbers,
         model=Path(model).name,
         trust=numbers["calibration"],
         error_counts=sorted(counts.items(), key=lambda pair: -pair[1]),
-        error_classes=ERROR_CLASSES,
+        error_kinds=ERROR_KINDS,
         confusions=numbers["confusions"][:CONFUSIONS],
         gold_errors=numbers["probable gold errors"],
         quoted=numbers["probable gold errors"][:sentences],

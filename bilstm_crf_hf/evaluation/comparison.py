@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from ..alignment import render
-from .errors import ERROR_CLASSES, error_counts
+from .errors import ERROR_KINDS, error_counts
 from .markdown import Cell, Rows, formatted
 from .runs import PREDICTIONS, Run
 from .tasks import TAGGING, Task
@@ -240,7 +240,7 @@ def _error_rows(systems: Sequence[System]) -> Rows:
     """Return one row per kind of error, of classifiers one for each of the ten most frequent confusions."""
     counts = {system.name: [error_counts(run) for run in system.runs] for system in systems}
     if systems[0].task is TAGGING:
-        meanings = {"right": "type and both ends"} | ERROR_CLASSES
+        meanings = {"right": "type and both ends"} | ERROR_KINDS
     else:
         total = sum((count for runs in counts.values() for count in runs), Counter())
         confusions = [name for name, _ in total.most_common(11) if name != "right"][:10]

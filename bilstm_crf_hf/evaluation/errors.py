@@ -7,7 +7,7 @@ from ..alignment import Span
 from .runs import Run
 from .tasks import TAGGING
 
-ERROR_CLASSES = {
+ERROR_KINDS = {
     "boundary": "same type, overlapping, other edges",
     "type": "same span, other type",
     "both": "overlapping, other type and edges",
@@ -24,7 +24,7 @@ def match_entities(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[
     type, that shares most characters with it.
 
     Yields:
-        `right` or a key of `ERROR_CLASSES`, the gold entity and the predicted one. An entity without a counterpart is
+        `right` or a key of `ERROR_KINDS`, the gold entity and the predicted one. An entity without a counterpart is
         `missed` (gold) or `invented` (predicted), with None on the other side.
     """
     kinds = ("right", "type", "boundary", "both")
@@ -46,7 +46,7 @@ def match_entities(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[
 
 
 def error_counts(run: Run) -> Counter:
-    """Count the predictions of a run by `right` and `ERROR_CLASSES`, those of a classifier by `gold → predicted`."""
+    """Count the predictions of a run by `right` and `ERROR_KINDS`, those of a classifier by `gold → predicted`."""
     pairs = zip(run.predictions.gold, run.predictions.predicted, strict=True)
     if run.task is TAGGING:
         return Counter(name for gold, predicted in pairs for name, _, _ in match_entities(gold, predicted))

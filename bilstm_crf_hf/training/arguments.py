@@ -13,12 +13,19 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from ..evaluation.tasks import TASKS
+from ..data.rows import READERS
+from ..evaluation.tasks import TAGGING, TASKS
 
 logger = logging.getLogger(__name__)
 
 HEADS = "; ".join(f"{name}, {head.description}" for task in TASKS.values() for name, head in task.heads.items())
 """Description of the heads that can be put on a pretrained encoder, for the help text of `--head`."""
+
+FILE_TYPES = " or ".join(", ".join(READERS).rsplit(", ", 1))
+"""File types of texts, for help texts."""
+
+TEXTS = f"Texts: {FILE_TYPES}, or FILE:COLUMN if the column is not `text`."
+"""Help text of arguments that name files of raw texts."""
 
 
 @dataclass
@@ -27,9 +34,7 @@ class ModelArguments:
 
     model_name_or_path: str | None = HfArg(default=None, help="The model to fine-tune. Default: a new BiLSTM.")
     tokenizer_name: str | None = HfArg(default=None, help="Default: that of the model; characters for a new BiLSTM.")
-    config_overrides: dict | str | None = HfArg(
-        default=None, help="Fields of the model's configuration (YAML or JSON)."
-    )
+    config_overrides: dict | str | None = HfArg(default=None, help="Fields of the configuration (YAML or JSON).")
     embeddings_from: str | None = HfArg(
         default=None, help="An encoder whose input embeddings, and tokenizer by default, a new BiLSTM takes over."
     )
@@ -100,20 +105,19 @@ class TaggerTrainingArguments(TrainingArguments):
     seed: int = 42
     hub_strategy: str = "end"
     learning_rate_decay: float | None = HfArg(default=None, help="The factor of all learning rates after each epoch.")
-    head_learning_rate: float | None = HfArg(
-        default=None, help="The rate outside of the encoder. Default: learning_rate."
-    )
+    head_learning_rate: float | None = HfArg(default=None, help="The rate outside the encoder. Default: learning_rate.")
     crf_learning_rate: float | None = HfArg(default=None, help="Default: head_learning_rate.")
-    embedding_learning_rate: float | None = HfArg(
-        default=None, help="Default: learning_rate, and five times as much for the large tables of a BiLSTM."
-    )
+    embedding_learning_rate: float | None = HfArg(default=None, help="Default: learning_rate, × 5 for large tables.")
     ema_decay: float | None = HfArg(default=None, help="The decay of an average of the weights, such as 0.998.")
     cuda_graphs: bool = HfArg(default=True, help="Run the steps of a BiLSTM as CUDA graphs on a single GPU.")
+    metrics = tuple(TAGGING.columns)  # possible values of metric_for_best_model
 
     def __post_init__(self) -> None:
         if self.accelerator_config is None and self.dataloader_pin_memory:  # type: ignore[has-type]  # of the base
             self.accelerator_config = {"non_blocking": True}  # else the host waits for each copy of a batch
         super().__post_init__()
+        if self.metric_for_best_model not in self.metrics:
+            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model}: set {' or '.join(self.metrics)}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if self.push_to_hub and self.hub_strategy != "end":
@@ -177,7 +181,8 @@ def _format_option(name: str, value: Any) -> list[str]:
 def configure_logging(is_main_process: bool = True) -> None:
     """Log plain lines, from the main process only, and leave out the lines about single HTTP requests."""
     logging.basicConfig(level=logging.INFO if is_main_process else logging.WARNING, format="%(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # of huggingface_hub 1 and 2, which log each request
+        logging.getLogger(client).setLevel(logging.WARNING)
 
 
 def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:

@@ -36,8 +36,7 @@ from .trainer import TaggerTrainer
 
 COLUMNS = CLASSIFICATION.columns
 EXAMPLES = (
-    "두 시간이 어떻게 지나갔는지 모를 만큼 즐거웠다.",
-    "기대하고 봤는데 끝까지 보기가 힘들었어요.",
+    *CLASSIFICATION.examples,
     "음악도 연기도 정말 좋아서 또 보고 싶다",
     "결말이 뻔하고 대사가 유치하다",
     "가족과 함께 보면서 많이 웃었습니다 ㅎㅎ",
@@ -63,11 +62,7 @@ class ClassifierTrainingArguments(TaggerTrainingArguments):
     output_dir: str = "outputs/classification"
     metric_for_best_model: str | None = HfArg(default="macro_f1", help="macro_f1 or accuracy.")
     label_names: list[str] | None = field(default=None, init=False)  # `DataArguments` has an argument of this name
-
-    def __post_init__(self) -> None:
-        if self.metric_for_best_model not in COLUMNS:
-            raise ValueError(f"metric_for_best_model is {' or '.join(COLUMNS)}, not {self.metric_for_best_model}")
-        super().__post_init__()
+    metrics = tuple(COLUMNS)
 
 
 class ClassifierTrainer(TaggerTrainer):

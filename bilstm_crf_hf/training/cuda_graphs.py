@@ -29,7 +29,6 @@ class GraphedSteps:
         self.model, self.step = model, step
         self.pool = torch.cuda.graph_pool_handle()
         self.graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, dict[str, Tensor], Tensor] | None] = {}
-        self.parameters: list[nn.Parameter] = []
         self.gradients: dict[nn.Parameter, Tensor] = {}
 
     def __call__(self, batch: dict[str, Tensor], *constants: Hashable) -> Tensor:
@@ -43,8 +42,10 @@ class GraphedSteps:
         if key not in self.graphs:
             self.graphs[key] = None
             loss = self.step(dict(batch))
-            # Parameters that the loss does not depend on have no gradient, and the optimizer skips them.
-            self.parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+            # Parameters that no loss depends on have no gradient, and the optimizer skips them.
+            for parameter in self.model.parameters():
+                if parameter.grad is not None and parameter not in self.gradients:
+                    self.gradients[parameter] = torch.empty_like(parameter)
             return loss
         self._share_gradients()
         self.graphs[key] = graph, inputs, loss = self.graphs[key] or self._capture(batch)
@@ -54,14 +55,10 @@ class GraphedSteps:
 
     def _share_gradients(self) -> None:
         """Let the gradients of the parameters be the shared tensors: zero, or what has been accumulated so far."""
-        for parameter in self.parameters:
-            if parameter not in self.gradients:
-                self.gradients[parameter] = torch.empty_like(parameter)
-        new = [self.gradients[parameter] for parameter in self.parameters if parameter.grad is None]
+        new = [shared for parameter, shared in self.gradients.items() if parameter.grad is None]
         if new:
             torch._foreach_zero_(new)
-        for parameter in self.parameters:
-            shared = self.gradients[parameter]
+        for parameter, shared in self.gradients.items():
             if parameter.grad is not None and parameter.grad is not shared:
                 shared.copy_(parameter.grad)
             parameter.grad = shared

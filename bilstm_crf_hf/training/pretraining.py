@@ -7,7 +7,7 @@ from transformers.hf_argparser import HfArg
 
 from ..alignment import IGNORED
 from ..data.morphology import morpheme_tags
-from .arguments import TaggerTrainingArguments
+from .arguments import TEXTS, TaggerTrainingArguments
 
 BATCH = 10_000
 """Number of texts that are encoded at a time."""
@@ -17,9 +17,7 @@ BATCH = 10_000
 class TextArguments:
     """Arguments that name the texts."""
 
-    input_file: list[str] = HfArg(
-        help="Texts: .txt, .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or FILE:COLUMN if not `text`."
-    )
+    input_file: list[str] = HfArg(help=TEXTS)
     morphemes: bool = HfArg(default=False, help="Also learn the tags of the morphemes that Kiwi finds.")
     validation_texts: int = HfArg(default=2000, help="The number of random texts that are kept for validation.")
     max_seq_length: int = HfArg(default=160, help="The number of tokens after which texts are cut off.")
@@ -43,6 +41,7 @@ class PretrainingArguments(TaggerTrainingArguments):
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = "loss"
     prediction_loss_only: bool = True
+    metrics = ("loss",)
 
 
 def encode_raw_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> dict[str, list]:

@@ -12,6 +12,7 @@ from transformers.hf_argparser import HfArg
 from ..data.raw_text import read_all
 from ..evaluation.runs import SOFT_LABELS
 from ..utils.files import write_atomically
+from .arguments import TEXTS
 
 
 @dataclass
@@ -19,9 +20,7 @@ class TeacherArguments:
     """Arguments that say which models label which texts."""
 
     teachers: list[str] | None = HfArg(default=None, help="Models whose mean probabilities are the soft labels.")
-    unlabeled_file: list[str] | None = HfArg(
-        default=None, help="Texts: .txt, .jsonl, .json, .csv, .tsv, .xlsx or .parquet, or FILE:COLUMN if not `text`."
-    )
+    unlabeled_file: list[str] | None = HfArg(default=None, help=TEXTS)
     max_unlabeled_samples: int | None = HfArg(default=None, help="Number of random texts to label. Default: all.")
     max_unlabeled_characters: int = HfArg(default=200, help="Longer texts are left out.")
     variants: int = HfArg(default=0, help="Number of variants of each training text, with other names or words.")

@@ -77,6 +77,7 @@ class TaggerTrainer(Trainer):
             self.remove_callback(default)
         self.epoch_report = EpochReport(columns)
         self.add_callback(self.epoch_report)
+        self.has_sparse_gradients = False
         self.graphs: GraphedSteps | None = None
         if self._uses_graphs():
             multiple = self.data_collator.pad_to_multiple_of or PAD_TO
@@ -87,8 +88,10 @@ class TaggerTrainer(Trainer):
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """Train like `Trainer`. With `ema_decay`, the model has the average of the weights afterwards."""
-        self.graphs = None  # those of an earlier training hold for parameters that may have moved
-        output = super().train(*args, **kwargs)
+        try:
+            output = super().train(*args, **kwargs)
+        finally:
+            self.graphs = None  # they hold memory, and parameters may move before another training
         if self.average is not None and not self.args.load_best_model_at_end:  # else the checkpoint had the average
             self.average.exchange(self.model)
         return output
@@ -166,7 +169,8 @@ class TaggerTrainer(Trainer):
         single = arguments.device.type == "cuda" and arguments.n_gpu == 1 and arguments.world_size == 1
         wanted = arguments.cuda_graphs and not (arguments.fp16 or arguments.torch_compile)
         pads = "pad_to_multiple_of" in getattr(self.data_collator, "__dataclass_fields__", {})
-        return self.is_bilstm and single and wanted and pads
+        # With a loss function of its own, `Trainer` passes a number of items to each step, which graphs do not take.
+        return self.is_bilstm and single and wanted and pads and self.compute_loss_func is None
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Create AdamW with a parameter group for each pair of learning rate and weight decay."""
@@ -177,8 +181,10 @@ class TaggerTrainer(Trainer):
         by_rows: set[str] = set()
         # The gradient scaler of float16 knows only the step of AdamW itself.
         if self.is_bilstm and not self.args.fp16 and optimizer_class is torch.optim.AdamW:
-            optimizer_class = RowAdamW
-            by_rows = use_sparse_gradients(model, sparse=self._has_sparse_gradients())
+            # On accelerators a dense gradient costs next to nothing, and NCCL reduces dense ones only.
+            on_cpu = self.args.device.type == "cpu"
+            optimizer_class, by_rows = RowAdamW, use_sparse_gradients(model, sparse=on_cpu)
+            self.has_sparse_gradients = on_cpu and bool(by_rows)
         decaying = set(self.get_decay_parameter_names(model))
         groups: dict[tuple[float, float, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
@@ -195,10 +201,6 @@ class TaggerTrainer(Trainer):
             **options,
         )
         return self.optimizer
-
-    def _has_sparse_gradients(self) -> bool:
-        # On accelerators a dense gradient costs next to nothing, and NCCL reduces dense ones only.
-        return self.is_bilstm and self.args.device.type == "cpu"
 
     def _learning_rate_of(self, name: str, by_rows: bool) -> float:
         rate = None
@@ -244,12 +246,12 @@ class TaggerTrainer(Trainer):
             self.average.load(self.model, Path(checkpoint))
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        if self._has_sparse_gradients():
+        if self.has_sparse_gradients:
             return clip_gradients(model.parameters(), self.args.max_grad_norm)
         return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
-        if grad_norm is None and self._has_sparse_gradients():
+        if grad_norm is None and self.has_sparse_gradients:
             grad_norm = clip_gradients(model.parameters(), float("inf"))
         return super()._get_grad_norm(model, grad_norm)
 

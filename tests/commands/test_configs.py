@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, BertConfig, BertModel, pipeline
 
 from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFModel
+from bilstm_crf_hf.commands.benchmark_models import MAX_LENGTH, TUTORIAL
 from bilstm_crf_hf.data.ner import load_ner_datasets
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
@@ -110,6 +111,12 @@ def test_a_configuration_has_a_classifier_learn_from_those_of_others(name, train
     teacher = pipeline("text-classification", CONFIGS[name]["teachers"][0], trust_remote_code=True)
     assert classifier.model.config.label2id.keys() == teacher.model.config.label2id.keys()
     assert classifier.model.config.ngram_buckets == 256
+
+
+def test_the_benchmark_has_the_model_of_the_tutorials_configuration():
+    tutorial = CONFIGS["klue_ner_blog"]
+    assert tutorial["config_overrides"] == TUTORIAL
+    assert tutorial["max_seq_length"] == MAX_LENGTH
 
 
 @pytest.mark.parametrize("name", SWEEP["runs"])

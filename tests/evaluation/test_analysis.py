@@ -22,7 +22,7 @@ from bilstm_crf_hf.commands import analyze
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import parse_inline, read_inline
 from bilstm_crf_hf.evaluation.analysis import Analysis, Sentence
-from bilstm_crf_hf.evaluation.errors import ERROR_CLASSES
+from bilstm_crf_hf.evaluation.errors import ERROR_KINDS
 from bilstm_crf_hf.evaluation.metrics import TaggingMetric
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 
@@ -87,7 +87,7 @@ def test_scores_by_type_are_those_of_the_metric():
 
 def test_errors_by_type_and_confusions_by_hand():
     numbers = Analysis(sentences(TAGGED)).numbers(0)
-    counts = {row["entity"]: {kind: row[kind] for kind in ERROR_CLASSES if row[kind]} for row in numbers["errors"]}
+    counts = {row["entity"]: {kind: row[kind] for kind in ERROR_KINDS if row[kind]} for row in numbers["errors"]}
     assert counts == {
         "DT": {"boundary": 1},
         "LC": {"type": 2},

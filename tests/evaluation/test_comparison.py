@@ -25,6 +25,7 @@ from transformers import EvalPrediction
 
 from bilstm_crf_hf.alignment import Span, render, tags_from_spans
 from bilstm_crf_hf.commands import compare
+from bilstm_crf_hf.commands.training_steps import train
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.ner import parse_inline, read_inline
 from bilstm_crf_hf.evaluation.comparison import (
@@ -37,7 +38,7 @@ from bilstm_crf_hf.evaluation.comparison import (
     tables_of,
 )
 from bilstm_crf_hf.evaluation.comparison_page import to_markdown, write_report
-from bilstm_crf_hf.evaluation.errors import ERROR_CLASSES, error_counts, match_entities
+from bilstm_crf_hf.evaluation.errors import ERROR_KINDS, error_counts, match_entities
 from bilstm_crf_hf.evaluation.markdown import values_of
 from bilstm_crf_hf.evaluation.metrics import EntityScorer, strict_spans
 from bilstm_crf_hf.evaluation.runs import CONFIG, PREDICTIONS, read_run, save_predictions
@@ -256,7 +257,7 @@ def test_seeds_are_counted_together(tmp_path):
         ("<서울:OG> <시청:LC>", "<서울 시청:LC>", ["boundary", "missed"]),
     ],
 )
-def test_error_classes_of_small_sentences(gold, predicted, errors):
+def test_error_kinds_of_small_sentences(gold, predicted, errors):
     (text, gold_spans), (same, predicted_spans) = parse_inline(gold), parse_inline(predicted)
     assert text == same
     assert sorted(name for name, *_ in match_entities(gold_spans, predicted_spans)) == sorted(errors)
@@ -281,7 +282,7 @@ def test_each_entity_is_counted_once(tmp_path):
         assert pairs + counts["missed"] == sum(map(len, golds))
         assert pairs + counts["invented"] == sum(map(len, predicted))
         seen += counts
-    assert set(seen) == {"right", *ERROR_CLASSES}
+    assert set(seen) == {"right", *ERROR_KINDS}
 
 
 # Grouping, and what is refused
@@ -514,7 +515,7 @@ def test_killed_comparison_goes_on_where_it_was(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")) == []
 
     with pytest.raises(ValueError, match="small-seed1 was trained with other settings"):
-        compare.train(runs / "small-seed1", tmp_path / "small.yaml", "ner", 1, ["--num_train_epochs", "1"])
+        train(runs / "small-seed1", tmp_path / "small.yaml", "ner", 1, ["--num_train_epochs", "1"])
 
 
 def test_folders_are_not_trained_over(tmp_path):
@@ -523,7 +524,7 @@ def test_folders_are_not_trained_over(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="run is not a run of this comparison"):
-        compare.train(tmp_path / "run", config, "ner", 1, [])
+        train(tmp_path / "run", config, "ner", 1, [])
     assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
 
 
@@ -532,7 +533,7 @@ def test_failed_training_is_said(tmp_path, monkeypatch):
     config.write_text("num_train_epochs: 1")
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(RuntimeError, match=r"training .*a.yaml with seed 1 failed \(exit status 1\)"):
-        compare.train(tmp_path / "run", config, "ner", 1, [])
+        train(tmp_path / "run", config, "ner", 1, [])
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def test_sentiment_sample(tmp_path, capsys):
         (("--merge_labels", "슬픔+아픔"), "merge_labels: there is no label '아픔'"),
         (("--merge_labels", "슬픔+상처", "상처+불안"), "merge_labels: 상처 is merged twice"),
         (("--max_train_samples", "3"), "the training data has no row of the class"),
-        (("--metric_for_best_model", "loss"), "metric_for_best_model is accuracy or macro_f1, not loss"),
+        (("--metric_for_best_model", "loss"), "metric_for_best_model is loss: set accuracy or macro_f1"),
         (("--label_names", "부정", "긍정"), r"train\.tsv:2: the label 기쁨 is not among those of label_names \(0, 1\)"),
         (("--text_column_name", "글"), r"train\.tsv: no column 글; its columns are label, text"),
     ],

@@ -32,6 +32,7 @@ from bilstm_crf_hf.training.arguments import (
     checkpoint_to_resume,
     parse_arguments,
 )
+from bilstm_crf_hf.training.cuda_graphs import GraphedSteps
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 from bilstm_crf_hf.training.trainer import EpochLengthGroupedSampler, TaggerTrainer
 
@@ -111,6 +112,67 @@ def test_cuda_graphs_need_a_collator_that_pads_to_a_multiple(
     monkeypatch.setattr(TaggerTrainingArguments, "device", torch.device("cuda"))
     monkeypatch.setattr(TaggerTrainingArguments, "n_gpu", 1)
     assert trainer._uses_graphs() == expected
+
+
+def test_cuda_graphs_are_not_used_with_a_loss_function(corpus, tokenizer, tmp_path, monkeypatch):
+    """`Trainer` passes a number of items to the steps of such a run, so that padding for graphs would be in vain."""
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path)
+    monkeypatch.setattr(TaggerTrainingArguments, "device", torch.device("cuda"))
+    monkeypatch.setattr(TaggerTrainingArguments, "n_gpu", 1)
+    assert trainer._uses_graphs()
+    trainer.compute_loss_func = lambda outputs, labels, num_items_in_batch=None: outputs["loss"]
+    assert not trainer._uses_graphs()
+
+
+def test_graphs_are_dropped_after_training(corpus, tokenizer, tmp_path):
+    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, max_steps=1)
+    seen = []
+
+    class Graphs(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            trainer.graphs = "graphs of this training"
+            seen.append(trainer.graphs)
+
+    trainer.add_callback(Graphs())
+    trainer.train()
+    assert seen
+    assert trainer.graphs is None
+
+
+def test_all_graphs_share_the_gradients_of_the_parameters_of_all_batches(monkeypatch):
+    """A batch of one shape reaches other parameters than a batch of another shape."""
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    model = torch.nn.ModuleDict({"2": torch.nn.Linear(2, 1), "3": torch.nn.Linear(3, 1)})
+
+    def step(batch):
+        loss = model[str(batch["x"].shape[1])](batch["x"]).sum()
+        loss.backward()
+        return loss.detach()
+
+    steps = GraphedSteps(model, step)
+    for width in (2, 3):
+        steps({"x": torch.ones(1, width)})
+        model.zero_grad()
+    steps._share_gradients()
+    assert [*steps.gradients] == [*model.parameters()]
+    for parameter in model.parameters():
+        assert parameter.grad is steps.gradients[parameter]
+        assert not parameter.grad.any()
+
+
+@pytest.mark.parametrize("optimizer", ["rows", "adafactor", "passed", "small tables"])
+def test_dense_gradients_are_clipped_by_trainer(corpus, tokenizer, tmp_path, monkeypatch, optimizer):
+    model = new_tagger(tokenizer, **({} if optimizer == "small tables" else LARGE_TABLE))
+    options = {"optim": "adafactor"} if optimizer == "adafactor" else {}
+    trainer = new_trainer(model, corpus, tokenizer, tmp_path, max_steps=2, max_grad_norm=0.5, **options)
+    if optimizer == "passed":
+        trainer.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    calls = []
+    clip = trainer.accelerator.clip_grad_norm_
+    monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *args: calls.append(1) or clip(*args))
+    trainer.train()
+    assert len(calls) == (0 if optimizer == "rows" else 2)
+    assert trainer.has_sparse_gradients == (optimizer == "rows")
 
 
 @pytest.mark.slow
@@ -302,6 +364,12 @@ def test_config_overrides_must_be_json_and_name_fields(tokenizer):
         ModelArguments(config_overrides="hidden_size=3")
     with pytest.raises(ValueError, match="no field hidden"):
         load_model(ModelArguments(config_overrides='{"hidden": 3}'), tokenizer, LABELS)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss", "recall"])
+def test_a_metric_that_training_does_not_show_is_refused(tmp_path, metric):
+    with pytest.raises(ValueError, match=f"metric_for_best_model is {metric}: set f1 or klue_entity_macro_f1 or "):
+        TaggerTrainingArguments(output_dir=str(tmp_path / "out"), metric_for_best_model=metric)
 
 
 def test_interrupted_checkpoints_are_passed_over(tmp_path, caplog):

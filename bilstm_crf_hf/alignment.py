@@ -11,10 +11,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 IGNORED = -100
-"""Id of an unknown label and of positions outside of a sequence: `ignore_index` of PyTorch's `cross_entropy`.
-
-The likelihood of a CRF is the sum over the possible values of an unknown label.
-"""
+"""Id of unknown labels, over whose values a CRF sums, and of positions outside of a sequence; losses ignore both."""
 
 _BEGIN, _CONTINUE, _END = "BS", "IE", "ES"  # prefixes of tags that begin, continue and end an entity
 

@@ -113,11 +113,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         write_graphs(model, corpus, Path(folder), arguments.int8)
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        code = (SCRIPT, *CODE) if model.config.kiwi_version else (SCRIPT,)
-        for path in code:
-            shutil.copy(path, folder)
         output_dir.mkdir(parents=True, exist_ok=True)
-        for name in ("model.onnx", "model_int8.onnx", "tokenizer.json", "config.json", *(path.name for path in code)):
-            if Path(folder, name).exists():
-                shutil.copy(Path(folder, name), output_dir / name)
-                print(f"{output_dir / name}: {(output_dir / name).stat().st_size / 1e6:.1f} MB")
+        written = [*sorted(Path(folder).glob("*.onnx")), Path(folder, "tokenizer.json"), Path(folder, "config.json")]
+        for file in (*written, SCRIPT, *(CODE if model.config.kiwi_version else ())):
+            shutil.copy(file, output_dir)
+            print(f"{output_dir / file.name}: {file.stat().st_size / 1e6:.1f} MB")

@@ -1,7 +1,4 @@
-"""A tagger without torch: python onnx_inference.py model.onnx SENTENCE ... in a folder that `export-onnx` has written.
-
-This file is copied into that folder. It needs onnxruntime and tokenizers; kiwipiepy if the tagger reads morphemes.
-"""
+"""A tagger without torch, copied into each folder of `export-onnx`: python onnx_inference.py model.onnx SENTENCE ..."""
 
 import json
 import sys

@@ -7,13 +7,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 import transformers
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    Pipeline,
-    pipeline,
-)
+from transformers import AutoConfig, Pipeline, pipeline
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
@@ -98,7 +92,7 @@ class EntityPredictor(Predictor):
     """A predictor of the column `entities`: a list like the result of the token-classification pipeline."""
 
     task = "token-classification"
-    auto_class = AutoModelForTokenClassification
+    auto_class = transformers.AutoModelForTokenClassification
     class_names = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
     entity = {"entity_group": pa.string(), "score": pa.float64(), "start": pa.int64(), "end": pa.int64()}
     columns = {"entities": pa.list_(pa.struct(entity | {"word": pa.string()}))}
@@ -120,7 +114,7 @@ class LabelPredictor(Predictor):
     """A predictor of the columns `label` and `score`: the most probable label and its probability."""
 
     task = "text-classification"
-    auto_class = AutoModelForSequenceClassification
+    auto_class = transformers.AutoModelForSequenceClassification
     class_names = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
     columns = {"label": pa.string(), "score": pa.float64()}
     empty = {"label": None, "score": None}

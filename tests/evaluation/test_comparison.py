@@ -550,3 +550,10 @@ def test_wrong_arguments(tmp_path, monkeypatch, capsys, arguments, message):
     with pytest.raises(SystemExit):
         compare.parse(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["classify", "sequence_classification"])
+def test_classifiers_are_trained_by_the_name_of_the_command_or_of_the_launcher(tmp_path, name):
+    """Folders of finished runs contain the name of the launcher."""
+    arguments, _ = compare.parse([str(tmp_path), "--recipe", name])
+    assert arguments.recipe == "sequence_classification"

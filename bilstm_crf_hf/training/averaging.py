@@ -1,6 +1,5 @@
 """Exponential moving average of the weights, which is evaluated, saved and kept in place of the weights."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback
 
 WEIGHTS = "training_weights.safetensors"
@@ -27,21 +27,24 @@ class WeightAverage(TrainerCallback):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.average, self.decay, self.updates = copy.deepcopy(model), decay, 1  # a count on the host: no wait
+        def update(average, weights, updates_on_device) -> None:
+            updates = self.average.n_averaged.item()  # kept on the host: reading the other waits for the device
+            torch._foreach_lerp_(average, weights, 1 - min(decay**INTERVAL, (1 + updates) / (10 + updates)))
+
+        self.average = AveragedModel(model, multi_avg_fn=update)
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Start from the weights of the model, or continue from those that `load` has read."""
-        self.updates = 1 + state.global_step // INTERVAL  # the copy of the first weights counts as one
         if state.global_step == 0:
-            self.average.load_state_dict(model.state_dict())
+            self.average.n_averaged.zero_()
+            self.average.update_parameters(model)  # the first call copies the weights, and counts as one
+        else:
+            self.average.n_averaged.fill_(1 + state.global_step // INTERVAL)
 
-    @torch.no_grad()
     def on_step_end(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Update the average once in `INTERVAL` steps."""
         if state.global_step % INTERVAL == 0:
-            decay = min(self.decay**INTERVAL, (1 + self.updates) / (10 + self.updates))
-            torch._foreach_lerp_(list(self.average.parameters()), list(model.parameters()), 1 - decay)
-            self.updates += 1
+            self.average.update_parameters(model)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -55,19 +58,19 @@ class WeightAverage(TrainerCallback):
     @torch.no_grad()
     def exchange(self, model: nn.Module) -> None:
         """Exchange the weights of the model and the average."""
-        for average, weights in zip(self.average.parameters(), model.parameters(), strict=True):
+        for average, weights in zip(self.average.module.parameters(), model.parameters(), strict=True):
             current = weights.clone()
             weights.copy_(average)
             average.copy_(current)
 
     def save(self, folder: Path) -> None:
         """Write the weights of training to a checkpoint. Call it while the average is applied."""
-        save_file({name: weights.cpu() for name, weights in self.average.named_parameters()}, folder / WEIGHTS)
+        save_file({name: weights.cpu() for name, weights in self.average.module.named_parameters()}, folder / WEIGHTS)
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path) -> None:
         """Read a checkpoint, whose average (`model.safetensors`) the model has as its weights already."""
         if not (folder / WEIGHTS).is_file():
             raise FileNotFoundError(f"{folder / WEIGHTS}: the checkpoint was saved without ema_decay: resume without")
-        self.average.load_state_dict(model.state_dict())
+        self.average.module.load_state_dict(model.state_dict())
         model.load_state_dict(load_file(folder / WEIGHTS), strict=False)

@@ -156,7 +156,8 @@ class LinearChainCRF(CRF):
         leave = following.masked_fill(self.continues[path[:-1]], -torch.inf).logsumexp(-1).clamp(min=-1e4)  # (T + 1, B)
         zero = torch.zeros_like(marginal[:1])
         path_log_probs = torch.stack([marginal, torch.cat([zero, step]), torch.cat([leave, zero])], -1)
-        outside_mask = torch.nn.functional.pad(~mask, (0, 0, 1, 1))[..., None]  # (T + 2, B, 1)
+        edge = torch.zeros_like(mask[:1])
+        outside_mask = torch.cat([edge, ~mask, edge])[..., None]  # (T + 2, B, 1)
         return (
             self._from_time_major(log_marginals[..., :-1].masked_fill(outside_mask, 0).to(dtype)),
             self._path_tags(path, total),
@@ -272,7 +273,8 @@ class _KnownTags:
         self.lattice = forward_backward(emissions, mask, transitions)
         self.mask, self.tags = mask, tags[..., None]
         boundary = transitions.shape[0] - 1
-        path = torch.nn.functional.pad(tags.masked_fill(~mask, boundary), (0, 0, 1, 1), value=boundary)  # (T + 2, B)
+        edge = tags.new_full((1, tags.shape[1]), boundary)
+        path = torch.cat([edge, tags.masked_fill(~mask, boundary), edge])  # (T + 2, B)
         self.steps = path[:-1] * len(transitions) + path[1:]  # (T + 1, B), indices into the flattened transitions
         emitted = emissions.gather(2, self.tags)[..., 0].to(transitions.dtype).clamp_(min=IMPOSSIBLE)
         score = emitted.masked_fill_(~mask, 0).sum(0) + transitions.take(self.steps).sum(0)

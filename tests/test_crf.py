@@ -684,7 +684,9 @@ def test_results_for_any_dtype_are_exact_to_its_precision(module_dtype, dtype, a
     log_z = [theirs._compute_normalizer(row, torch.ones(row.shape[:2]).bool()) for row, _ in rows]
     expected_marginals = torch.autograd.grad(torch.cat(log_z).sum(), exact)[0]
     assert_close(marginals, expected_marginals.float(), rtol=1e-5, atol=1e-7)
-    assert decoded == [theirs.decode(row)[0] for row, _ in rows]
+    for path, (row, _) in zip(decoded, rows):  # of equally good paths, which occur in half precision, any one
+        best = theirs.decode(row)
+        assert_close(theirs(row, torch.tensor([path]).T), theirs(row, torch.tensor(best).T), rtol=0, atol=1e-9)
 
     expected = gradients(expected_value.sum(), theirs, exact)
     for gradient, reference in zip(gradients(value.sum(), ours, emissions), expected):

@@ -50,6 +50,7 @@ while left:
     needed.add(name)
     left += [other for other in others if "extra ==" not in other]
 blocked = {name for name, owners in packages_distributions().items() if not needed & set(map(normal, owners))}
+blocked.add("sklearn")  # which packages_distributions of Python 3.10 leaves out
 sys.modules |= dict.fromkeys(blocked - set(sys.modules))
 """
 """Blocks, in a process, what is installed and is not one of these four or needed by them."""

@@ -468,7 +468,7 @@ def test_recipe_leaves_all_that_it_promises(tmp_path):
     run = json.loads((tmp_path / "run" / "training_run.json").read_text(encoding="utf-8"))
     assert (run["arguments"]["max_train_samples"], run["hyperparameters"]["learning_rate"]) == (64, 0.01)
     assert run["hyperparameters"]["optimizer"].startswith("RowAdamW")
-    assert run["versions"]["torch"] == torch.__version__
+    assert run["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # either may name the build
 
 
 @pytest.mark.slow

@@ -86,14 +86,13 @@ class Sequences:
 
     def pack(self, values: Tensor) -> Tensor:
         """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
-        order = _broadcast(self.order, values).expand(*self.order.shape, *values.shape[2:])
-        return values.gather(1, order).transpose(0, 1)  # torch.export fails for `take_along_dim`
+        return values.gather(1, _broadcast(self.order, values)).transpose(0, 1)
 
     def unpack(self, values: Tensor, fill: float = 0) -> Tensor:
         """Move the values (T, B, ...) back to the places of their tokens, (B, S, ...), with `fill` elsewhere."""
         rank = (self.chosen.cumsum(1) - 1).clamp(min=0)  # (B, S)
-        spread = values.transpose(0, 1).gather(1, _broadcast(rank, values).expand(*rank.shape, *values.shape[2:]))
-        return spread.masked_fill(~_broadcast(self.chosen, values), fill)
+        spread = values.transpose(0, 1).gather(1, _broadcast(rank, values))
+        return spread.masked_fill(_broadcast(~self.chosen, values), fill)
 
     def reverse(self, values: Tensor) -> Tensor:
         """Return (T, B, D) with each sequence reversed in its place; padding stays where it is."""
@@ -101,8 +100,8 @@ class Sequences:
 
 
 def _broadcast(matrix: Tensor, values: Tensor) -> Tensor:
-    """Append dimensions of size 1 to `matrix`, until it has as many as `values`."""
-    return matrix.view(*matrix.shape, *(1,) * (values.dim() - 2))
+    """Expand `matrix` by the dimensions of `values` from the third on; `torch.export` fails in `take_along_dim`."""
+    return matrix.view(*matrix.shape, *(1,) * (values.dim() - 2)).expand(*matrix.shape, *values.shape[2:])
 
 
 class _Reversal(torch.autograd.Function):

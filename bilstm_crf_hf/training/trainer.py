@@ -156,7 +156,9 @@ class TaggerTrainer(Trainer):
     def create_model_card(self, **kwargs: Any) -> None:
         """Do nothing: the card is written when a finished run is published."""
 
-    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """Compute the loss of a batch and its gradient, by a CUDA graph where one can be used."""
         if num_items_in_batch is not None or not self._uses_graphs():
             return super().training_step(model, inputs, num_items_in_batch)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
-from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
-from seqeval.scheme import IOB2
+from seqeval.metrics import f1_score
+from seqeval_scores import STRICT, seqeval_scores
 from sklearn.metrics import f1_score as sklearn_f1_score
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers.processors import BertProcessing
@@ -375,19 +375,11 @@ def test_scores_are_those_of_seqeval_and_sklearn_on_characters(request, name, la
 
     gold = [visible_tags(*row) for row in ROWS]
     predicted = [visible_tags(text, expressible(tokenizer, text, spans)) for text, spans in zip(TEXTS, guessed)]
-    strict = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
     flat_gold, flat = (sum(tags, []) for tags in (gold, predicted))
     tokens = [[[labels[i] for i in row if i != -100] for row in rows] for rows in (gold_ids, ids)]
-    expected = {
-        "precision": precision_score(gold, predicted, **strict),
-        "recall": recall_score(gold, predicted, **strict),
-        "f1": f1_score(gold, predicted, **strict),
-        "default_precision": precision_score(gold, predicted),
-        "default_recall": recall_score(gold, predicted),
-        "default_f1": f1_score(gold, predicted),
-        "klue_entity_macro_f1": f1_score(gold, predicted, average="macro", **strict),
+    expected = seqeval_scores(gold, predicted) | {
+        "klue_entity_macro_f1": f1_score(gold, predicted, average="macro", **STRICT),
         "klue_char_macro_f1": sklearn_f1_score(flat_gold, flat, labels=BIO, average="macro", zero_division=1),
-        "accuracy": accuracy_score(gold, predicted),
         "token_f1": f1_score(*tokens),
     }
     assert 0 < expected["f1"] < 1

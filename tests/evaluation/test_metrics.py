@@ -3,8 +3,9 @@ import socket
 import warnings
 
 import pytest
-from seqeval.metrics import accuracy_score, classification_report, f1_score, precision_score, recall_score
+from seqeval.metrics import classification_report, f1_score
 from seqeval.scheme import IOB2
+from seqeval_scores import STRICT, seqeval_scores
 from sklearn.metrics import f1_score as sklearn_f1_score
 
 from bilstm_crf_hf.evaluation.metrics import TaggingMetric
@@ -86,17 +87,8 @@ def test_scores_of_two_sentences_by_hand(metric):
 def test_scores_are_those_of_seqeval_called_directly(metric, seed):
     gold, predicted = random_corpus(seed)
     scores = metric.compute(predictions=predicted, references=gold)
-    strict = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
-    expected = {
-        "precision": precision_score(gold, predicted, **strict),
-        "recall": recall_score(gold, predicted, **strict),
-        "f1": f1_score(gold, predicted, **strict),
-        "default_precision": precision_score(gold, predicted),
-        "default_recall": recall_score(gold, predicted),
-        "default_f1": f1_score(gold, predicted),
-        "accuracy": accuracy_score(gold, predicted),
-    }
-    report = classification_report(gold, predicted, output_dict=True, **strict)
+    expected = seqeval_scores(gold, predicted)
+    report = classification_report(gold, predicted, output_dict=True, **STRICT)
     for label in ("PS", "LC", "OG"):
         for name, key in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score"), ("number", "support")):
             expected[f"{label}_{name}"] = report[label][key]

@@ -108,7 +108,7 @@ class Writer:
         records = [row.columns for row in rows]
         try:
             if self.source.suffix.lower() == ".parquet":
-                self.schema = pq.read_schema(self.source)
+                self.schema = self.schema if len(self.schema) else pq.read_schema(self.source)
                 pa.Table.from_pylist(records, self.schema)
             else:
                 own = pa.schema(list(pa.array(records).type))

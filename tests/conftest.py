@@ -12,7 +12,8 @@ from transformers import DataCollatorForTokenClassification
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import parse_inline, read_inline
+from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
@@ -93,7 +94,7 @@ def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, 
     """
     sentences = folder.with_name(f"{folder.name}.txt")
     sentences.write_text("\n".join(SENTENCES), encoding="utf-8")
-    corpus = EncodedCorpus(read_inline(sentences), BiLSTMCRFProcessor(tokenizer), LABELS)
+    corpus = EncodedCorpus(read_corpus(sentences), BiLSTMCRFProcessor(tokenizer), LABELS)
     trainer = TaggerTrainer(
         model,
         TaggerTrainingArguments(str(folder), learning_rate=0.0, num_train_epochs=1, use_cpu=True, disable_tqdm=True),

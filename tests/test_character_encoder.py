@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, piece_inputs
 from bilstm_crf_hf.training.arguments import ModelArguments
@@ -66,7 +66,7 @@ def model(parts):
 def corpus(tokenizer, wordpiece, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece), LABELS)
 
 
 def test_piece_index_is_that_of_the_piece_that_covers_a_character(tokenizer, wordpiece):

@@ -19,7 +19,7 @@ from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphemes
 from bilstm_crf_hf.data import morphology
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.morphemes import (
     NUM_CLUSTERS,
     NUM_MORPHEMES,
@@ -158,7 +158,7 @@ def test_a_token_reads_the_tag_of_its_morpheme(model, tokenizer, texts, table):
 def test_a_sentence_does_not_depend_on_its_neighbours(model, tokenizer, tmp_path, side):
     path = tmp_path / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    rows = list(EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer, model.config), LABELS).inputs)
+    rows = list(EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer, model.config), LABELS).inputs)
     tokenizer.padding_side = side
     together = TaggingCollator(tokenizer)(rows)
     tokenizer.padding_side = "right"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers.hf_argparser import HfArg
 
-from ..data.ner import load_ner_datasets
+from ..data.ner import CorpusArguments, load_ner_datasets
 from ..data.splits import SplitArguments, read_splits
 from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
 from ..evaluation.analysis_page import write_analysis
@@ -45,9 +45,9 @@ class AnalysisArguments:
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    arguments, sources = parse_arguments((AnalysisArguments, SplitArguments), argv, __doc__)
+    arguments, sources, corpus = parse_arguments((AnalysisArguments, SplitArguments, CorpusArguments), argv, __doc__)
     configure_logging()
-    datasets = read_splits(load_ner_datasets, sources, {}, {"validation"})
+    datasets = read_splits(load_ner_datasets, sources, {}, {"validation"}, **corpus.options)
     name = arguments.model_name_or_path
     predictor = load_predictor(name, BATCH_SIZE, trust_remote_code=arguments.trust_remote_code)
     if not isinstance(predictor, EntityPredictor):

@@ -13,7 +13,7 @@ from transformers.hf_argparser import HfArg
 from ..alignment import render
 from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus, best_labels
-from ..data.ner import labels_of, load_ner_datasets
+from ..data.ner import CorpusArguments, labels_of, load_ner_datasets
 from ..data.splits import SourceArguments, load_splits
 from ..evaluation.metrics import EntityScorer
 from ..evaluation.runs import ENCODER_TOKENIZER
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class DataArguments(SourceArguments):
-    """Arguments that name the sentences, and how they are split and padded."""
+class DataArguments(SourceArguments, CorpusArguments):
+    """Arguments that name the sentences, and how they are read, split and padded."""
 
     pad_to_max_length: bool = HfArg(default=False, help="Pad to max_seq_length, not to the longest of a batch.")
     stride: int = HfArg(default=32, help="The number of tokens that neighbouring parts of a split sentence share.")
@@ -40,7 +40,7 @@ def prepare_tagging(
     model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]
 ) -> tuple[PreTrainedModel, dict[str, EncodedCorpus]]:
     """Load the model, and encode the sentences of each split: those in the files of `sample` if no data are named."""
-    datasets = load_splits(load_ner_datasets, data_arguments, sample)
+    datasets = load_splits(load_ner_datasets, data_arguments, sample, **data_arguments.options)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
     pieces = load_piece_tokenizer(

@@ -14,7 +14,7 @@ from bilstm_crf_hf.data.ner import (
     load_ner_datasets,
     parse_inline,
     read_conll,
-    read_inline,
+    read_corpus,
     read_klue_tsv,
 )
 
@@ -139,7 +139,7 @@ def test_bad_lines_of_klue_are_named(write, content, line, message):
 
 def test_inline_marks_become_tags_and_are_rendered_back(write):
     lines = ["<손흥민:PS>은 <춘천:LC>에서 태어났다.", "<두 번:QT>이나 <한:LC><일:LC>전을 봤다."]
-    dataset = read_inline(write("inline.txt", "\n".join(lines)))
+    dataset = read_corpus(write("inline.txt", "\n".join(lines)))
     assert dataset["text"][:] == ["손흥민은 춘천에서 태어났다.", "두 번이나 한일전을 봤다."]
     assert entities_of(dataset) == [[("손흥민", "PS"), ("춘천", "LC")], [("두 번", "QT"), ("한", "LC"), ("일", "LC")]]
     pairs = zip(dataset["text"], tags_of(dataset), strict=True)
@@ -177,7 +177,7 @@ def test_entity_types_may_be_in_lower_case_when_listed():
 
 
 def test_listed_entity_types_are_the_labels_even_if_unused(write):
-    dataset = read_inline(write("inline.txt", "<김구:PS> 선생"), ["PS", "LC"])
+    dataset = read_corpus(write("inline.txt", "<김구:PS> 선생"), ["PS", "LC"])
     assert labels_of(dataset) == KLUE_ORDER
     assert tags_of(dataset) == [["B-PS", "I-PS", "O", "O", "O"]]
 
@@ -195,13 +195,13 @@ def test_listed_entity_types_are_the_labels_even_if_unused(write):
 def test_bad_marks_are_named(write, line, message):
     path = write("inline.txt", f"<김구:PS> 선생\n{line}\n")
     with fails_at(path, 2, message):
-        read_inline(path, ["OG", "PS"])
+        read_corpus(path, ["OG", "PS"])
 
 
 def test_an_inline_file_without_any_entity_is_an_error(write):
     path = write("inline.txt", "김구 B-PS\n는 O\n")
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: no entity is marked"):
-        read_inline(path)
+        read_corpus(path)
 
 
 # CoNLL
@@ -352,21 +352,21 @@ def test_class_label_names_that_are_no_tags_are_named():
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff", " \n\t\n"])
-@pytest.mark.parametrize("read", [read_klue_tsv, read_inline, read_conll])
+@pytest.mark.parametrize("read", [read_klue_tsv, read_corpus, read_conll])
 def test_a_file_without_sentences_is_an_error(write, read, content):
     path = write("empty", content)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: no sentence in it"):
         read(path)
 
 
-@pytest.mark.parametrize("read", [read_klue_tsv, read_inline, read_conll])
+@pytest.mark.parametrize("read", [read_klue_tsv, read_corpus, read_conll])
 def test_a_file_that_is_not_utf8_is_named_with_line_and_byte(write, read):
     path = write("cp949.tsv", b"\xef\xbb\xbfO\tO\n" + "김\tO\n".encode("cp949"))
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}:2: byte 1 of the line is not UTF-8"):
         read(path)
 
 
-@pytest.mark.parametrize("read", [read_klue_tsv, read_inline, read_conll])
+@pytest.mark.parametrize("read", [read_klue_tsv, read_corpus, read_conll])
 def test_a_missing_file_is_named(tmp_path, read):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.tsv"):
         read(tmp_path / "nowhere.tsv")
@@ -375,7 +375,7 @@ def test_a_missing_file_is_named(tmp_path, read):
 def test_sentences_without_text_are_dropped_and_counted(write, caplog):
     path = write("inline.txt", "<김구:PS> 선생\n\n \u3000 \n서울\n")
     with caplog.at_level(logging.WARNING, logger="bilstm_crf_hf.data.ner"):
-        assert read_inline(path)["text"][:] == ["김구 선생", "서울"]
+        assert read_corpus(path)["text"][:] == ["김구 선생", "서울"]
     assert caplog.messages == [f"{path}: dropped 2 sentences without text"]
     caplog.clear()
     read_klue_tsv(write("klue.tsv", KLUE))

@@ -20,7 +20,8 @@ from bilstm_crf_hf import BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import tags_from_spans
 from bilstm_crf_hf.commands import analyze
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import parse_inline, read_inline
+from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.analysis import Analysis, Sentence
 from bilstm_crf_hf.evaluation.errors import ERROR_KINDS
 from bilstm_crf_hf.evaluation.metrics import TaggingMetric
@@ -52,7 +53,7 @@ def trained(tokenizer, tmp_path_factory) -> Path:
     """A tagger that has learnt some of the sentences."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "train.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
-    corpus = EncodedCorpus(read_inline(folder / "train.txt"), BiLSTMCRFProcessor(tokenizer), LABELS)
+    corpus = EncodedCorpus(read_corpus(folder / "train.txt"), BiLSTMCRFProcessor(tokenizer), LABELS)
     batch = DataCollatorForTokenClassification(tokenizer)(list(corpus.inputs))
     model = new_tagger(tokenizer, locked_dropout=0.0, word_dropout=0.0).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

@@ -27,7 +27,8 @@ from bilstm_crf_hf.alignment import Span, render, tags_from_spans
 from bilstm_crf_hf.commands import compare
 from bilstm_crf_hf.commands.training_steps import train
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import parse_inline, read_inline
+from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.comparison import (
     Speed,
     System,
@@ -119,7 +120,7 @@ def test_saved_entities_are_those_that_the_strict_score_counts(tokenizer, tmp_pa
     """Random labels, so many I- tags continue nothing; the score is that of training, by seqeval."""
     file = tmp_path / "sentences.txt"
     file.write_text("\n".join(SENTENCES), encoding="utf-8")
-    corpus = EncodedCorpus(read_inline(file), BiLSTMCRFProcessor(tokenizer), LABELS)
+    corpus = EncodedCorpus(read_corpus(file), BiLSTMCRFProcessor(tokenizer), LABELS)
     labels = padded(corpus.inputs["labels"][:])
     noise = np.random.default_rng(0)
     predictions = np.where((noise.random(labels.shape) < 0.2) & (labels != -100), 0, labels)
@@ -145,7 +146,7 @@ def test_training_and_comparison_give_the_same_scores(tokenizer, tmp_path):
     for number, side in enumerate(([spans for _, spans in rows], guessed)):
         file = tmp_path / f"{number}.txt"
         file.write_text("\n".join(render(text, spans) for (text, _), spans in zip(rows, side)), encoding="utf-8")
-        corpora.append(EncodedCorpus(read_inline(file), BiLSTMCRFProcessor(tokenizer), LABELS))
+        corpora.append(EncodedCorpus(read_corpus(file), BiLSTMCRFProcessor(tokenizer), LABELS))
     gold, predicted = (padded(corpus.inputs["labels"][:]) for corpus in corpora)
     scorer = EntityScorer(corpora[0])
     expected = scorer(EvalPrediction(predicted, gold))

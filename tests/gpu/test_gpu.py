@@ -25,7 +25,7 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.configuration_encoder import EncoderCRFConfig
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.modeling_bilstm_crf import sequence_tokens
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderConfig
@@ -144,7 +144,7 @@ def test_paths_and_marginals_equal_the_cpus(num_tags, length, constrained):
 def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 8), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS)
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from transformers import (
 from bilstm_crf_hf.commands import distill
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import render_card
@@ -219,7 +219,7 @@ def test_soft_labels_name_their_student(tokenizer):
 def gold(tokenizer, tmp_path_factory) -> Dataset:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS).inputs
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS).inputs
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

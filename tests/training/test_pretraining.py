@@ -21,8 +21,8 @@ from bilstm_crf_hf import (
     BiLSTMForSequenceClassification,
 )
 from bilstm_crf_hf.commands import pretrain
+from bilstm_crf_hf.data.layouts import parse_inline
 from bilstm_crf_hf.data.morphology import morpheme_tags
-from bilstm_crf_hf.data.ner import parse_inline
 from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
 from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.loading import load_model

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
@@ -45,7 +45,7 @@ NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropou
 def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 4), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS)
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 def new_trainer(model, corpus, tokenizer, folder, **options) -> TaggerTrainer:

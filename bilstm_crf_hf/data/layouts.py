@@ -1,0 +1,393 @@
+"""Layouts of named-entity corpora in lines: inline marks, columns, KMOU's files and CoNLL-U.
+
+All lines of a file are read before its layout is chosen. A line that does not fit it is an error that names the line.
+To add a layout, write a function that reads it and add it to `LAYOUTS`.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
+from itertools import dropwhile, groupby, pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from ..alignment import Span
+from .rows import read_lines
+from .sentences import Sentence, TaggedTokens, located
+from .tag_schemes import is_tag
+
+logger = logging.getLogger(__name__)
+
+Lines = list[tuple[int, str]]
+"""Lines of a file with their numbers from 1."""
+
+
+class LayoutOptions(NamedTuple):
+    """The options of `load_ner_datasets` that concern files in lines."""
+
+    entity_types: Sequence[str] | None = None
+    token_column: int | None = None
+    tag_column: int = -1
+
+
+class Layout(NamedTuple):
+    """A layout of corpora in lines: its suffixes, a test of all lines that are not blank, and a reader."""
+
+    suffixes: tuple[str, ...]
+    fits: Callable[[list[str]], bool]
+    read: Callable[[Path, Lines, LayoutOptions], Sequence[Sentence | TaggedTokens]]
+
+
+def read_layout(path: Path, options: LayoutOptions) -> Sequence[Sentence | TaggedTokens]:
+    """Read a file with one of the suffixes in `LAYOUTS`.
+
+    Raises:
+        ValueError: with the file and, where there is one, the line, if the file is empty or does not fit its layout.
+    """
+    lines = list(enumerate(read_lines(path), 1))
+    for number, line in lines:
+        if "\r" in line:
+            raise ValueError(f"{path}:{number}: a carriage return within the line: end the lines with \\n or \\r\\n")
+    content = [line for _, line in lines if line.strip()]
+    if not content:
+        raise ValueError(f"{path}: no sentence in it")
+    suffix = path.suffix.lower()
+    layout = next(layout for layout in LAYOUTS if suffix in layout.suffixes and layout.fits(content))
+    return layout.read(path, lines, options)
+
+
+# Inline marks
+
+_OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # noncharacters, which stand for the `<` and the `:TYPE>` of a mark
+_TO_ASCII = {0xFF01 + i: 0x21 + i for i in range(94)} | str.maketrans("〈〉", "<>")  # full-width forms
+
+
+def parse_inline(line: str, entity_types: Collection[str] | None = None) -> Sentence:
+    """Return the text and the entities of a line such as `<손흥민:PS>은 <춘천:LC>에 있다.`
+
+    A mark is `<...:TYPE>` with a type in upper case (`[A-Z][A-Z0-9_]*`) or one of `entity_types`. All other `<` and `>`
+    are text, so `<<레이:PS>>` is an entity in brackets, and `<가람(江<물+길>)시:LC>` one that contains brackets.
+
+    Raises:
+        ValueError: if a mark is empty or contains another mark, if its type is not among the `entity_types` given, or
+            if a part of the line is nearly a mark of one of them, or else of a type in the line, such as `<부산: LC>`.
+    """
+    sentence, rest = _parse_marks(line, entity_types)
+    _check_near_marks(rest, entity_types or {span.label for span in sentence.spans})
+    return sentence
+
+
+def read_inline(path: Path, lines: Lines, options: LayoutOptions) -> list[Sentence]:
+    """Read a file with a sentence a line, whose entities are marked as in `<경찰:OG>은 또`; see [`parse_inline`].
+
+    Raises:
+        ValueError: with the line, if it has a tab, or for the reasons of [`parse_inline`].
+    """
+    for number, line in lines:
+        if "\t" in line:
+            problem = "a tab, though other lines have marks as in <경찰:OG>, which belong to a layout without tabs"
+            raise ValueError(f"{path}:{number}: {problem}: replace the tab, or name a file in columns .conll")
+    sentences = _parse_lines(path, lines, options.entity_types)
+    if not any(sentence.spans for sentence in sentences):  # plain text would become sentences without entities
+        problem = "no entity is marked as in <경찰:OG>, and most lines do not end in a tag as in a file in columns"
+        raise ValueError(f"{path}: {problem}; is this file in another format?")
+    return sentences
+
+
+def _parse_lines(path: Path, lines: Lines, entity_types: Collection[str] | None) -> list[Sentence]:
+    """Parse lines with inline marks; the types of all of them tell what is nearly a mark."""
+    parsed = []
+    for number, line in lines:
+        with located(f"{path}:{number}"):
+            parsed.append(_parse_marks(line, entity_types))
+    types = entity_types or {span.label for sentence, _ in parsed for span in sentence.spans}
+    for (number, _), (_, rest) in zip(lines, parsed, strict=True):
+        with located(f"{path}:{number}"):
+            _check_near_marks(rest, types)
+    return [sentence for sentence, _ in parsed]
+
+
+def _parse_marks(line: str, entity_types: Collection[str] | None) -> tuple[Sentence, str]:
+    """Return the sentence, and the line with `_OPEN` in place of the `<` of a mark, `_CLOSE` in place of its `:TYPE>`.
+
+    As brackets pair, `<` belongs to the nearest `>` that closes it, so a mark may contain pairs that are text.
+    """
+    label_pattern = "|".join([*map(re.escape, entity_types or ()), "[A-Z][A-Z0-9_]*"])
+    text, rest, spans, position = "", "", [], 0
+    brackets: list[int] = []
+    for close in re.finditer(rf"<|(?::({label_pattern}))?>", line):
+        if close[0] == "<":
+            brackets.append(close.start())
+            continue
+        start, label = brackets.pop() if brackets else None, close[1]
+        if start is None or not label:
+            continue
+        mark, content = line[start : close.end()], line[start + 1 : close.start()]
+        if start < position:
+            raise ValueError(f"{mark} marks an entity around another one: keep one of the two")
+        if entity_types is not None and label not in entity_types:
+            remedy = f"add it to entity_types ({', '.join(entity_types)}), or correct it"
+            raise ValueError(f"unknown entity type {label} in {mark}: {remedy}")
+        if not content.strip():
+            raise ValueError(f"{mark} marks no text: remove the mark")
+        before = line[position:start]
+        text += before
+        spans.append(Span(len(text), len(text) + len(content), label))
+        text, rest, position = text + content, f"{rest}{before}{_OPEN}{content}{_CLOSE}", close.end()
+    return Sentence(text + line[position:], spans), rest + line[position:]
+
+
+def _check_near_marks(rest: str, entity_types: Collection[str]) -> None:
+    """Raise ValueError if what [`_parse_marks`] left has a mark of one of `entity_types` with a typing error."""
+    if entity_types and (near := _near_marks(frozenset(entity_types)).search(rest.translate(_TO_ASCII))):
+        found = re.sub(f"[{_OPEN}{_CLOSE}]", "", rest[near.start() : near.end()])
+        raise ValueError(
+            f"{found!r} is nearly a mark such as <부산:LC>: correct it, or write other brackets in the text"
+        )
+
+
+@lru_cache(maxsize=16)
+def _near_marks(entity_types: frozenset[str]) -> re.Pattern[str]:
+    types = "|".join(sorted(map(re.escape, entity_types), key=len, reverse=True))
+    inner = f"[^<>{_OPEN}{_CLOSE}]*"
+    patterns = (
+        rf"<{inner}[^\w\s<>]\s*(?i:{types})\s*>",  # <부산: LC>, <부산：LC>, <부산;LC>, <부산:lc>
+        rf"<{inner}:\s*(?:{types})(?![A-Za-z0-9_>])",  # <부산:LC는
+        rf"[^\s<>]{{0,20}}:\s*(?i:{types})\s*>",  # 부산:LC>
+        rf"</?\s*(?:{types})\s*[:>]",  # <LC:부산>, <LC>부산</LC>
+        rf"[:;]\s*{_CLOSE}",  # <부산::LC>
+    )
+    return re.compile("|".join(patterns))
+
+
+# Columns
+
+
+def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[TaggedTokens]:
+    """Read a file with a token and its tag a line and blank lines between sentences, such as KLUE's or CoNLL-2003's.
+
+    Columns are separated by tabs, or in a file without tabs by spaces; all lines have the same number of columns.
+    They are numbered from 0, or from the end by negative numbers. `-DOCSTART-` separates sentences like a blank line.
+    Lines that begin with `#` before a sentence are comments if they have other columns or, after `# ` or `##`, no tag.
+
+    Raises:
+        ValueError: with the line, if it has another number of columns than most lines, no token or no tag; if the file
+            has no such column, or its first column counts the tokens.
+    """
+    blocks = _blocks(lines)
+    if not blocks:
+        return []
+    split = _separator(path, [row for block in blocks for row in block])
+    table = [[(number, line, split(line)) for number, line in block] for block in blocks]
+    widths = Counter(len(columns) for block in table for _, line, columns in block if not line.startswith("#"))
+    width = widths.most_common(1)[0][0] if widths else len(table[0][0][2])
+    if width < 2:
+        number, line, _ = table[0][0]
+        raise ValueError(f"{path}:{number}: expected a token and a tag, between them a tab or spaces, found {line!r}")
+    token_column, tag_column = (
+        _column_index(path, column, width) for column in (options.token_column or 0, options.tag_column)
+    )
+    if token_column == tag_column:
+        raise ValueError(f"{path}: column {token_column} cannot have both the tokens and the tags: name two columns")
+
+    def is_comment(line: str, columns: list[str]) -> bool:
+        if not line.startswith("#") or is_tag(columns[min(tag_column, len(columns) - 1)]):
+            return False
+        return len(columns) != width or line.startswith(("# ", "##"))
+
+    sentences, comments = [], 0
+    for block in table:
+        rows = list(dropwhile(lambda row: is_comment(*row[1:]), block))
+        comments += len(block) - len(rows)
+        for number, line, columns in rows:
+            with located(f"{path}:{number}"):
+                if len(columns) != width:
+                    problem = f"{len(columns)} columns in {line!r}, but most lines of the file have {width}"
+                    raise ValueError(f"{problem}: separate columns by one tab, or by spaces if no token contains one")
+                if not columns[token_column]:
+                    raise ValueError(f"no token in column {token_column} of {line!r}")
+                if not is_tag(columns[tag_column]):
+                    remedy = "correct it, name another --tag_column, or remove the line if it is a header"
+                    raise ValueError(f"{columns[tag_column]!r} in column {tag_column} is not a tag: {remedy}")
+        if rows:
+            tokens, tags = ([columns[i] for _, _, columns in rows] for i in (token_column, tag_column))
+            sentences.append(TaggedTokens(f"{path}:", [number for number, _, _ in rows], tokens, tags))
+    if options.token_column is None and width > 2:
+        _check_is_no_index(path, [sentence.tokens for sentence in sentences])
+    if comments:
+        logger.info("%s: skipped %d lines of comments", path, comments)
+    return sentences
+
+
+def _blocks(lines: Lines) -> list[Lines]:
+    """Return the runs of lines between blank lines and lines with `-DOCSTART-`."""
+    groups = groupby(lines, lambda row: not row[1].strip() or re.match(r"-DOCSTART-(\s|$)", row[1]) is not None)
+    return [list(block) for is_between, block in groups if not is_between]
+
+
+def _separator(path: Path, lines: Lines) -> Callable[[str], list[str]]:
+    """Return the function that splits the lines of a file, at tabs if it has any, otherwise at spaces."""
+    content = [row for row in lines if not row[1].startswith("#")] or lines
+    has_tab = [("\t" in line, number) for number, line in content]
+    if not any(has for has, _ in has_tab):
+        return lambda line: re.split(" +", line.strip(" "))
+    first = next(number for has, number in has_tab if has)
+    if without := next((number for has, number in has_tab if not has), None):
+        problem = f"no tab, though line {first} has one"
+        raise ValueError(f"{path}:{without}: {problem}: separate the columns of all lines by tabs, or of all by spaces")
+    return lambda line: line.split("\t")
+
+
+def _column_index(path: Path, column: int, width: int) -> int:
+    if not -width <= column < width:
+        raise ValueError(f"{path}: there is no column {column} (--token_column, --tag_column): most lines have {width}")
+    return column % width
+
+
+def _check_is_no_index(path: Path, sentences: list[Sequence[str]]) -> None:
+    """Raise ValueError if the first column, instead of words, counts the tokens or names the sentence."""
+    longer = [tokens for tokens in sentences if len(tokens) > 1] or sentences
+    problem = ""
+    if all(_is_count(tokens) for tokens in longer):
+        problem = f"counts {', '.join(longer[0][:2])}, ..."
+    elif all(len(set(tokens)) == 1 < len(tokens) for tokens in longer):
+        problem = f"is the same in all lines of a sentence ({longer[0][0]!r})"
+    if problem:
+        remedy = "name it with --token_column, and that of the tags with --tag_column"
+        raise ValueError(f"{path}: column 0 {problem}: which column has the words? {remedy} (the next one is 1)")
+
+
+def _is_count(tokens: Sequence[str]) -> bool:
+    """Return whether tokens are consecutive integers, but for ranges such as `2-3` and fractions such as `4.1`."""
+    numbers = [int(token) for token in tokens if token.isdecimal()]
+    consecutive = all(number + 1 == following for number, following in pairwise(numbers))
+    return consecutive and all(re.fullmatch(r"\d+([-.]\d+)?", token) for token in tokens)
+
+
+# KMOU
+
+
+def read_kmou(path: Path, lines: Lines, options: LayoutOptions) -> list[Sentence]:
+    """Read a file of the KMOU corpus, whose sentences are blocks of three lines of header and a morpheme a line:
+
+    ```
+    ## 1
+    ## 민수는 부산에 산다.
+    ## <민수:PER>는 <부산:LOC>에 산다.
+    민수⇥민수⇥NNP⇥B-PER
+    ```
+
+    The third line of the header is read, since morphemes are not parts of the text; their tags are not.
+
+    Raises:
+        ValueError: with the line, if a block has another header, a line without tabs below it, or an annotation that
+            is not that of the plain sentence; for the reasons of [`parse_inline`].
+    """
+    annotated, plain = [], []
+    for block in _blocks(lines):
+        for i, (number, line) in enumerate(block):
+            if line.startswith("## ") != (i < 3) or ("\t" in line) != (i >= 3):
+                expected = "three lines '## number', '## sentence', '## annotated sentence', then morphemes with tabs"
+                raise ValueError(
+                    f"{path}:{number}: expected {expected}, found {line!r}: correct or remove the sentence"
+                )
+        if len(block) < 3:
+            raise ValueError(f"{path}:{block[-1][0]}: the sentence ends before its annotated line: add or remove it")
+        plain.append(block[1][1].removeprefix("## "))
+        annotated.append((block[2][0], block[2][1].removeprefix("## ")))
+    sentences = _parse_lines(path, annotated, options.entity_types)
+    for (number, line), sentence, text in zip(annotated, sentences, plain, strict=True):
+        if sentence.text != text:
+            raise ValueError(
+                f"{path}:{number}: {line!r} without its marks is not {text!r}: correct or remove the sentence"
+            )
+    return sentences
+
+
+# CoNLL-U
+
+
+NER_KEYS = ("ner", "name", "ne")
+"""The keys, in lower case, that hold the tag of a word in the last column of CoNLL-U: `NER=B-PER`."""
+
+
+def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[TaggedTokens]:
+    """Read a CoNLL-U file whose tags are in the last column (MISC), with a key of `NER_KEYS`; words without one are O.
+
+    The text follows from `SpaceAfter=No`. The words of a multiword token such as `1-2` have its range in the text,
+    unless its own line has a tag. Empty nodes such as `8.1` have no text and are left out.
+
+    Raises:
+        ValueError: with the line, if it does not have ten columns, an empty node belongs to an entity, or the text is
+            not that of the comment `# text = `; if no word has a tag.
+    """
+    sentences, has_tags = [], False
+    for block in _blocks(lines):
+        text, given, last_word, is_tagged = "", None, 0, False  # the last two belong to the multiword token before
+        rows: list[tuple[int, str, str, tuple[int, int]]] = []
+        for number, line in block:
+            if line.startswith("#"):
+                given = line.partition("=")[2].strip() if re.match(r"#\s*text\s*=", line) else given
+                continue
+            columns = line.split("\t")
+            index = re.fullmatch(r"(\d+)(-\d+|\.\d+)?", columns[0])
+            if not index or len(columns) != 10:
+                raise ValueError(f"{path}:{number}: expected ten columns between tabs, the first a number: {line!r}")
+            form, misc = columns[1], dict(pair.partition("=")[::2] for pair in columns[9].split("|"))
+            tag = next((value for key, value in misc.items() if key.lower() in NER_KEYS), None)
+            has_tags |= tag is not None
+            first, rest = int(index[1]), index[2] or ""
+            if rest.startswith("."):
+                if tag not in (None, "O"):
+                    raise ValueError(f"{path}:{number}: an empty node has no text, so it cannot have the tag {tag}")
+                continue
+            if first > last_word:
+                place = (len(text), len(text) + len(form))
+                text += form if misc.get("SpaceAfter") == "No" else f"{form} "
+            if rest:
+                last_word, is_tagged = int(rest[1:]), tag is not None
+            if is_tagged if rest else first > last_word or not is_tagged:
+                rows.append((number, form, tag or "O", place))
+        text = text.removesuffix(" ")
+        if given is not None and given != text.strip():
+            problem = f"the words give {text!r}, but the comment says {given!r}"
+            raise ValueError(f"{path}:{block[0][0]}: {problem}: correct SpaceAfter=No, or remove the comment")
+        if rows:
+            numbers, tokens, tags, ranges = zip(*rows, strict=True)
+            sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags, text, ranges))
+    if not has_tags:
+        raise ValueError(f"{path}: no word has a tag such as NER=B-PS in the last column: name the annotated file")
+    return sentences
+
+
+# All layouts
+
+
+def _is_kmou(lines: list[str]) -> bool:
+    return any(re.fullmatch(r"## \d+", line) for line in lines)
+
+
+def _is_inline(lines: list[str]) -> bool:
+    """Return whether lines are not in columns, and some have a mark or none has a tab."""
+    content = [line for line in lines if not line.startswith("#")]
+    has_tabs = any("\t" in line for line in lines)
+    ends_in_tag = sum(is_tag(re.split("[ \t]", line.rstrip(" "))[-1]) for line in content)
+    if 2 * ends_in_tag > len(content) or (has_tabs and all("\t" in line for line in content)):
+        return False
+    return not has_tabs or any(re.search("<[^<>]*:[A-Z][A-Z0-9_]*>", line) for line in content)
+
+
+LAYOUTS = (
+    Layout((".conllu",), lambda _: True, read_conllu),
+    Layout((".txt", ".tsv"), _is_kmou, read_kmou),
+    Layout((".txt",), _is_inline, read_inline),
+    Layout(
+        (".txt", ".tsv", ".conll", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".iobes", ".bilou", ".col")
+        + (".train", ".dev", ".test", ".testa", ".testb", ".annotated"),
+        lambda _: True,
+        read_columns,
+    ),
+)
+"""The layouts of corpora in lines, in the order in which they are tried."""

@@ -1,0 +1,140 @@
+"""Tag schemes of corpora: which one the tags of a corpus follow, and the entities that they encode.
+
+| scheme | first, inner, last and only token of an entity |
+| --- | --- |
+| BIO (IOB2) | B I I B |
+| IOB1 | I I I I, but B on the first token after an entity of the same type |
+| BIOES | B I E S |
+| BILOU (BIOUL) | B I L U |
+| BMES | B M E S |
+| BMEWO | B M E W |
+| IOE2 | I I E E |
+| IOE1 | I I I I, but E on the last token before an entity of the same type |
+
+All tags are respelled with the letters of BIOES. Then the entities do not depend on the scheme: an entity ends before a
+tag that does not continue it, and after an E. The scheme only says which sequences are valid, so a sequence that is
+valid in two schemes has the same entities in both.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from ..alignment import Span, spans_from_tags, tags_from_spans
+
+_TAG = re.compile(r"O|([BIESMLWU])-(.+)", re.DOTALL)
+_RESPELLED = dict(zip("BIESMLWU", "BIESIESS", strict=True))
+
+
+class Scheme(NamedTuple):
+    """A tag scheme: its letters in the order of B, I, E, S, and the function that tags entities with those of BIOES."""
+
+    name: str
+    letters: str
+    encode: Callable[[list[Span], int], list[str]]
+
+    def violations(self, tags: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the position of each tag that is not valid at its place, and the tag of this scheme that would be."""
+        respelled = [respell(tag) for tag in tags]
+        valid = self.encode(spans_from_tags(respelled), len(tags))
+        if respelled == valid:
+            return []
+        spelled = dict(zip("BIES", self.letters))
+        pairs = enumerate(zip(respelled, valid, strict=True))
+        return [(i, spelled.get(right[0], right[0]) + right[1:]) for i, (tag, right) in pairs if tag != right]
+
+
+@lru_cache(maxsize=4096)
+def respell(tag: str) -> str:
+    """Return a tag of any scheme in the letters of BIOES; raise ValueError if it is not a tag."""
+    match = _TAG.fullmatch(tag)
+    if not match:
+        raise ValueError(f"{tag!r} is not a tag: expected 'O', or a letter such as B or I, a hyphen and a type: 'B-PS'")
+    letter, entity_type = match.groups()
+    if letter is None:
+        return tag
+    check_type(entity_type)
+    return f"{_RESPELLED[letter]}-{entity_type}"
+
+
+def is_tag(tag: str) -> bool:
+    """Return whether a string is a tag of any scheme."""
+    try:
+        respell(tag)
+    except ValueError:
+        return False
+    return True
+
+
+def check_type(entity_type: str) -> None:
+    """Raise ValueError if a string is not the name of one entity type, for example two of them or one with a blank."""
+    if not entity_type or entity_type != entity_type.strip() or not entity_type.isprintable():
+        raise ValueError(f"the entity type {entity_type!r} has white space at an edge, or nothing else: correct it")
+    if "|" in entity_type:
+        raise ValueError(f"the entity type {entity_type!r} seems to be several: keep one for each entity")
+    if (normal := unicodedata.normalize("NFKC", entity_type)) != entity_type:
+        raise ValueError(f"the entity type {entity_type!r} has variants of usual characters: write {normal!r}")
+
+
+def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
+    """Return the scheme that the tags of a corpus follow, or else the one that the fewest of them violate.
+
+    Of several such schemes, it is the first one in `SCHEMES`.
+
+    Raises:
+        ValueError: if no scheme has the letters of the tags.
+    """
+    sentences = list(sentences)
+    letters = {tag[0] for tag in set().union(*sentences)} - {"O"}
+    schemes = [scheme for scheme in SCHEMES if letters <= set(scheme.letters)]
+    if not schemes:
+        known = ", ".join(f"{scheme.name} ({' '.join(scheme.letters)})" for scheme in SCHEMES)
+        raise ValueError(f"no tag scheme has all the letters {', '.join(sorted(letters))}; known are {known}")
+    violations = {}
+    for scheme in schemes:
+        violations[scheme] = sum(len(scheme.violations(tags)) for tags in sentences)
+        if not violations[scheme]:
+            break
+    return min(violations, key=violations.__getitem__)
+
+
+def _tag_iob1(spans: list[Span], length: int) -> list[str]:
+    return _tag_inside(spans, length, {span.start: "B" for previous, span in pairwise(spans) if _touch(previous, span)})
+
+
+def _tag_ioe1(spans: list[Span], length: int) -> list[str]:
+    return _tag_inside(spans, length, {span.end - 1: "E" for span, after in pairwise(spans) if _touch(span, after)})
+
+
+def _tag_ioe2(spans: list[Span], length: int) -> list[str]:
+    return _tag_inside(spans, length, {span.end - 1: "E" for span in spans})
+
+
+def _tag_inside(spans: list[Span], length: int, edges: dict[int, str]) -> list[str]:
+    """Tag entities with I, except at the `edges`, which have the letters there."""
+    tags = enumerate(tags_from_spans(spans, length))
+    return [tag if tag == "O" else edges.get(i, "I") + tag[1:] for i, tag in tags]
+
+
+def _touch(span: Span, following: Span) -> bool:
+    return (span.end, span.label) == (following.start, following.label)
+
+
+def _tag_bioes(spans: list[Span], length: int) -> list[str]:
+    return tags_from_spans(spans, length, "BIOES")
+
+
+SCHEMES = (
+    Scheme("BIO", "BI", tags_from_spans),
+    Scheme("IOB1", "BI", _tag_iob1),
+    Scheme("BIOES", "BIES", _tag_bioes),
+    Scheme("BILOU", "BILU", _tag_bioes),
+    Scheme("BMES", "BMES", _tag_bioes),
+    Scheme("BMEWO", "BMEW", _tag_bioes),
+    Scheme("IOE2", "BIE", _tag_ioe2),
+    Scheme("IOE1", "BIE", _tag_ioe1),
+)
+"""The tag schemes, in the order in which they are tried."""

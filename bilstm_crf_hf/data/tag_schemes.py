@@ -30,11 +30,20 @@ _RESPELLED = dict(zip("BIESMLWU", "BIESIESS", strict=True))
 
 
 class Scheme(NamedTuple):
-    """A tag scheme: its letters in the order of B, I, E, S, and the function that tags entities with those of BIOES."""
+    """A tag scheme.
+
+    Attributes:
+        name: its name.
+        letters: its letters in the order of B, I, E, S.
+        encode: the function that tags entities in the letters of BIOES.
+        is_strict: whether a tag that is not valid at its place is an error. It is none in IOB1 and IOE1, where such a B
+            or E only says what I would say: CoNLL-2003 has two of them.
+    """
 
     name: str
     letters: str
     encode: Callable[[list[Span], int], list[str]]
+    is_strict: bool = True
 
     def violations(self, tags: Sequence[str]) -> list[tuple[int, str]]:
         """Return the position of each tag that is not valid at its place, and the tag of this scheme that would be."""
@@ -129,12 +138,12 @@ def _tag_bioes(spans: list[Span], length: int) -> list[str]:
 
 SCHEMES = (
     Scheme("BIO", "BI", tags_from_spans),
-    Scheme("IOB1", "BI", _tag_iob1),
+    Scheme("IOB1", "BI", _tag_iob1, is_strict=False),
     Scheme("BIOES", "BIES", _tag_bioes),
     Scheme("BILOU", "BILU", _tag_bioes),
     Scheme("BMES", "BMES", _tag_bioes),
     Scheme("BMEWO", "BMEW", _tag_bioes),
     Scheme("IOE2", "BIE", _tag_ioe2),
-    Scheme("IOE1", "BIE", _tag_ioe1),
+    Scheme("IOE1", "BIE", _tag_ioe1, is_strict=False),
 )
 """The tag schemes, in the order in which they are tried."""

@@ -180,62 +180,63 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     if not blocks:
         return []
     split = _separator(path, [row for block in blocks for row in block])
-    table = [[(number, line, split(line)) for number, line in block] for block in blocks]
-    widths = Counter(len(columns) for block in table for _, line, columns in block if not line.startswith("#"))
-    width = widths.most_common(1)[0][0] if widths else len(table[0][0][2])
+    widths = Counter(len(split(line)) for block in blocks for _, line in block if line[0] != "#")
+    width = widths.most_common(1)[0][0] if widths else len(split(blocks[0][0][1]))
     if width < 2:
-        number, line, _ = table[0][0]
+        number, line = blocks[0][0]
         raise ValueError(f"{path}:{number}: expected a token and a tag, between them a tab or spaces, found {line!r}")
-    token_column, tag_column = (
-        _column_index(path, column, width) for column in (options.token_column or 0, options.tag_column)
-    )
+    token_column = _column_index(path, options.token_column or 0, width)
+    tag_column = _column_index(path, options.tag_column, width)
     if token_column == tag_column:
         raise ValueError(f"{path}: column {token_column} cannot have both the tokens and the tags: name two columns")
 
-    def is_comment(line: str, columns: list[str]) -> bool:
-        if not line.startswith("#") or is_tag(columns[min(tag_column, len(columns) - 1)]):
+    def is_comment(row: tuple[int, str]) -> bool:
+        if row[1][0] != "#" or is_tag((columns := split(row[1]))[min(tag_column, len(columns) - 1)]):
             return False
-        return len(columns) != width or line.startswith(("# ", "##"))
+        return len(columns) != width or row[1].startswith(("# ", "##"))
 
-    sentences, comments = [], 0
-    for block in table:
-        rows = list(dropwhile(lambda row: is_comment(*row[1:]), block))
-        comments += len(block) - len(rows)
-        for number, line, columns in rows:
-            with located(f"{path}:{number}"):
-                if len(columns) != width:
-                    problem = f"{len(columns)} columns in {line!r}, but most lines of the file have {width}"
-                    raise ValueError(f"{problem}: separate columns by one tab, or by spaces if no token contains one")
-                if not columns[token_column]:
-                    raise ValueError(f"no token in column {token_column} of {line!r}")
-                if not is_tag(columns[tag_column]):
-                    remedy = "correct it, name another --tag_column, or remove the line if it is a header"
-                    raise ValueError(f"{columns[tag_column]!r} in column {tag_column} is not a tag: {remedy}")
-        if rows:
-            tokens, tags = ([columns[i] for _, _, columns in rows] for i in (token_column, tag_column))
-            sentences.append(TaggedTokens(f"{path}:", [number for number, _, _ in rows], tokens, tags))
+    sentences = []
+    for block in blocks:
+        numbers, tokens, tags = [], [], []
+        for number, line in dropwhile(is_comment, block):
+            columns = split(line)
+            if len(columns) != width:
+                problem = f"{len(columns)} columns in {line!r}, but most lines of the file have {width}"
+                raise ValueError(
+                    f"{path}:{number}: {problem}: separate them by one tab, or by spaces that no token has"
+                )
+            if not columns[token_column]:
+                raise ValueError(f"{path}:{number}: no token in column {token_column} of {line!r}")
+            if not is_tag(columns[tag_column]):
+                remedy = "correct it, name another --tag_column, or remove the line if it is a header"
+                raise ValueError(
+                    f"{path}:{number}: {columns[tag_column]!r} is not a tag (column {tag_column}): {remedy}"
+                )
+            numbers.append(number)
+            tokens.append(columns[token_column])
+            tags.append(columns[tag_column])
+        sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags))
     if options.token_column is None and width > 2:
-        _check_is_no_index(path, [sentence.tokens for sentence in sentences])
-    if comments:
+        _check_is_no_index(path, [sentence.tokens for sentence in sentences if sentence.tokens])
+    if comments := sum(map(len, blocks)) - sum(len(sentence.tokens) for sentence in sentences):
         logger.info("%s: skipped %d lines of comments", path, comments)
-    return sentences
+    return [sentence for sentence in sentences if sentence.tokens]
 
 
 def _blocks(lines: Lines) -> list[Lines]:
     """Return the runs of lines between blank lines and lines with `-DOCSTART-`."""
-    groups = groupby(lines, lambda row: not row[1].strip() or re.match(r"-DOCSTART-(\s|$)", row[1]) is not None)
+    groups = groupby(lines, lambda row: not row[1].strip() or row[1].startswith("-DOCSTART-"))
     return [list(block) for is_between, block in groups if not is_between]
 
 
 def _separator(path: Path, lines: Lines) -> Callable[[str], list[str]]:
     """Return the function that splits the lines of a file, at tabs if it has any, otherwise at spaces."""
     content = [row for row in lines if not row[1].startswith("#")] or lines
-    has_tab = [("\t" in line, number) for number, line in content]
-    if not any(has for has, _ in has_tab):
-        return lambda line: re.split(" +", line.strip(" "))
-    first = next(number for has, number in has_tab if has)
-    if without := next((number for has, number in has_tab if not has), None):
-        problem = f"no tab, though line {first} has one"
+    with_tab = next((number for number, line in content if "\t" in line), None)
+    if with_tab is None:
+        return lambda line: [column for column in line.split(" ") if column]
+    if without := next((number for number, line in content if "\t" not in line), None):
+        problem = f"no tab, though line {with_tab} has one"
         raise ValueError(f"{path}:{without}: {problem}: separate the columns of all lines by tabs, or of all by spaces")
     return lambda line: line.split("\t")
 

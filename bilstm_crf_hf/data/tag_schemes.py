@@ -69,6 +69,7 @@ def respell(tag: str) -> str:
     return f"{_RESPELLED[letter]}-{entity_type}"
 
 
+@lru_cache(maxsize=4096)
 def is_tag(tag: str) -> bool:
     """Return whether a string is a tag of any scheme."""
     try:

@@ -32,7 +32,7 @@ from .tag_schemes import check_type, respell
 
 logger = logging.getLogger(__name__)
 
-_DISAGREE = "make one of them the ground truth, or remove the others"
+_DISAGREE = "keep one of them, or in Label Studio's JSON make one the ground truth"
 
 TEXT_COLUMNS = ("tokens", "words", "text")
 TAGS_COLUMNS = ("ner_tags", "tags")
@@ -64,7 +64,7 @@ def read_annotations(
     rows, features = typed_rows(data, source)
     if not rows:
         raise ValueError(f"{source}: no sentence in it")
-    if all({"data", "annotations"} <= row.columns.keys() for row in rows):
+    if any({"data", "annotations"} <= row.columns.keys() for row in rows):
         return _read_tasks(rows, text_column or "text", source), None
     text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
     label_column = find_column(rows, label_column, (*TAGS_COLUMNS, *SPANS_COLUMNS), source)
@@ -131,9 +131,10 @@ def _read_spans(rows: list[Row], text_column: str, label_column: str, source: st
             if not isinstance(spans, list):
                 raise ValueError(f"column {label_column} holds {_shown(spans)}; expected a list of spans")
             sentence = _sentence(columns.get(text_column), spans, counts)
-            if sentence != tasks.setdefault(str(columns.get("id")) if is_task else place, sentence):
-                raise ValueError(f"another annotation of the task {columns['id']} disagrees: {_DISAGREE}")
-            sentences.append(sentence)
+            if (first := tasks.setdefault(str(columns.get("id")) if is_task else place, sentence)) is sentence:
+                sentences.append(sentence)
+            elif first != sentence:
+                raise ValueError(f"another annotation of the task {columns['id']} differs: {_DISAGREE}")
     _warn_of(counts, source)
     return sentences
 
@@ -151,7 +152,7 @@ def _read_tasks(rows: list[Row], text_key: str, source: str) -> list[Sentence]:
             counts["tasks without an annotation, which are left out"] += not annotations
             found = [_sentence(text, _spans_of(annotation, counts), counts) for annotation in annotations]
             if any(sentence != found[0] for sentence in found):
-                raise ValueError(f"its {len(found)} annotations disagree: {_DISAGREE}")
+                raise ValueError(f"its {len(found)} annotations differ: {_DISAGREE}")
             sentences += found[:1]
     _warn_of(counts, source)
     return sentences

@@ -142,7 +142,7 @@ def _parse_marks(line: str, entity_types: Collection[str] | None) -> tuple[Sente
 def _check_near_marks(rest: str, entity_types: Collection[str]) -> None:
     """Raise ValueError if what [`_parse_marks`] left has a mark of one of `entity_types` with a typing error."""
     if entity_types and (near := _near_marks(frozenset(entity_types)).search(rest.translate(_TO_ASCII))):
-        found = re.sub(f"[{_OPEN}{_CLOSE}]", "", rest[near.start() : near.end()])
+        found = rest[near.start() : near.end()].replace(_OPEN, "<").replace(_CLOSE, ":...>")
         raise ValueError(
             f"{found!r} is nearly a mark such as <부산:LC>: correct it, or write other brackets in the text"
         )
@@ -156,13 +156,16 @@ def _near_marks(entity_types: frozenset[str]) -> re.Pattern[str]:
         rf"<{inner}[^\w\s<>]\s*(?i:{types})\s*>",  # <부산: LC>, <부산：LC>, <부산;LC>, <부산:lc>
         rf"<{inner}:\s*(?:{types})(?![A-Za-z0-9_>])",  # <부산:LC는
         rf"[^\s<>]{{0,20}}:\s*(?i:{types})\s*>",  # 부산:LC>
-        rf"</?\s*(?:{types})\s*[:>]",  # <LC:부산>, <LC>부산</LC>
-        rf"[:;]\s*{_CLOSE}",  # <부산::LC>
+        rf"<(?:{types}):|</(?:{types})>",  # <LC:부산>, <LC>부산</LC>
+        rf"{_OPEN}{inner}[:;]\s*{_CLOSE}",  # <부산::LC>
     )
     return re.compile("|".join(patterns))
 
 
 # Columns
+
+LONG_SENTENCE = 2000
+"""The number of tokens from which on a sentence is probably several."""
 
 
 def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[TaggedTokens]:
@@ -206,21 +209,31 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
                     f"{path}:{number}: {problem}: separate them by one tab, or by spaces that no token has"
                 )
             if not columns[token_column]:
-                raise ValueError(f"{path}:{number}: no token in column {token_column} of {line!r}")
-            if not is_tag(columns[tag_column]):
-                remedy = "correct it, name another --tag_column, or remove the line if it is a header"
                 raise ValueError(
-                    f"{path}:{number}: {columns[tag_column]!r} is not a tag (column {tag_column}): {remedy}"
+                    f"{path}:{number}: no token in column {token_column} of {line!r}: name a --token_column"
                 )
             numbers.append(number)
             tokens.append(columns[token_column])
             tags.append(columns[tag_column])
         sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags))
-    if options.token_column is None and width > 2:
-        _check_is_no_index(path, [sentence.tokens for sentence in sentences if sentence.tokens])
     if comments := sum(map(len, blocks)) - sum(len(sentence.tokens) for sentence in sentences):
         logger.info("%s: skipped %d lines of comments", path, comments)
-    return [sentence for sentence in sentences if sentence.tokens]
+    sentences = [sentence for sentence in sentences if sentence.tokens]
+    if width > 2:
+        logger.info("%s: tokens in column %d, tags in column %d of %d", path, token_column, tag_column, width)
+        if options.token_column is None:
+            _check_is_no_index(path, [sentence.tokens for sentence in sentences])
+    for place, numbers, _, tags, *_ in sentences:
+        for number, tag in zip(numbers, tags, strict=True):
+            if not is_tag(tag):
+                remedy = "correct it, name another --tag_column, or remove the line if it is a header"
+                raise ValueError(
+                    f"{place}{number}: {tag!r} in column {tag_column} is not a tag such as O or B-PS: {remedy}"
+                )
+        if len(tags) > LONG_SENTENCE:
+            problem = "are the blank lines between sentences missing?"
+            logger.warning("%s%d: a sentence of %d tokens begins here: %s", place, numbers[0], len(tags), problem)
+    return sentences
 
 
 def _blocks(lines: Lines) -> list[Lines]:

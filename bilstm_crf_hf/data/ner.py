@@ -90,7 +90,8 @@ def load_ner_datasets(
             rows[split], names[split] = read_annotations(data, text_column, label_column, source)
     splits = dict(zip(rows, join_tokens(rows.values(), token_unit), strict=True))
     for split, sentences in splits.items():
-        _check_entities(sentences, sources[split][0], is_needed=split == "train" or "train" not in splits)
+        splits[split] = _with_text(sentences, sources[split][0])
+        _check_entities(splits[split], sources[split][0], is_needed=split == "train" or "train" not in splits)
 
     own_labels = {split: _own_labels(sentences, names[split]) for split, sentences in splits.items()}
     labels = own_labels["train" if "train" in splits else next(iter(splits))]
@@ -104,7 +105,7 @@ def load_ner_datasets(
         if unknown := [label for label in own if label not in labels]:
             problem = f"the label {unknown[0]} is not among those of {origin} ({', '.join(labels)})"
             raise ValueError(f"{sources[split][0]}: {problem}: correct it, or name all types in entity_types")
-    return DatasetDict({split: _dataset(rows, labels, sources[split][0]) for split, rows in splits.items()})
+    return DatasetDict({split: _dataset(sentences, labels) for split, sentences in splits.items()})
 
 
 def read_corpus(path: PathLike, **options: Any) -> Dataset:
@@ -120,6 +121,16 @@ def labels_of(dataset: Dataset) -> list[str]:
 def _is_in_lines(path: Path) -> bool:
     line_suffixes = [suffix for layout in LAYOUTS for suffix in layout.suffixes]
     return not path.is_dir() and check_suffix(path, dict.fromkeys([*TYPED_SUFFIXES, *line_suffixes])) in line_suffixes
+
+
+def _with_text(sentences: list[Sentence], source: str) -> list[Sentence]:
+    """Return the sentences that have a visible character; raise ValueError if there are none."""
+    kept = [sentence for sentence in sentences if sentence.text.strip()]
+    if not kept:
+        raise ValueError(f"{source}: no sentence in it")
+    if len(kept) < len(sentences):
+        logger.warning("%s: dropped %d sentences without text", source, len(sentences) - len(kept))
+    return kept
 
 
 def _check_entities(sentences: list[Sentence], source: str, is_needed: bool) -> None:
@@ -152,14 +163,8 @@ def _bio_labels(entity_types: Iterable[str]) -> list[str]:
     return [*(f"{prefix}-{label}" for label in sorted(set(entity_types) - {""}) for prefix in "BI"), "O"]
 
 
-def _dataset(sentences: list[Sentence], labels: list[str], source: str) -> Dataset:
-    """Build the data set of all sentences that have text."""
-    kept = [(text, spans) for text, spans in sentences if text.strip()]
-    if not kept:
-        raise ValueError(f"{source}: no sentence in it")
-    if len(kept) < len(sentences):
-        logger.warning("%s: dropped %d sentences without text", source, len(sentences) - len(kept))
+def _dataset(sentences: list[Sentence], labels: list[str]) -> Dataset:
     ids = {label: i for i, label in enumerate(labels)}
-    tags = [[ids[tag] for tag in tags_from_spans(spans, len(text))] for text, spans in kept]
+    tags = [[ids[tag] for tag in tags_from_spans(spans, len(text))] for text, spans in sentences]
     features = Features({"text": Value("string"), "tags": List(ClassLabel(names=labels))})
-    return Dataset(pa.table({"text": [text for text, _ in kept], "tags": tags}, schema=features.arrow_schema))
+    return Dataset(pa.table({"text": [text for text, _ in sentences], "tags": tags}, schema=features.arrow_schema))

@@ -64,6 +64,8 @@ def join_tokens(splits: Iterable[Sequence[Sentence | TaggedTokens]], token_unit:
     Raises:
         ValueError: with the place, if a tag is not valid in the scheme of the corpus, or a word is white space only.
     """
+    if token_unit not in ("auto", *TOKEN_UNITS):
+        raise ValueError(f"unknown token_unit {token_unit!r}: choose 'auto', {' or '.join(map(repr, TOKEN_UNITS))}")
     splits = list(splits)
     tagged = [row for rows in splits for row in rows if isinstance(row, TaggedTokens)]
     wrong = {tag for tag in set().union(*(row.tags for row in tagged)) if not is_tag(tag)}
@@ -74,7 +76,7 @@ def join_tokens(splits: Iterable[Sequence[Sentence | TaggedTokens]], token_unit:
     scheme = find_scheme(row.tags for row in tagged)
     if scheme.name != "BIO":
         logger.info("the tags of the corpus follow %s: they are converted to BIO", scheme.name)
-    tokens = set(chain.from_iterable(row.tokens for row in tagged if row.text is None))
+    tokens = dict.fromkeys(chain.from_iterable(row.tokens for row in tagged if row.text is None))
     longer = next((token for token in tokens if len(token) > 1 and not regex.fullmatch(r"\X", token)), None)
     if tokens and token_unit == "auto":
         token_unit = "word" if longer else "character"
@@ -82,15 +84,16 @@ def join_tokens(splits: Iterable[Sequence[Sentence | TaggedTokens]], token_unit:
             f"words such as {longer!r}: they are joined by one space" if longer else "characters: they are concatenated"
         )
         logger.info("the tokens of the corpus are %s (token_unit %s)", how, token_unit)
-    joiner = TOKEN_UNITS.get(token_unit, "")
+    joiner = TOKEN_UNITS.get(token_unit, "")  # without tokens, the unit is still "auto"
 
     return [[_join(row, joiner, scheme) if isinstance(row, TaggedTokens) else row for row in rows] for rows in splits]
 
 
 def _join(row: TaggedTokens, joiner: str, scheme: Scheme) -> Sentence:
-    for i, tag in scheme.violations(row.tags) if scheme.is_strict else ():
-        problem = f"{row.tags[i]} cannot stand here in {scheme.name}, {tag} could"
-        raise ValueError(f"{row.place}{row.numbers[i]}: {problem}: correct the tags")
+    for i, tag in scheme.violations(row.tags):
+        if row.tags[i][0] not in scheme.tolerated:
+            problem = f"{row.tags[i]} cannot stand here in {scheme.name}, {tag} could"
+            raise ValueError(f"{row.place}{row.numbers[i]}: {problem}: correct the tags")
     text, ranges = row.text, row.ranges
     if text is None:
         for number, token in zip(row.numbers, row.tokens, strict=True):

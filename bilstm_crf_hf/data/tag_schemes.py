@@ -36,24 +36,24 @@ class Scheme(NamedTuple):
         name: its name.
         letters: its letters in the order of B, I, E, S.
         encode: the function that tags entities in the letters of BIOES.
-        is_strict: whether a tag that is not valid at its place is an error. It is none in IOB1 and IOE1, where such a B
-            or E only says what I would say: CoNLL-2003 has two of them.
+        tolerated: a letter that is no error where the scheme has I: B in IOB1 and E in IOE1, which say there what I
+            would say. CoNLL-2003 has two of them.
     """
 
     name: str
     letters: str
     encode: Callable[[list[Span], int], list[str]]
-    is_strict: bool = True
+    tolerated: str = ""
 
     def violations(self, tags: Sequence[str]) -> list[tuple[int, str]]:
-        """Return the position of each tag that is not valid at its place, and the tag of this scheme that would be."""
-        respelled = [respell(tag) for tag in tags]
-        valid = self.encode(spans_from_tags(respelled), len(tags))
-        if respelled == valid:
+        """Return the position of each tag that is not valid at its place, and the tag that would be."""
+        valid = self.encode(spans_from_tags(map(respell, tags)), len(tags))
+        if self.letters not in "BIES":
+            letters = dict(zip("BIES", self.letters))
+            valid = [letters.get(tag[0], tag[0]) + tag[1:] for tag in valid]
+        if valid == list(tags):
             return []
-        spelled = dict(zip("BIES", self.letters))
-        pairs = enumerate(zip(respelled, valid, strict=True))
-        return [(i, spelled.get(right[0], right[0]) + right[1:]) for i, (tag, right) in pairs if tag != right]
+        return [(i, right) for i, (tag, right) in enumerate(zip(tags, valid, strict=True)) if tag != right]
 
 
 @lru_cache(maxsize=4096)
@@ -61,7 +61,9 @@ def respell(tag: str) -> str:
     """Return a tag of any scheme in the letters of BIOES; raise ValueError if it is not a tag."""
     match = _TAG.fullmatch(tag)
     if not match:
-        raise ValueError(f"{tag!r} is not a tag: expected 'O', or a letter such as B or I, a hyphen and a type: 'B-PS'")
+        raise ValueError(
+            f"{tag!r} is not a tag: expected the letter O, or a letter such as B or I, a hyphen and a type: B-PS"
+        )
     letter, entity_type = match.groups()
     if letter is None:
         return tag
@@ -90,24 +92,13 @@ def check_type(entity_type: str) -> None:
 
 
 def find_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
-    """Return the scheme that the tags of a corpus follow, or else the one that the fewest of them violate.
-
-    Of several such schemes, it is the first one in `SCHEMES`.
-
-    Raises:
-        ValueError: if no scheme has the letters of the tags.
-    """
+    """Return the first scheme that the tags of a corpus follow, or else the one that the fewest of them violate."""
     sentences = list(sentences)
-    letters = {tag[0] for tag in set().union(*sentences)} - {"O"}
-    schemes = [scheme for scheme in SCHEMES if letters <= set(scheme.letters)]
-    if not schemes:
-        known = ", ".join(f"{scheme.name} ({' '.join(scheme.letters)})" for scheme in SCHEMES)
-        raise ValueError(f"no tag scheme has all the letters {', '.join(sorted(letters))}; known are {known}")
-    violations = {}
-    for scheme in schemes:
+    violations: dict[Scheme, int] = {}
+    for scheme in SCHEMES:
         violations[scheme] = sum(len(scheme.violations(tags)) for tags in sentences)
         if not violations[scheme]:
-            break
+            return scheme
     return min(violations, key=violations.__getitem__)
 
 
@@ -139,12 +130,12 @@ def _tag_bioes(spans: list[Span], length: int) -> list[str]:
 
 SCHEMES = (
     Scheme("BIO", "BI", tags_from_spans),
-    Scheme("IOB1", "BI", _tag_iob1, is_strict=False),
+    Scheme("IOB1", "BI", _tag_iob1, "B"),
     Scheme("BIOES", "BIES", _tag_bioes),
     Scheme("BILOU", "BILU", _tag_bioes),
     Scheme("BMES", "BMES", _tag_bioes),
     Scheme("BMEWO", "BMEW", _tag_bioes),
     Scheme("IOE2", "BIE", _tag_ioe2),
-    Scheme("IOE1", "BIE", _tag_ioe1, is_strict=False),
+    Scheme("IOE1", "BIE", _tag_ioe1, "E"),
 )
 """The tag schemes, in the order in which they are tried."""

@@ -193,29 +193,7 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     if token_column == tag_column:
         raise ValueError(f"{path}: column {token_column} cannot have both the tokens and the tags: name two columns")
 
-    def is_comment(row: tuple[int, str]) -> bool:
-        if row[1][0] != "#" or is_tag((columns := split(row[1]))[min(tag_column, len(columns) - 1)]):
-            return False
-        return len(columns) != width or row[1].startswith(("# ", "##"))
-
-    sentences = []
-    for block in blocks:
-        numbers, tokens, tags = [], [], []
-        for number, line in dropwhile(is_comment, block):
-            columns = split(line)
-            if len(columns) != width:
-                problem = f"{len(columns)} columns in {line!r}, but most lines of the file have {width}"
-                raise ValueError(
-                    f"{path}:{number}: {problem}: separate them by one tab, or by spaces that no token has"
-                )
-            if not columns[token_column]:
-                raise ValueError(
-                    f"{path}:{number}: no token in column {token_column} of {line!r}: name a --token_column"
-                )
-            numbers.append(number)
-            tokens.append(columns[token_column])
-            tags.append(columns[tag_column])
-        sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags))
+    sentences = [_tagged_tokens(path, block, split, width, token_column, tag_column) for block in blocks]
     if comments := sum(map(len, blocks)) - sum(len(sentence.tokens) for sentence in sentences):
         logger.info("%s: skipped %d lines of comments", path, comments)
     sentences = [sentence for sentence in sentences if sentence.tokens]
@@ -223,17 +201,42 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
         logger.info("%s: tokens in column %d, tags in column %d of %d", path, token_column, tag_column, width)
         if options.token_column is None:
             _check_is_no_index(path, [sentence.tokens for sentence in sentences])
-    for place, numbers, _, tags, *_ in sentences:
-        for number, tag in zip(numbers, tags, strict=True):
+    for sentence in sentences:
+        for number, tag in zip(sentence.numbers, sentence.tags, strict=True):
             if not is_tag(tag):
+                problem = f"{tag!r} in column {tag_column} is not a tag such as O or B-PS"
                 remedy = "correct it, name another --tag_column, or remove the line if it is a header"
-                raise ValueError(
-                    f"{place}{number}: {tag!r} in column {tag_column} is not a tag such as O or B-PS: {remedy}"
-                )
-        if len(tags) > LONG_SENTENCE:
-            problem = "are the blank lines between sentences missing?"
-            logger.warning("%s%d: a sentence of %d tokens begins here: %s", place, numbers[0], len(tags), problem)
+                raise ValueError(f"{path}:{number}: {problem}: {remedy}")
+        if len(sentence.tokens) > LONG_SENTENCE:
+            problem = f"a sentence of {len(sentence.tokens)} tokens begins here: are blank lines missing?"
+            logger.warning("%s:%d: %s", path, sentence.numbers[0], problem)
     return sentences
+
+
+def _tagged_tokens(
+    path: Path, block: Lines, split: Callable[[str], list[str]], width: int, token_column: int, tag_column: int
+) -> TaggedTokens:
+    """Return the tokens and tags of the lines of a sentence; comments before it are left out."""
+
+    def is_comment(row: tuple[int, str]) -> bool:
+        line = row[1]
+        if line[0] != "#" or is_tag((columns := split(line))[min(tag_column, len(columns) - 1)]):
+            return False
+        return len(columns) != width or line.startswith(("# ", "##"))
+
+    numbers, tokens, tags = [], [], []
+    for number, line in dropwhile(is_comment, block):
+        columns = split(line)
+        if len(columns) != width:
+            problem = f"{len(columns)} columns in {line!r}, but most lines of the file have {width}"
+            raise ValueError(f"{path}:{number}: {problem}: separate them by one tab, or by spaces that no token has")
+        if not columns[token_column]:
+            problem = f"no token in column {token_column} of {line!r}"
+            raise ValueError(f"{path}:{number}: {problem}: add one, or name another --token_column")
+        numbers.append(number)
+        tokens.append(columns[token_column])
+        tags.append(columns[tag_column])
+    return TaggedTokens(f"{path}:", numbers, tokens, tags)
 
 
 def _blocks(lines: Lines) -> list[Lines]:

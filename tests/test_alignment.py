@@ -24,7 +24,7 @@ from bilstm_crf_hf.alignment import (
     tags_from_spans,
     token_tags,
 )
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 
 SENTENCES = [

@@ -7,15 +7,14 @@ To add a layout, write a function that reads it and add it to `LAYOUTS`.
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from ..alignment import Span
+from .inline_marks import parse_lines
 from .rows import read_lines
-from .sentences import Sentence, TaggedTokens, located
+from .sentences import Sentence, TaggedTokens
 from .tag_schemes import is_tag
 
 logger = logging.getLogger(__name__)
@@ -58,27 +57,6 @@ def read_layout(path: Path, options: LayoutOptions) -> Sequence[Sentence | Tagge
     return layout.read(path, lines, options)
 
 
-# Inline marks
-
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # noncharacters, which stand for the `<` and the `:TYPE>` of a mark
-_TO_ASCII = {0xFF01 + i: 0x21 + i for i in range(94)} | str.maketrans("〈〉", "<>")  # full-width forms
-
-
-def parse_inline(line: str, entity_types: Collection[str] | None = None) -> Sentence:
-    """Return the text and the entities of a line such as `<손흥민:PS>은 <춘천:LC>에 있다.`
-
-    A mark is `<...:TYPE>` with a type in upper case (`[A-Z][A-Z0-9_]*`) or one of `entity_types`. All other `<` and `>`
-    are text, so `<<레이:PS>>` is an entity in brackets, and `<가람(江<물+길>)시:LC>` one that contains brackets.
-
-    Raises:
-        ValueError: if a mark is empty or contains another mark, if its type is not among the `entity_types` given, or
-            if a part of the line is nearly a mark of one of them, or else of a type in the line, such as `<부산: LC>`.
-    """
-    sentence, rest = _parse_marks(line, entity_types)
-    _check_near_marks(rest, entity_types or {span.label for span in sentence.spans})
-    return sentence
-
-
 def read_inline(path: Path, lines: Lines, options: LayoutOptions) -> list[Sentence]:
     """Read a file with a sentence a line, whose entities are marked as in `<경찰:OG>은 또`; see [`parse_inline`].
 
@@ -89,77 +67,11 @@ def read_inline(path: Path, lines: Lines, options: LayoutOptions) -> list[Senten
         if "\t" in line:
             problem = "a tab, though other lines have marks as in <경찰:OG>, which belong to a layout without tabs"
             raise ValueError(f"{path}:{number}: {problem}: replace the tab, or name a file in columns .conll")
-    sentences = _parse_lines(path, lines, options.entity_types)
+    sentences = parse_lines(path, lines, options.entity_types)
     if not any(sentence.spans for sentence in sentences):  # plain text would become sentences without entities
         problem = "no entity is marked as in <경찰:OG>, and most lines do not end in a tag as in a file in columns"
         raise ValueError(f"{path}: {problem}; is this file in another format?")
     return sentences
-
-
-def _parse_lines(path: Path, lines: Lines, entity_types: Collection[str] | None) -> list[Sentence]:
-    """Parse lines with inline marks; the types of all of them tell what is nearly a mark."""
-    parsed = []
-    for number, line in lines:
-        with located(f"{path}:{number}"):
-            parsed.append(_parse_marks(line, entity_types))
-    types = entity_types or {span.label for sentence, _ in parsed for span in sentence.spans}
-    for (number, _), (_, rest) in zip(lines, parsed, strict=True):
-        with located(f"{path}:{number}"):
-            _check_near_marks(rest, types)
-    return [sentence for sentence, _ in parsed]
-
-
-def _parse_marks(line: str, entity_types: Collection[str] | None) -> tuple[Sentence, str]:
-    """Return the sentence, and the line with `_OPEN` in place of the `<` of a mark, `_CLOSE` in place of its `:TYPE>`.
-
-    As brackets pair, `<` belongs to the nearest `>` that closes it, so a mark may contain pairs that are text.
-    """
-    label_pattern = "|".join([*map(re.escape, entity_types or ()), "[A-Z][A-Z0-9_]*"])
-    text, rest, spans, position = "", "", [], 0
-    brackets: list[int] = []
-    for close in re.finditer(rf"<|(?::({label_pattern}))?>", line):
-        if close[0] == "<":
-            brackets.append(close.start())
-            continue
-        start, label = brackets.pop() if brackets else None, close[1]
-        if start is None or not label:
-            continue
-        mark, content = line[start : close.end()], line[start + 1 : close.start()]
-        if start < position:
-            raise ValueError(f"{mark} marks an entity around another one: keep one of the two")
-        if entity_types is not None and label not in entity_types:
-            remedy = f"add it to entity_types ({', '.join(entity_types)}), or correct it"
-            raise ValueError(f"unknown entity type {label} in {mark}: {remedy}")
-        if not content.strip():
-            raise ValueError(f"{mark} marks no text: remove the mark")
-        before = line[position:start]
-        text += before
-        spans.append(Span(len(text), len(text) + len(content), label))
-        text, rest, position = text + content, f"{rest}{before}{_OPEN}{content}{_CLOSE}", close.end()
-    return Sentence(text + line[position:], spans), rest + line[position:]
-
-
-def _check_near_marks(rest: str, entity_types: Collection[str]) -> None:
-    """Raise ValueError if what [`_parse_marks`] left has a mark of one of `entity_types` with a typing error."""
-    if entity_types and (near := _near_marks(frozenset(entity_types)).search(rest.translate(_TO_ASCII))):
-        found = rest[near.start() : near.end()].replace(_OPEN, "<").replace(_CLOSE, ":...>")
-        raise ValueError(
-            f"{found!r} is nearly a mark such as <부산:LC>: correct it, or write other brackets in the text"
-        )
-
-
-@lru_cache(maxsize=16)
-def _near_marks(entity_types: frozenset[str]) -> re.Pattern[str]:
-    types = "|".join(sorted(map(re.escape, entity_types), key=len, reverse=True))
-    inner = f"[^<>{_OPEN}{_CLOSE}]*"
-    patterns = (
-        rf"<{inner}[^\w\s<>]\s*(?i:{types})\s*>",  # <부산: LC>, <부산：LC>, <부산;LC>, <부산:lc>
-        rf"<{inner}:\s*(?:{types})(?![A-Za-z0-9_>])",  # <부산:LC는
-        rf"[^\s<>]{{0,20}}:\s*(?i:{types})\s*>",  # 부산:LC>
-        rf"<(?:{types}):|</(?:{types})>",  # <LC:부산>, <LC>부산</LC>
-        rf"{_OPEN}{inner}[:;]\s*{_CLOSE}",  # <부산::LC>
-    )
-    return re.compile("|".join(patterns))
 
 
 # Columns
@@ -314,7 +226,7 @@ def read_kmou(path: Path, lines: Lines, options: LayoutOptions) -> list[Sentence
             raise ValueError(f"{path}:{block[-1][0]}: the sentence ends before its annotated line: add or remove it")
         plain.append(block[1][1].removeprefix("## "))
         annotated.append((block[2][0], block[2][1].removeprefix("## ")))
-    sentences = _parse_lines(path, annotated, options.entity_types)
+    sentences = parse_lines(path, annotated, options.entity_types)
     for (number, line), sentence, text in zip(annotated, sentences, plain, strict=True):
         if sentence.text != text:
             raise ValueError(

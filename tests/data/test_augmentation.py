@@ -4,7 +4,7 @@ from conftest import SENTENCES
 
 from bilstm_crf_hf.alignment import render
 from bilstm_crf_hf.data.augmentation import with_other_names, with_other_words
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 
 NAMES = ["더글러스 애덤스", "고양 국민은행 축구단"]
 PARTS = [["주식회사 "], NAMES]

@@ -16,7 +16,7 @@ from transformers import DataCollatorForTokenClassification, EvalPrediction, Pre
 
 from bilstm_crf_hf.alignment import Span
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor

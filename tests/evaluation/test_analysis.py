@@ -20,7 +20,7 @@ from bilstm_crf_hf import BiLSTMForSequenceClassification
 from bilstm_crf_hf.alignment import tags_from_spans
 from bilstm_crf_hf.commands import analyze
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.analysis import Analysis, Sentence
 from bilstm_crf_hf.evaluation.errors import ERROR_KINDS

@@ -27,7 +27,7 @@ from bilstm_crf_hf.alignment import Span, render, tags_from_spans
 from bilstm_crf_hf.commands import compare
 from bilstm_crf_hf.commands.training_steps import train
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.comparison import (
     Speed,

@@ -15,7 +15,7 @@ from torchcrf import CRF
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS
 from bilstm_crf_hf.hub import legacy_checkpoint
 from bilstm_crf_hf.hub.legacy_checkpoint import convert_checkpoint

@@ -21,7 +21,7 @@ from bilstm_crf_hf import (
     BiLSTMForSequenceClassification,
 )
 from bilstm_crf_hf.commands import pretrain
-from bilstm_crf_hf.data.layouts import parse_inline
+from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.data.morphology import morpheme_tags
 from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, label_maps
 from bilstm_crf_hf.training.arguments import ModelArguments

@@ -47,6 +47,18 @@ def _own_cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def write(tmp_path):
+    """Write a file into the folder of the test, and return its path."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     return [parse_inline(sentence)[0] for sentence in SENTENCES]

@@ -132,9 +132,12 @@ def _tagged_tokens(
 
     def is_comment(row: tuple[int, str]) -> bool:
         line = row[1]
-        if line[0] != "#" or is_tag((columns := split(line))[min(tag_column, len(columns) - 1)]):
+        if line[0] != "#":
             return False
-        return len(columns) != width or line.startswith(("# ", "##"))
+        columns = split(line)
+        if len(columns) != width:
+            return columns[-1] == "O" or not is_tag(columns[-1])
+        return line.startswith(("# ", "##")) and not is_tag(columns[tag_column])
 
     numbers, tokens, tags = [], [], []
     for number, line in dropwhile(is_comment, block):

@@ -119,6 +119,9 @@ def labels_of(dataset: Dataset) -> list[str]:
 
 
 def _is_in_lines(path: Path) -> bool:
+    if path.suffix.lower() in (".csv", ".xlsx"):
+        remedy = "save it as .jsonl, or with a token a line and blank lines between sentences as .conll"
+        raise ValueError(f"{path}: a cell of a {path.suffix} cannot hold a list of tags or spans: {remedy}")
     line_suffixes = [suffix for layout in LAYOUTS for suffix in layout.suffixes]
     return not path.is_dir() and check_suffix(path, dict.fromkeys([*TYPED_SUFFIXES, *line_suffixes])) in line_suffixes
 

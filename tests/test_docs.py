@@ -12,7 +12,7 @@ import pytest
 
 from bilstm_crf_hf.alignment import spans_from_tags
 from bilstm_crf_hf.commands.__main__ import COMMANDS
-from bilstm_crf_hf.data import ner
+from bilstm_crf_hf.data import layouts, ner
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -210,23 +210,24 @@ def test_docstrings_begin_with_a_verb_or_a_noun_phrase(path):
     assert offenders == []
 
 
-def test_the_example_of_contributing_reads_its_format(tmp_path):
+def test_the_example_of_contributing_reads_its_format(tmp_path, monkeypatch):
     """The reader and its row of `LAYOUTS` run as they stand in CONTRIBUTING.md; errors name file and line."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     reader, row = (textwrap.dedent(code) for code in re.findall(r"   ```python\n(.*?)   ```", page, re.DOTALL))
-    namespace = vars(ner).copy()
+    namespace = vars(layouts).copy()
     exec(reader, namespace)
     (layout,) = eval(f"[{row}]", namespace)  # as it stands in the list
-    assert isinstance(layout, ner.Layout), row
+    assert isinstance(layout, layouts.Layout), row
+    for module in (layouts, ner):
+        monkeypatch.setattr(module, "LAYOUTS", (*layouts.LAYOUTS, layout))
     file = tmp_path / "corpus.slash"
     file.write_text("손흥민/B-PS 선수/O 춘천/B-LC 출신/O\n비가/O 온다/O\n", encoding="utf-8")
-    assert file.suffix in layout.suffixes
-    dataset = layout.read(file, None)
+    dataset = ner.read_corpus(file)
     assert dataset["text"][:] == ["손흥민 선수 춘천 출신", "비가 온다"]
     names = ner.labels_of(dataset)
     spans = spans_from_tags(names[i] for i in dataset["tags"][0])
     assert spans == [(0, 3, "PS"), (7, 9, "LC")]
-    for line, problem in (("서울/B-LC 에", "'에' is not a BIO or BIOES tag"), ("서울/I-LC", "cannot stand here")):
-        file.write_text(f"비가/O\n{line}\n", encoding="utf-8")
+    for line, problem in (("서울/B-LC 에", "'에' is not a tag"), ("서울/S-LC", "cannot stand here")):
+        file.write_text(f"비가/O\n{line}\n서울/B-LC 역/I-LC 부산/B-LC\n", encoding="utf-8")
         with pytest.raises(ValueError, match=rf"corpus.slash:2: .*{problem}"):
-            layout.read(file, None)
+            ner.read_corpus(file)

@@ -8,12 +8,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import datasets
 import pytest
 import torch
+from corpora import read_corpus
 from transformers import DataCollatorForTokenClassification
 
 from bilstm_crf_hf import BiLSTMCRFForTokenClassification
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.data.inline_marks import parse_inline
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import EntityScorer

@@ -1,12 +1,18 @@
 """What the tests of named-entity corpora share: ways to look at the data sets that the package reads."""
 
 import re
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
 from bilstm_crf_hf.alignment import render, spans_from_tags
-from bilstm_crf_hf.data.ner import labels_of
+from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets
+
+
+def read_corpus(path: Path, **options) -> Dataset:
+    """One file, read with the options of `load_ner_datasets`."""
+    return load_ner_datasets(data_files={"train": path}, **options)["train"]
 
 
 def tags_of(dataset: Dataset) -> list[list[str]]:

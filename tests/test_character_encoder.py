@@ -4,13 +4,13 @@ import pytest
 import torch
 from clean_process import run_without_package
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from torch.testing import assert_close
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
 from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, piece_inputs
 from bilstm_crf_hf.training.arguments import ModelArguments

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from corpora import read_corpus
 
 from bilstm_crf_hf.alignment import spans_from_tags
 from bilstm_crf_hf.commands.__main__ import COMMANDS
@@ -222,7 +223,7 @@ def test_the_example_of_contributing_reads_its_format(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "LAYOUTS", (*layouts.LAYOUTS, layout))
     file = tmp_path / "corpus.slash"
     file.write_text("손흥민/B-PS 선수/O 춘천/B-LC 출신/O\n비가/O 온다/O\n", encoding="utf-8")
-    dataset = ner.read_corpus(file)
+    dataset = read_corpus(file)
     assert dataset["text"][:] == ["손흥민 선수 춘천 출신", "비가 온다"]
     names = ner.labels_of(dataset)
     spans = spans_from_tags(names[i] for i in dataset["tags"][0])
@@ -230,4 +231,4 @@ def test_the_example_of_contributing_reads_its_format(tmp_path, monkeypatch):
     for line, problem in (("서울/B-LC 에", "'에' is not a tag"), ("서울/S-LC", "cannot stand here")):
         file.write_text(f"비가/O\n{line}\n서울/B-LC 역/I-LC 부산/B-LC\n", encoding="utf-8")
         with pytest.raises(ValueError, match=rf"corpus.slash:2: .*{problem}"):
-            ner.read_corpus(file)
+            read_corpus(file)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from clean_process import run_without_package
 from conftest import LABELS, SENTENCES, new_reader, new_tagger
+from corpora import read_corpus
 from datasets import Dataset
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel, pipeline
@@ -19,7 +20,6 @@ from bilstm_crf_hf import BiLSTMCRFForTokenClassification, morphemes
 from bilstm_crf_hf.data import morphology
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.morphemes import (
     NUM_CLUSTERS,
     NUM_MORPHEMES,

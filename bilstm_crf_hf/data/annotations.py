@@ -66,13 +66,14 @@ def read_annotations(
         raise ValueError(f"{source}: no sentence in it")
     if any({"data", "annotations"} <= row.columns.keys() for row in rows):
         return _read_tasks(rows, text_column or "text", source), None
-    text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
+    tokens_column = find_column(rows, text_column, TEXT_COLUMNS, source)
     label_column = find_column(rows, label_column, (*TAGS_COLUMNS, *SPANS_COLUMNS), source)
     values = [row.columns.get(label_column) for row in rows]
     kinds = set(chain.from_iterable(map(type, value) for value in values if isinstance(value, list)))
     if kinds & {list, dict} or (not kinds and label_column in SPANS_COLUMNS):
+        text_column = find_column(rows, text_column, ("text",), source)  # Prodigy's rows have tokens, too
         return _read_spans(rows, text_column, label_column, source), None
-    return _read_tags(rows, text_column, label_column, class_label(features, label_column), source)
+    return _read_tags(rows, tokens_column, label_column, class_label(features, label_column), source)
 
 
 # Tokens with tags

@@ -29,13 +29,18 @@ def parse_inline(line: str, entity_types: Collection[str] | None = None) -> Sent
     return sentence
 
 
-def parse_lines(path: Path, lines: Collection[tuple[int, str]], entity_types: Collection[str] | None) -> list[Sentence]:
-    """Parse lines with inline marks; the types of all of them tell what is nearly a mark."""
+def parse_lines(
+    path: Path,
+    lines: Collection[tuple[int, str]],
+    entity_types: Collection[str] | None,
+    known_types: Collection[str] = (),
+) -> list[Sentence]:
+    """Parse lines with inline marks; `known_types` and the types of all lines tell what is nearly a mark."""
     parsed = []
     for number, line in lines:
         with located(f"{path}:{number}"):
             parsed.append(_parse_marks(line, entity_types))
-    types = entity_types or {span.label for sentence, _ in parsed for span in sentence.spans}
+    types = entity_types or {span.label for sentence, _ in parsed for span in sentence.spans}.union(known_types)
     for (number, _), (_, rest) in zip(lines, parsed, strict=True):
         with located(f"{path}:{number}"):
             _check_near_marks(rest, types)

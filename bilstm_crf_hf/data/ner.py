@@ -76,7 +76,7 @@ def load_ner_datasets(
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if not exactly one of `dataset_name` and `data_files` is given, a suffix is unknown, a file cannot
-            be read, `train` (or, without it, the whole corpus) has no entity, two types differ only in case, or a split
+            be read, `train` or the whole corpus has no entity, two types differ only in case, or a split
             has a label that is not among those of `train`, or of `entity_types`.
     """
     sources = open_splits(dataset_name, dataset_config_name, data_files, revision)
@@ -88,29 +88,17 @@ def load_ner_datasets(
             rows[split], names[split] = read_layout(data, options), None
         else:
             rows[split], names[split] = read_annotations(data, text_column, label_column, source)
-    splits = dict(zip(rows, join_tokens(rows.values(), token_unit), strict=True))
-    for split, sentences in splits.items():
-        splits[split] = _with_text(sentences, sources[split][0])
-        _check_entities(splits[split], sources[split][0], is_needed=split == "train" or "train" not in splits)
-
+    joined = join_tokens(rows.values(), token_unit)
+    splits = {split: _with_text(sentences, sources[split][0]) for split, sentences in zip(rows, joined, strict=True)}
+    _check_entities(splits, sources)
     own_labels = {split: _own_labels(sentences, names[split]) for split, sentences in splits.items()}
-    labels = own_labels["train" if "train" in splits else next(iter(splits))]
-    origin = "train" if entity_types is None else "entity_types"
-    if entity_types is None and "train" not in splits:
-        entity_types = [split_tag(label)[1] for labels in own_labels.values() for label in labels]
-    if entity_types is not None and set(labels) != set(_bio_labels(entity_types)):
-        labels = _bio_labels(entity_types)
-    _check_case(labels)
-    for split, own in own_labels.items():
-        if unknown := [label for label in own if label not in labels]:
-            problem = f"the label {unknown[0]} is not among those of {origin} ({', '.join(labels)})"
-            raise ValueError(f"{sources[split][0]}: {problem}: correct it, or name all types in entity_types")
+    labels = _common_labels(own_labels, entity_types, sources)
+    options = options._replace(known_types=frozenset(split_tag(label)[1] for label in labels if label != "O"))
+    for split, (_, data) in sources.items():  # what is nearly a mark depends on the types of all splits
+        has_marks = isinstance(data, Path) and _is_in_lines(data) and isinstance(rows[split][0], Sentence)
+        if has_marks and entity_types is None and set(own_labels[split]) < set(labels):
+            read_layout(data, options)
     return DatasetDict({split: _dataset(sentences, labels) for split, sentences in splits.items()})
-
-
-def read_corpus(path: PathLike, **options: Any) -> Dataset:
-    """Read one file of any format with the options of [`load_ner_datasets`]."""
-    return load_ner_datasets(data_files={"train": path}, **options)["train"]
 
 
 def labels_of(dataset: Dataset) -> list[str]:
@@ -136,22 +124,36 @@ def _with_text(sentences: list[Sentence], source: str) -> list[Sentence]:
     return kept
 
 
-def _check_entities(sentences: list[Sentence], source: str, is_needed: bool) -> None:
-    """Warn if a split has no entity; raise ValueError if it needs one."""
-    if any(spans for _, spans in sentences):
-        return
-    if is_needed:
+def _check_entities(splits: Mapping[str, list[Sentence]], sources: Mapping[str, tuple[str, Any]]) -> None:
+    """Raise ValueError if `train` or the whole corpus has no entity; warn if another split has none."""
+    bare = [split for split, sentences in splits.items() if not any(spans for _, spans in sentences)]
+    for split in bare:
+        problem = f"{sources[split][0]}: no entity in {len(splits[split])} sentences"
         remedy = "is another column that of the tags (tag_column, label_column), or the file not annotated?"
-        raise ValueError(f"{source}: no entity in {len(sentences)} sentences: {remedy}")
-    logger.warning("%s: no entity in it, so that its recall and F1 say nothing", source)
+        if split == "train" or len(bare) == len(splits):
+            raise ValueError(f"{problem}: {remedy}")
+        logger.warning("%s, so that its recall and F1 say nothing: %s", problem, remedy)
 
 
-def _check_case(labels: Sequence[str]) -> None:
-    """Raise ValueError if two labels differ only in upper and lower case."""
+def _common_labels(
+    own_labels: Mapping[str, list[str]], entity_types: Sequence[str] | None, sources: Mapping[str, tuple[str, Any]]
+) -> list[str]:
+    """Return the labels of all splits: those of `train` or of `entity_types`, or else those of all splits together."""
+    labels = own_labels["train" if "train" in own_labels else next(iter(own_labels))]
+    origin = "train" if entity_types is None else "entity_types"
+    if entity_types is None and "train" not in own_labels:
+        entity_types = [split_tag(label)[1] for own in own_labels.values() for label in own]
+    if entity_types is not None and set(labels) != set(_bio_labels(entity_types)):
+        labels = _bio_labels(entity_types)
     known: dict[str, str] = {}
     for label in labels:
         if (other := known.setdefault(label.casefold(), label)) != label:
             raise ValueError(f"the labels {other} and {label} differ only in case: correct one, or rename it")
+    for split, own in own_labels.items():
+        if unknown := [label for label in own if label not in labels]:
+            problem = f"the label {unknown[0]} is not among those of {origin} ({', '.join(labels)})"
+            raise ValueError(f"{sources[split][0]}: {problem}: correct it, or name all types in entity_types")
+    return labels
 
 
 def _own_labels(sentences: list[Sentence], names: list[str] | None) -> list[str]:

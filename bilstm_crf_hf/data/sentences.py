@@ -18,7 +18,7 @@ from .tag_schemes import Scheme, find_scheme, is_tag, respell
 logger = logging.getLogger(__name__)
 
 TOKEN_UNITS = {"character": "", "word": " "}
-"""What is written between the tokens of a corpus, by what they are."""
+"""The string between two tokens, by what the tokens of a corpus are."""
 
 
 class Sentence(NamedTuple):

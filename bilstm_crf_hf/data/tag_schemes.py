@@ -1,4 +1,4 @@
-"""Tag schemes of corpora: which one the tags of a corpus follow, and the entities that they encode.
+"""The tag schemes of corpora: which one the tags of a corpus follow, and the entities that they encode.
 
 | scheme | first, inner, last and only token of an entity |
 | --- | --- |

@@ -2,10 +2,10 @@ import json
 import re
 
 import pytest
-from corpora import entities_of, marked, tags_of
+from corpora import entities_of, marked, read_corpus, tags_of
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets, read_corpus
+from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets
 
 KLUE_ORDER = ["B-LC", "I-LC", "B-PS", "I-PS", "O"]
 
@@ -184,7 +184,7 @@ MINIMAL["label"] = [{"start": 2, "end": 4, "text": "김구", "labels": ["PS"]}]
         {"entities": [{"id": 3, "label": "PS", "start_offset": 2, "end_offset": 4}], "relations": []},
         {"entities": [{"name": "김구", "span": [2, 4], "type": "PS"}], "curid": "3"},
         {"entities": [{"start": 2, "end": 4, "label": "PS", "text": "김구", "score": 0.9}]},
-        {"spans": [{"start": 2, "end": 4, "label": "PS", "token_start": 1}], "meta": {}},
+        {"spans": [{"start": 2, "end": 4, "label": "PS", "token_start": 1}], "tokens": [{"id": 0}]},
         {"entities": [[2, 4, "PS"]]},
         MINIMAL,
     ],

@@ -1,9 +1,9 @@
 import pytest
-from corpora import fails_at, marked
+from corpora import fails_at, marked, read_corpus
 
 from bilstm_crf_hf.alignment import Span, render
 from bilstm_crf_hf.data.inline_marks import parse_inline
-from bilstm_crf_hf.data.ner import labels_of, read_corpus
+from bilstm_crf_hf.data.ner import labels_of
 
 
 def test_inline_marks_become_tags_and_are_rendered_back(write):

@@ -1,10 +1,10 @@
 import re
 
 import pytest
-from corpora import entities_of, fails_at, marked, tags_of
+from corpora import entities_of, fails_at, marked, read_corpus, tags_of
 from datasets import ClassLabel, Features, List, Value
 
-from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets, read_corpus
+from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets
 
 KLUE = """##klue-ner-v1_dev_00000-wikitree\t<서울:LC> 간 <김구:PS>
 서\tB-LC

@@ -4,10 +4,10 @@ import logging
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import entities_of, fails_at, marked
+from corpora import entities_of, fails_at, marked, read_corpus
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets, read_corpus
+from bilstm_crf_hf.data.ner import labels_of, load_ner_datasets
 from bilstm_crf_hf.data.splits import load_splits
 from bilstm_crf_hf.training.arguments import parse_arguments
 from bilstm_crf_hf.training.ner import DataArguments
@@ -218,7 +218,8 @@ def test_another_split_without_any_entity_is_warned_about(write, caplog):
     files = {"train": write("train.conll", "김구 B-PS\n"), "test": write("test.conll", "비가 O\n")}
     splits = load_ner_datasets(data_files=files)
     assert marked(splits["test"]) == ["비가"]
-    assert caplog.messages == [f"{files['test']}: no entity in it, so that its recall and F1 say nothing"]
+    (message,) = caplog.messages
+    assert message.startswith(f"{files['test']}: no entity in 1 sentences, so that its recall and F1 say nothing: ")
 
 
 def test_types_that_differ_only_in_case_are_an_error(write):
@@ -242,3 +243,14 @@ def test_the_arguments_of_a_command_reach_the_reader(write):
     splits = load_splits(load_ner_datasets, arguments, {}, **arguments.options)
     assert marked(splits["validation"]) == ["<김 구:PS> 는"]
     assert labels_of(splits["train"]) == KLUE_ORDER
+
+
+def test_types_of_other_splits_tell_what_is_nearly_a_mark(write):
+    files = {
+        "train": write("a.txt", "<김구:PS>는 <서울:LC>에"),
+        "validation": write("b.txt", "<김구:PS>는\n<부산: LC>에"),
+    }
+    with fails_at(files["validation"], 2, "'<부산: LC>' is nearly a mark"):
+        load_ner_datasets(data_files=files)
+    files["train"] = write("a.txt", "<김구:PS>는 <서울:OG>에")
+    assert marked(load_ner_datasets(data_files=files)["validation"]) == ["<김구:PS>는", "<부산: LC>에"]

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from corpora import fails_at, marked, tags_of
+from corpora import fails_at, marked, read_corpus, tags_of
 from datasets import Dataset
 
-from bilstm_crf_hf.data.ner import load_ner_datasets, read_corpus
+from bilstm_crf_hf.data.ner import load_ner_datasets
 
 CHARACTERS = [("민", "B-PS"), ("수", "I-PS"), (" ", "O"), ("간", "O"), ("다", "O")]
 EMOJI = [("영", "B-PS"), ("희", "I-PS"), ("는", "O"), ("👍🏽", "O"), ("👨\u200d👩\u200d👧", "B-PS")]

@@ -1,12 +1,11 @@
 from itertools import combinations, product
 
 import pytest
-from corpora import fails_at, marked
+from corpora import fails_at, marked, read_corpus
 from seqeval import scheme as seqeval_schemes
 from seqeval.scheme import Entities
 
 from bilstm_crf_hf.alignment import Span, spans_from_tags
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.data.tag_schemes import SCHEMES, check_type, find_scheme, is_tag, respell
 
 LENGTH = 4

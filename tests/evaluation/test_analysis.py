@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from markdown_it import MarkdownIt
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
@@ -21,7 +22,6 @@ from bilstm_crf_hf.alignment import tags_from_spans
 from bilstm_crf_hf.commands import analyze
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.inline_marks import parse_inline
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.analysis import Analysis, Sentence
 from bilstm_crf_hf.evaluation.errors import ERROR_KINDS
 from bilstm_crf_hf.evaluation.metrics import TaggingMetric

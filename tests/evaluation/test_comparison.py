@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import LABELS, SENTENCES
+from corpora import read_corpus
 from seqeval.metrics import f1_score as seqeval_f1
 from seqeval.scheme import IOB2, Entities
 from sklearn.metrics import accuracy_score
@@ -28,7 +29,6 @@ from bilstm_crf_hf.commands import compare
 from bilstm_crf_hf.commands.training_steps import train
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.inline_marks import parse_inline
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.comparison import (
     Speed,
     System,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
@@ -25,7 +26,6 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.configuration_encoder import EncoderCRFConfig
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.modeling_bilstm_crf import sequence_tokens
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderConfig

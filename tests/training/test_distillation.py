@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from datasets import Dataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch.testing import assert_close
@@ -24,7 +25,6 @@ from transformers import (
 from bilstm_crf_hf.commands import distill
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.hub.model_card import render_card

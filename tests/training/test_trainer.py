@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from safetensors.torch import load_file
 from transformers import (
     AutoModel,
@@ -21,7 +22,6 @@ from transformers import (
 )
 
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor

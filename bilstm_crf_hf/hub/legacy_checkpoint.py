@@ -1,6 +1,5 @@
 """Conversion of the tutorial's checkpoints, `config.json` and a pickled state dict, to models of this package."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
+from ..data.rows import parse_json
 from ..evaluation.tasks import label_maps
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, sequence_tokens
 from ..utils.files import write_folder_atomically
@@ -126,7 +126,7 @@ def _weights_file(folder: Path) -> Path:
 def _read_config(file: Path) -> dict[str, Any]:
     """Return the fields of our configuration for a configuration of the tutorial."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error})") from error
     model_type = config.get("model_type") if isinstance(config, dict) else None

@@ -1,8 +1,8 @@
 """Corpora for text classification as data sets of the columns `text` and `label`, a `ClassLabel`, whatever the format.
 
-The names of a `ClassLabel` keep their order; other labels are sorted, integers by value, and white space around them is
-no part of them. Otherwise labels are strings as they stand in the file: `1`, `1.0` and `01` are three labels. Rows without
-text are dropped, and a warning counts them.
+The names of a `ClassLabel` keep their order. Other labels are sorted, integers by value; they are strings as they stand
+in the file, without the white space around them: `1`, `1.0` and `01` are three labels. Rows without text are dropped,
+and a warning counts them.
 """
 
 import logging
@@ -151,7 +151,7 @@ def _labeled_texts(
             raise ValueError(f"{place}: there is a text, but no label: add one, or remove the row")
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise ValueError(f"{place}: the label is {label!r}; expected a name or an integer")
-        texts.append(LabeledText(place, text, label if names else str(label).strip()))
+        texts.append(LabeledText(place, text, str(label) if names else str(label).strip()))
     if not texts:
         raise ValueError(f"{source}: no text in it")
     if len(texts) < len(rows):

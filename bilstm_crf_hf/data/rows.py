@@ -171,22 +171,29 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
+def decode_lines(lines: Iterable[bytes], path: PathLike) -> Iterator[str]:
+    r"""Decode the lines of a file with their ends, without a byte order mark.
+
+    Raises:
+        ValueError: with line and byte, if a line is not UTF-8; if all lines end with `\r` alone.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            encoding = "utf-16" if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp949"
+            problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
+            raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f {encoding} does") from None
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+            if "\r" in text[:-1] and not text.endswith("\n"):
+                raise ValueError(f"{path}: the lines end with \\r alone: convert the file, as mac2unix does")
+        yield text
+
+
 def _lines_with_ends(path: PathLike) -> Iterator[str]:
     with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                encoding = "utf-16" if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp949"
-                problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
-                raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f {encoding} does") from None
-            if number == 1:
-                text = text.removeprefix("\ufeff")
-                if "\r" in text[:-1] and not text.endswith("\n"):
-                    raise ValueError(
-                        f"{path}: lines end with carriage returns alone: convert the file, as mac2unix does"
-                    )
-            yield text
+        yield from decode_lines(file, path)
 
 
 def _read_txt(path: Path) -> Iterator[Row]:
@@ -195,7 +202,7 @@ def _read_txt(path: Path) -> Iterator[Row]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     is_array = next((line for line in read_lines(path) if line.strip()), "").lstrip().startswith("[")
-    documents = ["".join(_lines_with_ends(path))] if is_array else _lines_with_ends(path)
+    documents = ["".join(_lines_with_ends(path))] if is_array else read_lines(path)
     for number, document in enumerate(documents, 1):
         if not document.strip():
             continue

@@ -68,7 +68,7 @@ def open_splits(
         datasets = load_dataset(name, config_name, revision=revision)
         return {split: (f"{name} ({split})", dataset) for split, dataset in datasets.items()}
     if config_name is not None:
-        raise ValueError("dataset_config_name goes with the name of a data set on the Hub, not with files")
+        raise ValueError("dataset_config_name goes with dataset_name, a data set on the Hub, not with files")
     for path in files.values():
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")

@@ -14,8 +14,9 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
+from bilstm_crf_hf.data.vectors import Vectors, file_vectors
 from bilstm_crf_hf.training.arguments import ModelArguments
-from bilstm_crf_hf.training.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
+from bilstm_crf_hf.training.embeddings import copy_vectors, encoder_vectors
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -38,7 +39,6 @@ WRITERS = {
     "word2vec.txt.gz": lambda vectors, path: vectors.save_word2vec_format(path),
     "word2vec.bin": lambda vectors, path: vectors.save_word2vec_format(path, binary=True),
     "glove.txt": write_glove,
-    "gensim.kv": lambda vectors, path: vectors.save(str(path)),
 }
 
 
@@ -65,12 +65,12 @@ def test_fasttext_gives_a_vector_to_a_word_that_it_has_not_seen(tmp_path):
         ("a.vec", "3 2\n가 1 2\n나 1\n다 1 2\n", "a.vec:3: 1 numbers after the word, expected 2"),
         ("a.vec", "2 2\n가 1 2 3\n나 1 2 3\n", "a.vec:2: 3 numbers after the word, expected 2"),
         ("a.vec", "2 2\n가 1 2\n나 1 x\n", "a.vec:3: 'x' is not a number"),
-        ("a.vec", "3 2\n가 1 2\n", "a.vec: not a file of vectors, or incomplete"),
+        ("a.vec", "3 2\n가 1 2\n", "a.vec: 1 vectors, but 3 by its first line"),
         ("glove.txt", "가 1 2 3\n나 1 2\n", "glove.txt:2: 2 numbers after the word, expected 3"),
-        ("a.bin", "2 4\n가 0000", "a.bin: not a file of vectors, or incomplete"),
-        ("a.kv", "가", "a.kv: not a file of vectors, or incomplete"),
+        ("a.bin", "2 4\n가 0000", "a.bin: row 0: the file ends here, but has 2 vectors by its first line"),
+        ("a.kv", "가", "a.kv:1: expected a word and the elements of its vector"),
     ],
-    ids=["short line", "long lines", "no number", "cut off", "GloVe", "binary", "gensim"],
+    ids=["short line", "long lines", "no number", "cut off", "GloVe", "binary", "one word"],
 )
 def test_a_broken_file_is_refused_with_its_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text, encoding="utf-8")

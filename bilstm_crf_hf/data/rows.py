@@ -135,7 +135,7 @@ def parse_json(document: str) -> Any:
             integer. [`check_json`] checks the rest.
     """
     try:
-        return json.loads(document, object_pairs_hook=_object)
+        return _DECODER.decode(document)
     except RecursionError:
         raise ValueError("too many lists or objects in each other") from None
 
@@ -153,7 +153,8 @@ def check_json(value: Any, depth: int = MAX_DEPTH) -> None:
         if not depth:
             raise ValueError(f"more than {MAX_DEPTH} lists or objects in each other")
         for item in value.values() if isinstance(value, dict) else value:
-            check_json(item, depth - 1)
+            if not isinstance(item, str | int):
+                check_json(item, depth - 1)
 
 
 class _RepeatedKey(dict):
@@ -169,6 +170,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeated = _RepeatedKey(columns)
     repeated.key = Counter(key for key, _ in pairs).most_common(1)[0][0]
     return repeated
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def decode_lines(lines: Iterable[bytes], path: PathLike) -> Iterator[str]:

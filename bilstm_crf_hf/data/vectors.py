@@ -85,7 +85,7 @@ def _table(path: Path, rows: Iterable[tuple[str, str, np.ndarray]]) -> Vectors:
     repeated = 0
     for place, word, vector in rows:
         if not np.isfinite(vector).all():
-            raise ValueError(f"{place}: an element of the vector of {word!r} is NaN or infinite: remove the row")
+            raise ValueError(f"{place}: an element of the vector of {word[:40]!r} is NaN or infinite: remove the row")
         repeated += word in vectors
         vectors.setdefault(word, vector)
     if not vectors:
@@ -121,7 +121,7 @@ def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str, np.
                 yield place, word, np.array(numbers, np.float32)
         except ValueError:
             wrong = next((field for field in numbers if not _is_number(field)), "")
-            raise ValueError(f"{place}: {wrong!r} is not a number") from None
+            raise ValueError(f"{place}: {wrong[:40]!r} is not a number") from None
     if header and count != header[0]:
         raise ValueError(f"{path}: {count} vectors, but {header[0]} by its first line: download the file again")
 
@@ -154,7 +154,7 @@ def _binary_rows(file: IO[bytes]) -> Iterator[tuple[str, str, np.ndarray]]:
         yield place, word, np.frombuffer(data, "<f4", width, start)
         position = end
     if data[position:].strip(b"\n"):
-        raise ValueError(f"{file.name}: more than {count} vectors, but {count} by its first line: download it again")
+        raise ValueError(f"{file.name}: more than the {count} vectors of its first line: download it again")
 
 
 def _read_fasttext(file: IO[bytes]) -> Vectors:

@@ -1,9 +1,9 @@
 """A fuzzer of all readers: `python tests/fuzzing.py OUTPUT SEED FIRST COUNT FORMAT...` reads mutated files.
 
-Mutation `i` of a format depends on the seed and `i` alone. A reader may read a mutated file or refuse it by a ValueError
-with the file's name. A failure is anything else: another exception, a crash, a mutation that takes over 20 s, or rows
-that are neither read nor counted in the log. OUTPUT gets a line for each failure and for each finished format, and the
-file `OUTPUT.now` has the present mutation, for the case that it ends the process.
+Mutation `i` of a format depends on the seed and `i` alone. A reader may read a mutated file, or refuse it by a
+ValueError with the file's name. A failure is anything else: another exception, a crash, a mutation that takes over
+20 s, or rows that are neither read nor counted in the log. OUTPUT gets a line for each failure and for each finished
+format, and the file `OUTPUT.now` has the present mutation, for the case that it ends the process.
 """
 
 import faulthandler

@@ -171,7 +171,7 @@ def _sheet_rows(stream: IO[bytes]) -> Iterator[tuple[int, list[dict[str, Any]]]]
 
 
 def _unescape(value: Any) -> Any:
-    """Return a value with the control characters that a sheet stores as `_x000D_` (ST_Xstring in ECMA-376)."""
+    """Return a value with the characters that a sheet stores as `_x000D_`: controls and, before such a code, `_`."""
     if not isinstance(value, str):
         return value
-    return re.sub("_x00([01][0-9A-Fa-f])_", lambda match: chr(int(match[1], 16)), value)
+    return re.sub("_x(00[01][0-9A-Fa-f]|005F)_", lambda match: chr(int(match[1], 16)), value)

@@ -1,6 +1,7 @@
 """Corpora for text classification as data sets of the columns `text` and `label`, a `ClassLabel`, whatever the format.
 
-The names of a `ClassLabel` keep their order; other labels are sorted, integers by value. Rows without text are dropped,
+The names of a `ClassLabel` keep their order. Other labels are sorted, integers by value; they are strings as they stand
+in the file, without the white space around them: `1`, `1.0` and `01` are three labels. Rows without text are dropped,
 and a warning counts them.
 """
 
@@ -49,7 +50,7 @@ def load_classification_datasets(
     person is the text, the group of the emotion is the label.
 
     Args:
-        dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
+        dataset_name: a data set on the Hub, or a folder with a file for each split, such as `train.jsonl`.
         data_files: the file of each split, in place of `dataset_name`.
         text_column, label_column: columns of texts and labels. Default: the first in `TEXT_COLUMNS` and
             `LABEL_COLUMNS`. In AI Hub's `.json`, `text_column` is the key of the utterance, `HS01` by default.
@@ -71,7 +72,7 @@ def load_classification_datasets(
     labels = stored_names[origin]
     if label_names is None:
         found = {row.label for row in splits[origin]}
-        labels = label_names = labels or sorted(found, key=int if all(map(str.isdecimal, found)) else None)
+        labels = label_names = labels or sorted(found, key=_by_value if all(map(str.isdecimal, found)) else None)
     else:
         if labels and len(labels) != len(label_names):
             problem = f"{origin} has the labels {', '.join(labels)}"
@@ -137,8 +138,8 @@ def _labeled_texts(
         label_column = find_column(rows, label_column, LABEL_COLUMNS, source)
         pairs = [(row.columns.get(text_column), row.columns.get(label_column)) for row in rows]
         if label := class_label(features, label_column):
-            names = label.names  # unlabelled rows have no id, or -1 on the Hub
-            pairs = [(text, None if i is None or i < 0 else label.names[i]) for text, i in pairs]
+            names = label.names
+            pairs = [(text, _name_of(i, names, row)) for (text, i), row in zip(pairs, rows, strict=True)]
 
     texts = []
     for (place, _), (text, label) in zip(rows, pairs, strict=True):
@@ -150,12 +151,27 @@ def _labeled_texts(
             raise ValueError(f"{place}: there is a text, but no label: add one, or remove the row")
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise ValueError(f"{place}: the label is {label!r}; expected a name or an integer")
-        texts.append(LabeledText(place, text, str(label).strip()))
+        texts.append(LabeledText(place, text, str(label) if names else str(label).strip()))
     if not texts:
         raise ValueError(f"{source}: no text in it")
     if len(texts) < len(rows):
         logger.warning("%s: dropped %d rows without text", source, len(rows) - len(texts))
     return texts, names
+
+
+def _name_of(i: Any, names: list[str], row: Row) -> str | None:
+    """Return the name of a label id; unlabelled rows have none, or -1 on the Hub."""
+    if i is None or i == -1:
+        return None
+    if not isinstance(i, int) or not 0 <= i < len(names):
+        raise ValueError(f"{row.place}: the label is {i!r}; its ClassLabel has the ids 0 to {len(names) - 1}")
+    return names[i]
+
+
+def _by_value(digits: str) -> tuple[int, str, str]:
+    """Return a key that sorts strings of digits by value, however long they are."""
+    significant = digits.lstrip("0")
+    return len(significant), significant, digits
 
 
 def _aihub_text_and_group(row: Row, text_column: str | None) -> tuple[Any, str]:

@@ -25,6 +25,7 @@ from ..morphemes import (
     part_of_speech_ids,
 )
 from .encoding import cached_rows
+from .rows import read_lines
 
 NUM_ANCHORS = 256
 """Number of nouns, evenly from the most frequent ones, whose similarities to a noun describe it."""
@@ -43,9 +44,12 @@ def _dictionary(name: str) -> Iterator[list[str]]:
     import kiwipiepy_model
 
     path = Path(kiwipiepy_model.get_model_path(), name)
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(read_lines(path), 1):
         if line and not line.startswith("#"):
-            yield line.split("\t")
+            fields = line.split("\t")
+            if len(fields) < 2:
+                raise ValueError(f"{path}:{number}: expected a word, a tab and its tag: install kiwipiepy_model again")
+            yield fields
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,12 @@
 """Unlabelled texts from files."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .rows import read_rows, text_of
+
+logger = logging.getLogger(__name__)
 
 
 def read_texts(path: str, column: str = "text") -> Iterator[str]:
@@ -12,7 +15,7 @@ def read_texts(path: str, column: str = "text") -> Iterator[str]:
     `path` is a file of any type in `rows.READERS`, or `FILE:COLUMN`. Lists of strings in the column are joined.
 
     Raises:
-        FileNotFoundError, ValueError: see [`rows.read_rows`]; if a row has no text in this column.
+        FileNotFoundError, ImportError, ValueError: see [`rows.read_rows`]; if a row has no text in this column.
     """
     if not Path(path).exists() and ":" in path:
         path, column = path.rsplit(":", 1)
@@ -25,5 +28,15 @@ def read_texts(path: str, column: str = "text") -> Iterator[str]:
 
 
 def read_all(paths: Iterable[str]) -> list[str]:
-    """Return the texts of several files that have a visible character, in order. A file named twice is read twice."""
-    return [text for path in paths for text in read_texts(path) if text.strip()]
+    """Return the texts of several files, in order. A file named twice is read twice.
+
+    Texts without a visible character are dropped, and a warning counts them.
+    """
+    texts = []
+    for path in paths:
+        of_file = list(read_texts(path))
+        visible = [text for text in of_file if text.strip()]
+        if len(visible) < len(of_file):
+            logger.warning("%s: dropped %d texts without a visible character", path, len(of_file) - len(visible))
+        texts += visible
+    return texts

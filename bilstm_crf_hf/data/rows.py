@@ -7,32 +7,34 @@ r"""The one reader of files with rows, for NER, classification, raw text and pre
 | `.csv` | fields between commas below a header, quoted where necessary |
 | `.tsv` | fields between tabs below a header; quotation marks are part of the text |
 | `.parquet`, or a folder of such files | rows with the column types that the files store |
-| `.xlsx` | rows of the first sheet below a header, if openpyxl is installed |
+| `.xlsx` | rows of the first visible sheet below a header, if openpyxl is installed |
 
-To add a file type, write a function that yields its rows and add it to `READERS`. Text files are UTF-8, with or without
-a byte order mark. Their lines end with `\n` or `\r\n` only; `str.splitlines` would also split at characters that a text
-may contain. Blank lines, except in `.txt`, and empty rows of a sheet are skipped.
+To add a file type, write a function that yields its rows and add it to `READERS`. A path is a name, never a pattern.
+Strings stay as they are: `NA`, `007` or a date is a text like any other. Text files are UTF-8, with or without a byte
+order mark. Their lines end with `\n` or `\r\n` only; `str.splitlines` would also split at characters that a text may
+contain. Blank lines, except in `.txt`, and empty rows of a sheet are skipped.
 """
 
 import csv
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features
+
+from .tables import BATCH_SIZE, parquet_files, parquet_rows, read_features, sheet_rows
 
 PathLike = str | os.PathLike[str]
 
-BATCH_SIZE = 1024
-"""Number of rows that are converted from Arrow at a time."""
+MAX_DEPTH = 60
+"""Number of lists and objects that may be nested in a row; Arrow cannot hold more than 64."""
 
 
 class Row(NamedTuple):
@@ -56,12 +58,19 @@ def read_rows(path: PathLike, suffix: str | None = None) -> Iterator[Row]:
     Raises:
         FileNotFoundError: if there is no such file or folder.
         ImportError: if the file is a sheet and openpyxl is not installed.
-        ValueError: if the suffix is unknown; with line or row, if the file is not of this type or a row not valid.
+        OSError: if the file cannot be opened.
+        ValueError: if the suffix is unknown, or this is a pipe; with line or row, if the file is not of this type or a
+            row not valid.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    return READERS[suffix or (".parquet" if path.is_dir() else check_suffix(path, READERS))](path)
+    if path.is_dir():
+        return _read_parquet(path)
+    read = READERS[suffix or check_suffix(path, READERS)]
+    if not path.is_file():
+        raise ValueError(f"{path}: a pipe or device, which can be read only once: write its content to a file")
+    return read(path)
 
 
 def check_suffix(path: Path, known: Iterable[str]) -> str:
@@ -77,26 +86,10 @@ def read_lines(path: PathLike) -> Iterator[str]:
     return (line.removesuffix("\n").removesuffix("\r") for line in _lines_with_ends(path))
 
 
-def read_features(path: Path) -> Features:
-    """Return the column types that a Parquet file or folder stores, label names included; none for other files.
-
-    Raises:
-        ValueError: if a file is not valid Parquet, or differs from the first one of its folder.
-    """
-    if not path.is_dir() and path.suffix.lower() != ".parquet":
-        return Features()
-    files, features = _parquet_files(path), []
-    for file in files:
-        with _parquet_errors(file):
-            features.append(Features.from_arrow_schema(pq.read_schema(file)))
-        if features[-1] != features[0]:
-            raise ValueError(f"{file}: columns or label names differ from those of {files[0]}")
-    return features[0]
-
-
 def dataset_rows(dataset: Dataset, source: str) -> Iterator[Row]:
     """Read the rows of a data set, which errors call `source`. Values are those of Arrow: labels are ids."""
-    return _table_rows(dataset.with_format("arrow").iter(BATCH_SIZE), source)
+    tables: Iterable[pa.Table] = dataset.with_format("arrow").iter(BATCH_SIZE)
+    return _numbered((row for table in tables for row in table.to_pylist()), source)
 
 
 def typed_rows(data: Path | Dataset, source: str, suffix: str | None = None) -> tuple[list[Row], Features]:
@@ -134,15 +127,77 @@ def text_of(row: Row, column: str) -> str:
     raise ValueError(f"{row.place}: column {column} holds {shown}, not a string: correct or remove the row")
 
 
+def parse_json(document: str) -> Any:
+    """Return the value of a JSON document.
+
+    Raises:
+        ValueError: if it is not JSON (a `json.JSONDecodeError` with the line), is nested too deeply or has a very long
+            integer. [`check_json`] checks the rest.
+    """
+    try:
+        return _DECODER.decode(document)
+    except RecursionError:
+        raise ValueError("too many lists or objects in each other") from None
+
+
+def check_json(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Raise ValueError if a value that [`parse_json`] returned is one that JSON or Arrow cannot hold.
+
+    These are objects with a key that occurs twice, NaN, infinite numbers, and more than `depth` values in each other.
+    """
+    if isinstance(value, _RepeatedKey):
+        raise ValueError(f"the key {value.key!r} occurs twice in an object: remove one")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{value} is not a number in JSON, or too large: correct it, or write null")
+    if isinstance(value, dict | list):
+        if not depth:
+            raise ValueError(f"more than {MAX_DEPTH} lists or objects in each other")
+        for item in value.values() if isinstance(value, dict) else value:
+            if not isinstance(item, str | int):
+                check_json(item, depth - 1)
+
+
+class _RepeatedKey(dict):
+    """An object in which `key` occurs twice."""
+
+    key: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    columns = dict(pairs)
+    if len(columns) == len(pairs):
+        return columns
+    repeated = _RepeatedKey(columns)
+    repeated.key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+    return repeated
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+def decode_lines(lines: Iterable[bytes], path: PathLike) -> Iterator[str]:
+    r"""Decode the lines of a file with their ends, without a byte order mark.
+
+    Raises:
+        ValueError: with line and byte, if a line is not UTF-8; if all lines end with `\r` alone.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            encoding = "utf-16" if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp949"
+            problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
+            raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f {encoding} does") from None
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+            if "\r" in text[:-1] and not text.endswith("\n"):
+                raise ValueError(f"{path}: the lines end with \\r alone: convert the file, as mac2unix does")
+        yield text
+
+
 def _lines_with_ends(path: PathLike) -> Iterator[str]:
     with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
-                raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f cp949 does") from None
-            yield text.removeprefix("\ufeff") if number == 1 else text
+        yield from decode_lines(file, path)
 
 
 def _read_txt(path: Path) -> Iterator[Row]:
@@ -151,19 +206,25 @@ def _read_txt(path: Path) -> Iterator[Row]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     is_array = next((line for line in read_lines(path) if line.strip()), "").lstrip().startswith("[")
-    documents = ["".join(_lines_with_ends(path))] if is_array else _lines_with_ends(path)
+    documents = ["".join(_lines_with_ends(path))] if is_array else read_lines(path)
     for number, document in enumerate(documents, 1):
         if not document.strip():
             continue
         try:
-            value = json.loads(document)
+            value = parse_json(document)
         except json.JSONDecodeError as error:
             place = f"{path}:{number + error.lineno - 1}"
             expected = "expected an object a line, or one array of objects"
             raise ValueError(f"{place}: {error.msg}, column {error.colno}; {expected}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
         has_surrogates = re.search(r"\\ud[89a-f]", document, re.IGNORECASE)
         for i, columns in enumerate(value if is_array else [value]):
             place = f"{path}: row {i}" if is_array else f"{path}:{number}"
+            try:
+                check_json(columns)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
             if not isinstance(columns, dict):
                 raise ValueError(f"{place}: expected an object, found {json.dumps(columns, ensure_ascii=False)[:80]}")
             if has_surrogates and (half := re.search("[\ud800-\udfff]", json.dumps(columns, ensure_ascii=False))):
@@ -177,7 +238,8 @@ def _read_csv(path: Path) -> Iterator[Row]:
     try:
         yield from _rows_below_header((f"{path}:{reader.line_num}", fields) for fields in reader if fields)
     except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: {error}: correct the quotation marks of this field") from None
+        problem = f"{error}: correct the quotation marks or the end of this line"
+        raise ValueError(f"{path}:{reader.line_num}: {problem}") from None
 
 
 def _read_tsv(path: Path) -> Iterator[Row]:
@@ -185,56 +247,45 @@ def _read_tsv(path: Path) -> Iterator[Row]:
     return _rows_below_header((f"{path}:{number}", line.split("\t")) for number, line in lines if line)
 
 
-def _read_xlsx(path: Path) -> Iterator[Row]:
-    try:
-        from openpyxl import load_workbook
-    except ImportError:
-        raise ImportError(f"{path}: .xlsx needs openpyxl: pip install openpyxl, or save the sheet as .csv") from None
-    try:
-        sheet = load_workbook(path, data_only=True).worksheets[0]
-    except (BadZipFile, KeyError) as error:
-        raise ValueError(f"{path}: not an xlsx file that can be read: {error}") from None
-    rows = ((f"{path}: row {i}", cells) for i, cells in enumerate(sheet.iter_rows(values_only=True), 1))
-    return _rows_below_header((place, cells) for place, cells in rows if any(cell is not None for cell in cells))
-
-
-def _rows_below_header(lines: Iterator[tuple[str, Sequence[Any]]]) -> Iterator[Row]:
+def _rows_below_header(lines: Iterator[tuple[str, list[str]]]) -> Iterator[Row]:
     """Name the fields of each line, given as its place and its fields, after those of the first one."""
-    place, names = next(lines, ("", ()))
-    header = [f"column {i}" if name is None else str(name) for i, name in enumerate(names, 1)]
-    if len(set(header)) < len(header):
-        raise ValueError(f"{place}: two columns have the same name ({', '.join(header)}): rename one")
+    place, header = next(lines, ("", []))
+    _check_header(header, place)
+    if len(header) == 1 and (found := re.search(r"[,;|\t]", header[0])):
+        problem = f"the header is one column, {header[0]!r}, with {found[0]!r} in its name"
+        raise ValueError(f"{place}: {problem}: save the file with commas as .csv, or with tabs as .tsv")
     for place, fields in lines:
         if len(fields) != len(header):
             raise ValueError(f"{place}: {len(fields)} fields, but the header has {len(header)}: correct the line")
         yield Row(place, dict(zip(header, fields, strict=True)))
 
 
+def _check_header(names: list[str], place: str) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{place}: two columns have the same name ({', '.join(names)}): rename one")
+
+
+def _read_xlsx(path: Path) -> Iterator[Row]:
+    rows = sheet_rows(path)
+    first, names = next(rows, (0, {}))
+    header = {column: str(name) for column, name in names.items()}
+    _check_header(list(header.values()), f"{path}: row {first}")
+    for i, cells in rows:
+        unnamed = {f"column {column}": value for column, value in cells.items() if column not in header}
+        columns = {name: cells.get(column) for column, name in header.items()}
+        _check_header([*columns, *unnamed], f"{path}: row {i}")
+        yield Row(f"{path}: row {i}", columns | unnamed)
+
+
 def _read_parquet(path: Path) -> Iterator[Row]:
-    read_features(path)  # the files of a folder have to agree
-    for file in _parquet_files(path):
-        with _parquet_errors(file), pq.ParquetFile(file) as parquet:
-            yield from _table_rows(parquet.iter_batches(BATCH_SIZE), str(file))
+    if path.is_dir():
+        read_features(path)  # the files of a folder have to agree
+    for file in parquet_files(path):
+        yield from _numbered(parquet_rows(file), str(file))
 
 
-def _parquet_files(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path}: no .parquet file in this folder")
-    return files
-
-
-def _table_rows(tables: Iterable[pa.Table | pa.RecordBatch], source: str) -> Iterator[Row]:
-    rows = (columns for table in tables for columns in table.to_pylist())
+def _numbered(rows: Iterable[dict[str, Any]], source: str) -> Iterator[Row]:
     return (Row(f"{source}: row {i}", columns) for i, columns in enumerate(rows))
-
-
-@contextmanager
-def _parquet_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise ValueError(f"{file}: not a Parquet file that can be read: {error}") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -9,6 +9,9 @@ from datasets import Dataset, DatasetDict, load_dataset
 
 from .rows import PathLike
 
+SPLITS = ("train", "validation", "test")
+"""The names of the splits that files can be named for."""
+
 SAMPLE_SEED = 42
 """The seed that draws samples and validation splits: the same rows whatever the seed of the training is."""
 
@@ -54,19 +57,36 @@ def open_splits(
 
     Raises:
         FileNotFoundError: if a file does not exist.
-        ValueError: if not exactly one of a data set's name and files is given, or a configuration with files.
+        ValueError: if not exactly one of a data set's name and files is given, or a configuration with files; if the
+            name is a file, or a folder in which the files of the splits are not clear.
     """
     if (name is None) == (not files):
         raise ValueError("give either the dataset_name of a data set or data_files, the file of each split")
+    if name is not None and Path(name).exists():
+        files = _files_of_splits(Path(name))
     if not files:
         datasets = load_dataset(name, config_name, revision=revision)
         return {split: (f"{name} ({split})", dataset) for split, dataset in datasets.items()}
     if config_name is not None:
-        raise ValueError("dataset_config_name goes with dataset_name, not with data_files")
+        raise ValueError("dataset_config_name goes with dataset_name, a data set on the Hub, not with files")
     for path in files.values():
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
     return {split: (str(path), Path(path)) for split, path in files.items()}
+
+
+def _files_of_splits(folder: Path) -> dict[str, Path]:
+    """Return the file or folder of each split in a folder, such as `train.jsonl`.
+
+    `load_dataset` is only for the Hub: it would take brackets in the path for a pattern, and a text `NA` for none.
+    """
+    found = [path for path in sorted(folder.iterdir()) if path.stem in SPLITS] if folder.is_dir() else []
+    files = {path.stem: path for path in found}
+    if not files or len(files) < len(found):
+        names = ", ".join(path.name for path in found) or "none"
+        problem = f"expected a folder with one file train.*, and one validation.* or test.*, found {names}"
+        raise ValueError(f"{folder}: {problem}: name the files in train_file and validation_file")
+    return files
 
 
 def read_splits(
@@ -84,7 +104,7 @@ def read_splits(
     Raises:
         ValueError: if a `needed` split does not exist, or if `load` raises it.
     """
-    files = {split: getattr(arguments, f"{split}_file", None) for split in ("train", "validation", "test")}
+    files = {split: getattr(arguments, f"{split}_file", None) for split in SPLITS}
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
         files = dict(sample)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transformers.modelcard import extract_hyperparameters_from_trainer
 
 from ..alignment import Span, tags_from_spans
+from ..data.rows import parse_json, read_rows
 from ..utils.environment import hardware, versions
 from ..utils.files import write_atomically
 from .metrics import ClassificationMetric, entity_scores
@@ -223,7 +224,7 @@ def read_run(folder: Path) -> Run:
         raise ValueError(f"{folder / TRAINER_STATE}: there is no {key} in it. Train with eval_strategy: epoch")
     if not run.weight_bytes:
         raise FileNotFoundError(f"{folder}: there are no weights (*.safetensors). Train again")
-    if abs(results.get(key, -1) - run.score) > 1e-6:
+    if not abs(results.get(key, -1) - run.score) <= 1e-6:  # NaN is another score, too
         raise ValueError(
             f"{folder / PREDICTIONS}: the predictions have {run.task.main_metric} {run.score:.6f}, but {key} in "
             f"{RESULTS} is {results.get(key)}. The files are not of the same run: train again"
@@ -235,9 +236,11 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON file of a run folder, with the errors of [`read_run`]; `keys` are those that it must have."""
     _check_exists(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: the file is damaged ({error}). Delete the folder and train again") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected an object. Delete the folder and train again")
     if missing := [key for key in keys if key not in values]:
         raise ValueError(f"{path}: there is no {', '.join(missing)} in it. Train again with this version")
     return values
@@ -247,12 +250,11 @@ def read_predictions(path: Path, task: Task) -> Predictions:
     """Read a file that [`save_predictions`] wrote, with the errors of [`read_run`]."""
     _check_exists(path)
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(_parse_prediction(json.loads(line), task))
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: {error}. Train again, or correct the file") from None
+    for place, columns in read_rows(path):
+        try:
+            rows.append(_parse_prediction(columns, task))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{place}: {error}. Train again, or correct the file") from None
     if not rows:
         raise ValueError(f"{path}: the file is empty. Train again with a validation split")
     return Predictions(*map(list, zip(*rows, strict=True)))
@@ -263,10 +265,10 @@ def _check_exists(path: Path) -> None:
         raise FileNotFoundError(f"{path}: no such file. Name the folder of a finished run, or train again")
 
 
-def _parse_prediction(row: Any, task: Task) -> tuple[str, Any, Any]:
+def _parse_prediction(row: dict[str, Any], task: Task) -> tuple[str, Any, Any]:
     """Return text, gold and prediction of a row; raise a TypeError or ValueError if it is damaged."""
     kind, words = (list, "lists of [start, end, label]") if task is TAGGING else (str, "labels")
-    fields: list[Any] = [row.get(name) if isinstance(row, dict) else None for name in FIELDS]
+    fields: list[Any] = [row.get(name) for name in FIELDS]
     if not all(map(isinstance, fields, (str, kind, kind))):
         raise ValueError(f"expected `text`, and `gold` and `predicted`, both {words} ({task.title})")
     text, *sides = fields

@@ -1,6 +1,5 @@
 """Conversion of the tutorial's checkpoints, `config.json` and a pickled state dict, to models of this package."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
+from ..data.rows import check_json, parse_json
 from ..evaluation.tasks import label_maps
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, sequence_tokens
 from ..utils.files import write_folder_atomically
@@ -90,10 +90,12 @@ def load_checkpoint(folder: Path, tokenizer: PreTrainedTokenizerBase | None = No
         pad_token_id=None if tokenizer is None else sequence_tokens(tokenizer)["pad_token_id"],
         special_token_ids=[],  # its chain runs over all tokens, including [CLS] and [SEP]
     )
+    names = tensor_names(num_layers)
+    with torch.device("meta"):  # without memory: the configuration may claim any size
+        expected = BiLSTMCRFForTokenClassification(config).state_dict()
+    _check_tensors(weights_file, state, {key: expected[name].shape for key, name in names.items()})
     model = BiLSTMCRFForTokenClassification(config).eval()
-    own, names = model.state_dict(), tensor_names(num_layers)
-    _check_tensors(weights_file, state, {key: own[name].shape for key, name in names.items()})
-    model.load_state_dict(own | {name: state[key] for key, name in names.items()})
+    model.load_state_dict(model.state_dict() | {name: state[key] for key, name in names.items()})
     return model
 
 
@@ -126,15 +128,16 @@ def _weights_file(folder: Path) -> Path:
 def _read_config(file: Path) -> dict[str, Any]:
     """Return the fields of our configuration for a configuration of the tutorial."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_text(encoding="utf-8"))
+        check_json(config)
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error})") from error
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != MODEL_TYPE:
         raise ValueError(f"{file}: model_type is {model_type}, expected {MODEL_TYPE} as in the tutorial's models")
     for name in SIZES:
-        if type(config.get(name)) is not int or config[name] < 1:
-            raise ValueError(f"{file}: {name} is {config.get(name)}, expected a positive integer")
+        if type(config.get(name)) is not int or not 0 < config[name] < 2**31:
+            raise ValueError(f"{file}: {name} is {config.get(name)}, expected a positive integer below 2**31")
     if config["hidden_dim"] % 2:
         raise ValueError(f"{file}: hidden_dim is {config['hidden_dim']}, expected an even number, half per direction")
     tags = config.get("tag_to_ix")
@@ -159,6 +162,10 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{file}: {key} is a {type(value).__name__}, not a tensor: expected a plain state dict")
+        if value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{file}: {key} claims {value.numel():,} elements, which the file does not hold")
+        if not value.isfinite().all():
+            raise ValueError(f"{file}: {key} has elements that are NaN or infinite: convert an earlier checkpoint")
     return state
 
 

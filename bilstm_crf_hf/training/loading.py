@@ -10,12 +10,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.morphology import morpheme_table
 from ..data.tokenization import build_character_tokenizer
+from ..data.vectors import file_vectors
 from ..evaluation.tasks import TAGGING, Task, label_maps
 from ..inference.predictors import PREDICTORS
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
 from ..morphemes import installed_kiwi_version, kiwi
 from .arguments import ModelArguments
-from .embeddings import copy_vectors, encoder_vectors, file_vectors
+from .embeddings import copy_vectors, encoder_vectors
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,7 @@
 """Arguments that name teachers and texts, and the file of their soft labels; both kinds of distillation use them."""
 
+import glob
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +12,12 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from ..data.raw_text import read_all
+from ..data.tables import check_parquet
 from ..evaluation.runs import SOFT_LABELS
 from ..utils.files import write_atomically
 from .arguments import TEXTS
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,7 +38,11 @@ class TeacherArguments:
     def texts(self, seed: int) -> list[str]:
         """Return the raw texts, or a sample of them."""
         texts = read_all(self.unlabeled_file or [])
-        texts = [text for text in texts if len(text) <= self.max_unlabeled_characters]
+        short = [text for text in texts if len(text) <= self.max_unlabeled_characters]
+        if len(short) < len(texts):
+            dropped, limit = len(texts) - len(short), self.max_unlabeled_characters
+            logger.warning("dropped %d texts of more than %d characters (max_unlabeled_characters)", dropped, limit)
+        texts = short
         if self.max_unlabeled_samples is not None and self.max_unlabeled_samples < len(texts):
             texts = random.Random(seed).sample(texts, self.max_unlabeled_samples)
         return texts
@@ -58,7 +67,8 @@ def load_soft_labels(
         label: function that asks the teachers; only the main process calls it.
 
     Raises:
-        ValueError: if a file of an earlier run is for another student.
+        FileNotFoundError: if a file of an earlier run does not exist.
+        ValueError: if a file of an earlier run is damaged, or for another student.
     """
     if arguments.soft_labels_file is not None:
         return concatenate_datasets([_read(path, student) for path in arguments.soft_labels_file])
@@ -73,7 +83,8 @@ def load_soft_labels(
 
 
 def _read(path: str, student: str) -> Dataset:
-    dataset = Dataset.from_parquet(path)
+    check_parquet(Path(path))
+    dataset = Dataset.from_parquet(glob.escape(path))  # which takes the path for a pattern
     if "student" not in dataset.column_names or dataset.unique("student") != [student]:
         raise ValueError(
             f"{path}: the soft labels were made for another tokenizer, other labels or another version of Kiwi: label "

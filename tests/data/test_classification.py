@@ -3,6 +3,8 @@ import logging
 import re
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -74,6 +76,33 @@ def test_json_and_jsonl_hold_the_same_rows(write):
 def test_integers_are_sorted_by_value(write):
     path = write("a.tsv", "text\tlabel\n" + "".join(f"글 {i}\t{i}\n" for i in (10, 2, 0)))
     assert class_names(load(path)) == ["0", "2", "10"]
+
+
+def test_labels_are_strings_as_they_stand(write):
+    labels = ["NA", "null", "no", "yes", "TRUE", "1.0", "01", "1", "2024-01-02", "아주 좋다", "nan"]
+    lines = [f"글 {i},{label}" for i, label in enumerate(labels)]
+    dataset = load(write("a.csv", "\n".join(["text,label", *lines])))
+    assert [label for _, label in rows_of(dataset)] == labels
+    assert class_names(dataset) == sorted(labels)
+
+
+def test_integers_of_one_value_or_of_any_length_have_one_order(write):
+    """`int` refuses strings of more than 4,300 digits; the order of a set differs from run to run."""
+    labels = ["10", "007", "7", "07", "2", "9" * 5000, "0"]
+    path = write("a.tsv", "text\tlabel\n" + "".join(f"글\t{label}\n" for label in labels))
+    assert class_names(load(path)) == ["0", "2", "007", "07", "7", "10", "9" * 5000]
+
+
+@pytest.mark.parametrize("label", [2, -2])
+def test_an_id_without_a_name_is_refused(tmp_path, label):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["나쁨 ", "좋음"])})
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": ["글", "글"], "label": [0, 1]}, schema=features.arrow_schema)
+    pq.write_table(table, path)
+    assert class_names(load(path)) == ["나쁨 ", "좋음"]
+    pq.write_table(table.set_column(1, "label", [[0, label]]).replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(ValueError, match=rf"a\.parquet: row 1: the label is {label}"):
+        load(path)
 
 
 def test_names_of_a_class_label_keep_their_order(tmp_path):

@@ -91,3 +91,13 @@ def test_names_are_replaced_morpheme_by_morpheme_by_those_of_their_cluster_or_cl
     assert not {"고양 국민은행 축구단", "강남"} & set(people)
     for mention, parts in found.items():  # what has no choice is as it was
         assert all(part[0] in mention for part in parts if len(part) == 1)
+
+
+def test_a_damaged_dictionary_of_kiwi_is_named_with_its_line(tmp_path, monkeypatch):
+    model = pytest.importorskip("kiwipiepy_model")
+    monkeypatch.setattr(model, "get_model_path", lambda: tmp_path)
+    (tmp_path / "multi.dict").write_bytes("# 사전\n잭\u2028바우어\tNNP\t0\t# Q5\n잭".encode())
+    entries = morphology._dictionary("multi.dict")
+    assert next(entries) == ["잭\u2028바우어", "NNP", "0", "# Q5"]
+    with pytest.raises(ValueError, match=r"multi\.dict:3: expected a word, a tab and its tag: install kiwipiepy_model"):
+        next(entries)

@@ -36,11 +36,13 @@ def test_a_file_whose_name_has_a_colon_is_that_file(tmp_path):
     assert list(read_texts(str(tmp_path / "a:b.txt"))) == ["서울"]
 
 
-def test_all_files_in_order_without_blank_texts(tmp_path):
+def test_all_files_in_order_without_blank_texts_which_are_counted(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     Dataset.from_dict({"review": ["서울", ""]}).to_parquet(tmp_path / "b.parquet")
     files = [f"{tmp_path}/b.parquet:review", f"{tmp_path}/a.txt", f"{tmp_path}/b.parquet:review"]
     assert read_all(files) == ["서울", TEXTS[0], TEXTS[2], "서울"]
+    assert [int(record.args[1]) for record in caplog.records] == [1, 1, 1]
+    assert "a.txt: dropped 1 texts without a visible character" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List
 
-from bilstm_crf_hf.data.rows import class_label, dataset_rows, read_features, read_lines, read_rows
+from bilstm_crf_hf.data.rows import class_label, dataset_rows, read_features, read_lines, read_rows, typed_rows
 
 ROWS = [{"id": "1", "text": '손흥민은, "춘천"에서'}, {"id": "2", "text": " "}, {"id": "3", "text": "태어났다 😀"}]
 TEXT_TYPES = [".txt", ".jsonl", ".csv", ".tsv"]
@@ -37,6 +38,46 @@ def write(path: Path, rows: list[dict]) -> Path:
         }[path.suffix]
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+VALUES = [
+    "NA",
+    "null",
+    "",
+    "nan",
+    "007",
+    "1.0",
+    "1e5",
+    "True",
+    "2024-01-02",
+    "2024-01-02T03:04:05Z",
+    "=1+1",
+    " a ",
+    "'1",
+]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx"])
+def test_strings_stay_as_they_are(tmp_path, suffix):
+    rows = [
+        {"id": str(i), "text": value}
+        for i, value in enumerate(VALUES)
+        if suffix != ".xlsx" or value not in ("", "=1+1")
+    ]
+    assert [row.columns for row in read_rows(write(tmp_path / f"a{suffix}", rows))] == rows
+
+
+@pytest.mark.parametrize("name", ["v[12]", "v?", "v*", "{v1,v2}", "**"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx"])
+def test_a_name_is_no_pattern(tmp_path, name, suffix):
+    for folder, text in (("v1", "틀림"), ("v2", "틀림"), (name, "맞음")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / f"{name}{suffix}", [{"id": "1", "text": text}])
+    for path in (tmp_path / name / f"{name}{suffix}", tmp_path / name)[: 2 if suffix == ".parquet" else 1]:
+        assert [row.columns["text"] for row in typed_rows(path, "")[0]] == ["맞음"]
+    (tmp_path / name / f"{name}{suffix}").unlink()
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_rows(tmp_path / name / f"{name}{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
@@ -140,6 +181,31 @@ def test_a_whole_character_in_two_escapes_is_text_and_half_of_one_is_not(tmp_pat
         ("a.jsonl", '{"a": 1}\n"b"', r'a\.jsonl:2: expected an object, found "b"'),
         ("a.tsv", "a\tb\ta\n1\t2\t3\n", r"a\.tsv:1: two columns have the same name \(a, b, a\): rename one"),
         ("a.csv", 'a,b\n1,"2"3\n', r"a\.csv:2: .*: correct the quotation marks"),
+        ("a.csv", "a,b\n1,2\r3,4\n", r"a\.csv:2: new-line character .*: correct the quotation marks or the end"),
+        ("a.csv", "a,b\r1,2\r", r"a\.csv: the lines end with \\r alone: convert the file"),
+        ("a.txt", "가\r나", r"a\.txt: the lines end with \\r alone: convert the file"),
+        ("a.csv", "text;label\n1;2\n", r"a\.csv:1: the header is one column, 'text;label', with ';' in its name"),
+        ("a.csv", "text\tlabel\n1\t2\n", r"a\.csv:1: the header is one column, 'text\\tlabel', with '\\t' in its name"),
+        ("a.tsv", "text,label\n1,2\n", r"a\.tsv:1: the header is one column, 'text,label', with ',' in its name"),
+        ("a.csv", "a,,\n1,2,3\n", r"a\.csv:1: two columns have the same name \(a, , \)"),
+        ("a.jsonl", '{"a": 1}\nnull\n', r"a\.jsonl:2: expected an object, found null"),
+        ("a.jsonl", '{"a": 1}\n{"a": 2}{"a": 3}\n', r"a\.jsonl:2: Extra data, column 9; expected an object a line"),
+        ("a.jsonl", '{"a": 1},\n', r"a\.jsonl:1: Extra data"),
+        ("a.jsonl", '{\n"a": 1\n}\n', r"a\.jsonl:1: Expecting property name .*; expected an object a line"),
+        ("a.jsonl", '{"a": 1}\n{"b": [1, 2', r"a\.jsonl:2: Expecting ',' delimiter"),
+        ("a.jsonl", '{"a": 1}\n{"a": {"b": 1, "c": 2, "b": 3}}\n', r"a\.jsonl:2: the key 'b' occurs twice in an"),
+        ("a.json", '[{"a": 1},\n{"a": 1, "a": 2}]', r"a\.json: row 1: the key 'a' occurs twice in an object"),
+        ("a.jsonl", '{"a": [NaN]}', r"a\.jsonl:1: nan is not a number in JSON"),
+        ("a.json", '[{"a": -Infinity}]', r"a\.json: row 0: -inf is not a number in JSON"),
+        ("a.json", '[{"a": 1e999}]', r"a\.json: row 0: inf is not a number in JSON, or too large"),
+        ("a.jsonl", f'{{"a": {"9" * 5000}}}', r"a\.jsonl:1: Exceeds the limit"),
+        ("a.jsonl", f'{{"a": {"[" * 100_000}', r"a\.jsonl:1: too many lists or objects in each other"),
+        ("a.json", f'[{{"a": {"[" * 900}{"]" * 900}}}]', r"a\.json: row 0: more than 60 lists or objects"),
+        ("a.json", f'[{"[" * 900}{"]" * 900}]', r"a\.json: row 0: more than 60 lists or objects in each other"),
+        ("a.jsonl", '{"a": "\t"}', r"a\.jsonl:1: Invalid control character"),
+        ("a.json", '[{"a": 1},]', r"a\.json:1: "),
+        ("a.json", '[{"a": 1}] 2', r"a\.json:1: Extra data"),
+        ("a.jsonl.gz", "", r"a\.jsonl\.gz: unknown suffix '\.gz'"),
         ("a.xyz", "", r"a\.xyz: unknown suffix '\.xyz'; known are \.txt, \.jsonl, \.json, \.csv, \.tsv, \.parquet"),
     ],
 )  # fmt: skip
@@ -149,19 +215,45 @@ def test_a_broken_file_is_named_with_line_or_row(tmp_path, name, content, messag
         list(read_rows(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "cp949"])
+def test_another_encoding_is_named_with_what_converts_it(tmp_path, name, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / name).write_bytes(f"{mark}텍스트,값\n".encode(encoding))
+    problem = f"{name}:1: byte 1 of the line is not UTF-8 .* as iconv -f {encoding.removesuffix('-be')} does"
+    with pytest.raises(ValueError, match=problem):
+        list(read_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".parquet", ".xlsx"])
+def test_a_folder_or_pipe_is_no_file(tmp_path, suffix):
+    (tmp_path / f"folder{suffix}").mkdir()
+    for read_as in (None, suffix):
+        with pytest.raises(ValueError, match=r"folder\..*: no \.parquet file in this folder"):
+            list(read_rows(tmp_path / f"folder{suffix}", read_as))
+    os.mkfifo(tmp_path / f"pipe{suffix}")
+    with pytest.raises(ValueError, match=r"pipe\..*: a pipe or device, which can be read only once"):
+        list(read_rows(tmp_path / f"pipe{suffix}"))
+
+
+def test_a_link_is_the_file_that_it_names(tmp_path):
+    write(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "a.jsonl")
+    (tmp_path / "c.jsonl").symlink_to(tmp_path / "none.jsonl")
+    assert [row.columns for row in read_rows(tmp_path / "b.jsonl")] == ROWS
+    with pytest.raises(FileNotFoundError, match=r"c\.jsonl: no such file"):
+        read_rows(tmp_path / "c.jsonl")
+
+
+def test_nul_is_a_character_of_a_text(tmp_path):
+    for name in ("a.txt", "a.tsv", "a.jsonl"):
+        path = write(tmp_path / name, [{"id": "1", "text": "가\0나"}])
+        assert [row.columns["text"] for row in read_rows(path)] == ["가\0나"]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl: no such file or folder"):
         read_rows(tmp_path / "none.jsonl")
-
-
-def test_columns_of_a_sheet_without_a_name_are_numbered_and_empty_rows_skipped(tmp_path):
-    book = pytest.importorskip("openpyxl").Workbook()
-    for cells in ([None, "text"], [1, "가"], [None, None], ["x"]):
-        book.active.append(cells)
-    book.save(tmp_path / "a.xlsx")
-    rows = list(read_rows(tmp_path / "a.xlsx"))
-    assert [row.columns for row in rows] == [{"column 1": 1, "text": "가"}, {"column 1": "x", "text": None}]
-    assert [row.place[-5:] for row in rows] == ["row 2", "row 4"]
 
 
 def test_column_types_and_label_names_are_those_that_parquet_stores(tmp_path):

@@ -321,6 +321,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     ("line", "message"),
     [
         ('{"text": "춘천에", "gold": [[0, 2, "LC"', r"jsonl:2: .*delimiter"),
+        ("[" * 10**5, r"jsonl:2: too many lists"),
+        ("null", r"jsonl:2: expected an object, found null"),
+        ('{"text": "춘천에", "gold": [[0, NaN, "LC"]], "predicted": []}', r"jsonl:2: nan is not a number in JSON"),
         ('{"text": "춘천에", "gold": [[0, 2, "LC"]]}', r"jsonl:2: expected `text`, and `gold` and `predicted`"),
         ('{"text": "춘천에", "gold": [], "predicted": "LC"}', r"jsonl:2: expected"),
         ('{"text": 3, "gold": [], "predicted": []}', r"jsonl:2: expected"),
@@ -342,6 +345,8 @@ def test_damaged_predictions_are_named(tmp_path, line, message):
     [
         ("all_results.json", None, r"all_results.json: no such file. Name the folder of a finished run"),
         ("all_results.json", '{"seed": 1', r"all_results.json: the file is damaged"),
+        ("all_results.json", "[" * 10**5, r"all_results.json: the file is damaged \(too many lists"),
+        ("all_results.json", "null", r"all_results.json: expected an object"),
         ("all_results.json", '{"seed": 1}', r"all_results.json: there is no parameters, seconds_per_epoch"),
         ("trainer_state.json", '{"log_history": [{"loss": 1}]}', r"trainer_state.json: there is no eval_f1"),
         (PREDICTIONS, None, r"jsonl: no such file"),

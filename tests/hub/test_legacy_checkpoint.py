@@ -218,6 +218,9 @@ def assert_refused(
         ({"hidden_dim": None}, "config.json: hidden_dim is None, expected a positive integer"),
         ({"embedding_dim": "16"}, "config.json: embedding_dim is 16, expected a positive integer"),
         ({"vocab_size": 0}, "config.json: vocab_size is 0, expected a positive integer"),
+        ({"vocab_size": 10**12}, "config.json: vocab_size is 1000000000000, expected a positive integer below"),
+        ({"vocab_size": 2**31 - 1}, r"word_embeds.weight has the shape \(500, 16\), .* \(2147483647, 16\)"),
+        ({"hidden_dim": 2**30}, r"pytorch_model.bin: hidden2tag.weight has the shape"),
         ({"tag_to_ix": None}, "config.json: tag_to_ix is None, expected a mapping"),
         ({"tag_to_ix": {}}, "config.json: tag_to_ix is {}, expected a mapping"),
         ({"tag_to_ix": {"O": 1, "B-PS": 2}}, "config.json: tag_to_ix is .*expected a mapping of tags to 0, 1, 2"),
@@ -236,7 +239,9 @@ def test_configurations_that_are_refused(tmp_path, fields, message):
     assert_refused(publish(new_tutorial_tagger(500), tmp_path / "tutorial", **fields), message)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "\udcff", "[" * 10**5, '{"vocab_size": 1, "vocab_size": 2}', '{"a": NaN}']
+)
 def test_configurations_that_are_no_objects_are_refused(source, content):
     (source / "config.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert_refused(source, "config.json: (not JSON|model_type is None)")
@@ -253,8 +258,10 @@ def test_configurations_that_are_no_objects_are_refused(source, content):
         ),
         (lambda state: [state.pop(key) for key in list(state) if "lstm" in key], "missing keys: lstm.bias_hh_l0, "),
         (lambda state: state.update(epoch=3), "epoch is a int, not a tensor"),
+        (lambda state: state.update({"a": torch.ones(1).expand(10**12)}), "a claims 1,000,000,000,000 elements, which"),
+        (lambda state: state["crf.transitions"].fill_(torch.nan), "crf.transitions has elements that are NaN"),
     ],
-    ids=["missing", "unknown", "one direction", "no LSTM", "no tensor"],
+    ids=["missing", "unknown", "one direction", "no LSTM", "no tensor", "huge", "not finite"],
 )
 def test_weights_that_are_refused(source, change, message):
     state = torch.load(source / "pytorch_model.bin", weights_only=True)

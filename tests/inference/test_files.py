@@ -391,7 +391,7 @@ def test_memory_does_not_grow_with_the_input(texts, tmp_path):
         ("in.csv", "id,text\n1,서울,부산\n", r"in\.csv:2: 3 fields, but the header has 2"),
         ("in.csv", 'id,text\n1,"서울', r"in\.csv:2: unexpected end of data"),
         ("in.csv", "id,id,text\n1,1,서울", r"in\.csv:1: two columns have the same name"),
-        ("in.csv", "id;text\n1;서울", r"no column text; its columns are id;text"),
+        ("in.csv", "id;text\n1;서울", r"in\.csv:1: the header is one column, 'id;text'"),
         ("in.parquet", "PAR1", r"in\.parquet: not a Parquet file"),
         ("in.parquet", [{"text": "서울"}, {"text": None}], r"in\.parquet: row 1: column text holds null"),
         ("in.parquet", [{"본문": "서울"}], r"in\.parquet: row 0: no column text; its columns are 본문"),

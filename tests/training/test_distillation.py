@@ -37,6 +37,7 @@ from bilstm_crf_hf.training.distillation import (
     student_fingerprint,
     with_soft_labels,
 )
+from bilstm_crf_hf.training.teachers import _read
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
@@ -398,6 +399,26 @@ def test_labels_alone_are_made_without_training(texts, tmp_path):
 def test_teachers_and_texts_or_soft_labels_are_wanted(fields):
     with pytest.raises(ValueError, match="give teachers and texts .*, or soft_labels_file"):
         distill.DistillationArguments(**fields)
+
+
+def test_damaged_soft_labels_are_refused_by_name_and_a_name_is_no_pattern(tmp_path):
+    for folder, label in (("v1", 1.0), ("v[12]", 0.5)):
+        (tmp_path / folder).mkdir()
+        Dataset.from_dict({"soft_labels": [[label]], "student": ["a"]}).to_parquet(tmp_path / folder / "a.parquet")
+    path = tmp_path / "v[12]" / "a.parquet"
+    assert _read(str(path), "a")["soft_labels"][:] == [[0.5]]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"a\.parquet: not a Parquet file that can be read"):
+        _read(str(path), "a")
+
+
+def test_long_texts_that_are_left_out_are_counted(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("가\n나나\n다다다\n", encoding="utf-8")
+    arguments = distill.DistillationArguments(
+        teachers=["a"], unlabeled_file=[str(tmp_path / "a.txt")], max_unlabeled_characters=1
+    )
+    assert arguments.texts(seed=0) == ["가"]
+    assert "dropped 2 texts of more than 1 characters (max_unlabeled_characters)" in caplog.text
 
 
 @pytest.mark.parametrize("student", [None, "another"])

@@ -1,4 +1,4 @@
-"""Pretrained vectors, compared with the files of gensim and the embeddings of an encoder."""
+"""Pretrained vectors in a model, compared with those of gensim and the embeddings of an encoder."""
 
 import subprocess
 import sys
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS
-from gensim.models import FastText, KeyedVectors
-from gensim.models.fasttext import save_facebook_model
+from gensim.models import KeyedVectors
 from torch import nn
 from torch.testing import assert_close
 from transformers import BertConfig, BertModel
 
+from bilstm_crf_hf.data.vectors import Vectors, file_vectors
 from bilstm_crf_hf.training.arguments import ModelArguments
-from bilstm_crf_hf.training.embeddings import Vectors, copy_vectors, encoder_vectors, file_vectors
+from bilstm_crf_hf.training.embeddings import copy_vectors, encoder_vectors
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -26,61 +26,6 @@ def vectors() -> KeyedVectors:
     keyed = KeyedVectors(4)
     keyed.add_vectors(["서", "##울", "울", "에"], np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32))
     return keyed
-
-
-def write_glove(vectors: KeyedVectors, path: Path) -> None:
-    lines = [f"{word} {' '.join(map(str, vectors[word]))}" for word in vectors.index_to_key]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-WRITERS = {
-    "word2vec.txt": lambda vectors, path: vectors.save_word2vec_format(path),
-    "word2vec.txt.gz": lambda vectors, path: vectors.save_word2vec_format(path),
-    "word2vec.bin": lambda vectors, path: vectors.save_word2vec_format(path, binary=True),
-    "glove.txt": write_glove,
-    "gensim.kv": lambda vectors, path: vectors.save(str(path)),
-}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_file_gives_the_vectors_that_were_written(vectors, tmp_path, name):
-    path = tmp_path / name
-    WRITERS[name](vectors, str(path) if name.endswith("gz") else path)
-    read = file_vectors(path)
-    assert read.width == 4
-    for word in vectors.index_to_key:
-        assert_close(read.lookup(word), torch.from_numpy(vectors[word]), rtol=1e-6, atol=1e-6)
-    assert read.lookup("없음") is None
-
-
-def test_fasttext_gives_a_vector_to_a_word_that_it_has_not_seen(tmp_path):
-    model = FastText([["서울에", "서울로", "춘천에"]] * 5, vector_size=4, min_count=1, bucket=100, seed=0)
-    save_facebook_model(model, str(tmp_path / "model.bin"))
-    assert_close(file_vectors(tmp_path / "model.bin").lookup("서울은"), torch.from_numpy(model.wv["서울은"]))
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.vec", "3 2\n가 1 2\n나 1\n다 1 2\n", "a.vec:3: 1 numbers after the word, expected 2"),
-        ("a.vec", "2 2\n가 1 2 3\n나 1 2 3\n", "a.vec:2: 3 numbers after the word, expected 2"),
-        ("a.vec", "2 2\n가 1 2\n나 1 x\n", "a.vec:3: 'x' is not a number"),
-        ("a.vec", "3 2\n가 1 2\n", "a.vec: not a file of vectors, or incomplete"),
-        ("glove.txt", "가 1 2 3\n나 1 2\n", "glove.txt:2: 2 numbers after the word, expected 3"),
-        ("a.bin", "2 4\n가 0000", "a.bin: not a file of vectors, or incomplete"),
-        ("a.kv", "가", "a.kv: not a file of vectors, or incomplete"),
-    ],
-    ids=["short line", "long lines", "no number", "cut off", "GloVe", "binary", "gensim"],
-)
-def test_a_broken_file_is_refused_with_its_line(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=message):
-        file_vectors(tmp_path / name)
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.vec: no such file"):
-        file_vectors(tmp_path / "none.vec")
 
 
 def test_tokens_find_their_own_vector_or_that_of_their_piece(vectors, tokenizer):

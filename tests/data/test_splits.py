@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bilstm_crf_hf.data.classification import load_classification_datasets
+from bilstm_crf_hf.data.splits import open_splits
+
+
+def write(path: Path, *texts: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text, "label": "NA"}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["v[12]", "v*", "v?", "corpus"])
+def test_the_files_of_a_folder_are_read_as_they_stand_and_not_those_beside_it(tmp_path, name):
+    for folder, text in (("v1", "틀림"), (name, "NA")):
+        write(tmp_path / folder / "train.jsonl", text, "007")
+        write(tmp_path / folder / "test.JSONL", "2024-01-02")
+    datasets = load_classification_datasets(str(tmp_path / name))
+    assert {split: list(rows["text"]) for split, rows in datasets.items()} == {
+        "train": ["NA", "007"],
+        "test": ["2024-01-02"],
+    }
+    assert datasets["train"].features["label"].names == ["NA"]
+
+
+def test_folders_of_shards_are_splits(tmp_path):
+    (tmp_path / "train").mkdir()
+    write(tmp_path / "validation.jsonl", "가")
+    sources = open_splits(str(tmp_path), None, None, None)
+    assert {split: data for split, (_, data) in sources.items()} == {
+        "train": tmp_path / "train",
+        "validation": tmp_path / "validation.jsonl",
+    }
+
+
+def test_what_is_no_folder_of_splits_is_refused(tmp_path):
+    file = write(tmp_path / "a" / "rows.jsonl", "가")
+    for path in (file, file.parent):
+        with pytest.raises(ValueError, match="expected a folder with one file train.*, found none: name the files"):
+            open_splits(str(path), None, None, None)
+    write(tmp_path / "b" / "train.jsonl", "가")
+    write(tmp_path / "b" / "train.csv", "가")
+    with pytest.raises(ValueError, match=r"b: expected .* found train\.csv, train\.jsonl: name the files"):
+        open_splits(str(tmp_path / "b"), None, None, None)
+    with pytest.raises(ValueError, match="dataset_config_name goes with dataset_name, a data set on the Hub"):
+        open_splits(str(write(tmp_path / "c" / "train.jsonl", "가").parent), "ner", None, None)

@@ -16,7 +16,8 @@ from ..data.encoding import cached_rows
 from ..data.morphology import dictionary_names, morphology_version
 from ..data.raw_text import read_all
 from ..modeling_pretraining import BiLSTMForPreTraining
-from ..training.arguments import ModelArguments, checkpoint_to_resume
+from ..training.arguments import ModelArguments
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.loading import checked_overrides, load_tokenizer
 from ..training.pretraining import PretrainingArguments, TextArguments, encode_raw_texts
 from ..training.trainer import TaggerTrainer

@@ -35,6 +35,11 @@ class WeightAverage(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Start from the weights of the model, or continue from those that `load` has read."""
+        if state.max_steps < INTERVAL:
+            raise ValueError(
+                f"ema_decay averages the weights every {INTERVAL} steps, but the training has {state.max_steps}: train "
+                "longer, or leave it out"
+            )
         if state.global_step == 0:
             self.average.n_averaged.zero_()
             self.average.update_parameters(model)  # the first call copies the weights, and counts as one

@@ -26,12 +26,8 @@ from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training import averaging
-from bilstm_crf_hf.training.arguments import (
-    ModelArguments,
-    TaggerTrainingArguments,
-    checkpoint_to_resume,
-    parse_arguments,
-)
+from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.checkpoints import checkpoint_to_resume
 from bilstm_crf_hf.training.cuda_graphs import GraphedSteps
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 from bilstm_crf_hf.training.trainer import EpochLengthGroupedSampler, TaggerTrainer

@@ -173,7 +173,9 @@ class EntityScorer:
 
     def scores(self) -> list[str]:
         """Return the names of the scores that each evaluation has, with those of the types of gold entities."""
-        return [*self.metric.compute(predictions=self.gold, references=self.gold), "token_f1"]
+        types = sorted({span.label for spans in self.corpus.spans for span in spans})
+        by_type = [f"{label}_{name}" for label in types for name in (*_REPORT_NAMES, "number")]
+        return [*self.metric.compute(predictions=[["O"]], references=[["O"]]), *by_type, "token_f1"]
 
     def entities(self, predictions: Any) -> list[list[Span]]:
         """Return the entities of each sentence that the strict scores count, for predictions as in `__call__`."""

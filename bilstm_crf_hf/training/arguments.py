@@ -283,7 +283,7 @@ def parse_arguments(
     vars(namespace).update(joined_overrides(values, vars(namespace)))
     parts = []
     for type_ in types:
-        names = [field.name for field in fields(type_) if field.init]  # type: ignore[arg-type]  # a dataclass
+        names = [field.name for field in fields(type_) if field.init]
         parts.append(type_(**{name: getattr(namespace, name) for name in names}))
         check_bounds(parts[-1])
     return tuple(parts)

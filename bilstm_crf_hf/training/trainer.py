@@ -16,7 +16,7 @@ from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
@@ -62,6 +62,33 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
         return iter(shuffled.flatten().tolist() + indices[complete:])
 
 
+def check_arguments(arguments: TrainingArguments, model: Any, rows: Any, compute_metrics: Any) -> None:
+    """Raise ValueError for arguments that do not go with the model, the training data or the scores.
+
+    Args:
+        compute_metrics: function that Trainer calls with this name. If it has a method `scores`, that returns the names
+            of the scores that it computes for any prediction.
+    """
+    smoothing, metric = arguments.label_smoothing_factor, arguments.metric_for_best_model
+    if smoothing and getattr(model, "crf", None) is not None:
+        raise ValueError(
+            f"label_smoothing_factor is {smoothing}, but it smooths the labels of a softmax while a CRF learns whole "
+            "sequences: leave it out, or train a model without a CRF"
+        )
+    known = None  # of a function of one's own
+    if arguments.prediction_loss_only or compute_metrics is None:
+        known = ["loss"] if arguments.eval_strategy != "no" else None
+    elif hasattr(compute_metrics, "scores"):
+        known = ["loss", *compute_metrics.scores()]
+    if metric is not None and known is not None and metric.removeprefix("eval_") not in known:
+        reason = ", the only one with prediction_loss_only" if arguments.prediction_loss_only else ""
+        raise ValueError(f"metric_for_best_model is {metric}: set {', '.join(known)}{reason}")
+    count = len(rows) if hasattr(rows, "__len__") else None
+    batch = arguments.train_batch_size * arguments.world_size
+    if count == 0 or (count is not None and arguments.dataloader_drop_last and count < batch):
+        raise ValueError(f"{count} training rows are no batch of {batch}: give more, or lower the batch size")
+
+
 class TaggerTrainer(Trainer):
     """`Trainer` for taggers and text classifiers with [`TaggerTrainingArguments`], or with stock arguments.
 
@@ -74,7 +101,7 @@ class TaggerTrainer(Trainer):
         choices: settings of the run beside the arguments, which a resumed run must have too.
 
     Raises:
-        ValueError: if the model cannot be trained with the arguments.
+        ValueError: see [`check_arguments`].
     """
 
     data_collator: Any
@@ -94,6 +121,8 @@ class TaggerTrainer(Trainer):
         choices: Mapping[str, Any] = MappingProxyType({}),
         **kwargs,
     ) -> None:
+        if args is not None:
+            check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"))
         if data_collator is None and processing_class is not None and _labels_tokens(train_dataset or eval_dataset):
             data_collator = TaggingCollator(processing_class)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, *more, **kwargs)
@@ -103,11 +132,6 @@ class TaggerTrainer(Trainer):
         self.choices = choices
         self.settings: dict[str, Any] = {}  # of `run_settings`, while training saves checkpoints or is resumed
         self.is_bilstm = self.model.base_model_prefix == BiLSTMCRFPreTrainedModel.base_model_prefix
-        if self.args.label_smoothing_factor and getattr(self.model, "crf", None) is not None:
-            raise ValueError(
-                f"label_smoothing_factor is {self.args.label_smoothing_factor}, but it smooths the labels of a softmax "
-                "while a CRF learns whole sequences: leave it out, or train a model without a CRF"
-            )
         if self.args.learning_rate is None:
             self.args.learning_rate = BILSTM_LEARNING_RATE if self.is_bilstm else ENCODER_LEARNING_RATE
         for default in (ProgressCallback, PrinterCallback):
@@ -135,10 +159,9 @@ class TaggerTrainer(Trainer):
         """Train like `Trainer`. With `ema_decay`, the model has the average of the weights afterwards.
 
         Raises:
-            ValueError: if `metric_for_best_model` is not a score, an epoch has no batch, the checkpoint is of a run
-                with other settings, or a loss, a gradient or a weight is not finite.
+            ValueError: if the checkpoint is of a run with other settings, or a loss, a gradient or a weight is not
+                finite.
         """
-        self._check_before_training()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = newest_checkpoint(self.args.output_dir)
         if resume_from_checkpoint or self.args.save_strategy != "no":
@@ -315,21 +338,6 @@ class TaggerTrainer(Trainer):
                 del logs[key]  # the scaler of float16 skips such a step
             self._check_finite(name, logs.get(key, 0.0))
         super().log(logs, *args, **kwargs)
-
-    def _check_before_training(self) -> None:
-        arguments, metric = self.args, self.args.metric_for_best_model
-        known = None  # of a function of one's own
-        if arguments.prediction_loss_only or self.compute_metrics is None:
-            known = ["loss"] if arguments.eval_strategy != "no" else None
-        elif metric not in self.epoch_report.columns and hasattr(self.compute_metrics, "scores"):
-            known = ["loss", *self.compute_metrics.scores()]
-        if metric is not None and known is not None and metric not in known:
-            reason = ", the only one with prediction_loss_only" if arguments.prediction_loss_only else ""
-            raise ValueError(f"metric_for_best_model is {metric}: set {', '.join(known)}{reason}")
-        rows = len(self.train_dataset) if hasattr(self.train_dataset, "__len__") else None
-        batch = arguments.train_batch_size * arguments.world_size
-        if rows == 0 or (rows is not None and arguments.dataloader_drop_last and rows < batch):
-            raise ValueError(f"{rows} training rows are no batch of {batch}: give more, or lower the batch size")
 
     def _check_finite(self, name: str, value: float, step: int | None = None) -> None:
         """Raise ValueError if `value` is not finite."""

@@ -39,6 +39,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         raise ValueError("read_morphemes is for taggers: give --morphemes true to learn the tags of morphemes")
 
     texts = read_all(text_arguments.input_file)
+    if len(texts) <= text_arguments.validation_texts:
+        raise ValueError(
+            f"there are {len(texts)} texts: give more than the {text_arguments.validation_texts} for validation"
+        )
     if text_arguments.morphemes:
         texts += dictionary_names()
     tokenizer = load_tokenizer(model_arguments, texts)

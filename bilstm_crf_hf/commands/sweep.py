@@ -72,11 +72,15 @@ def rows_of(systems: list[System]) -> Rows:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("sweep", type=Path, help="file of the variants")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of each variant; default: 42")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")
     arguments, options = parser.parse_args(argv[:cut]), argv[cut + 1 :]
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error("--seeds has a seed twice")
     runs = read_sweep(arguments.sweep)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     finished = []

@@ -447,6 +447,8 @@ class EpochReport(TrainerCallback, ExportableState):
         """Take over the seconds of the epochs before a resumed checkpoint."""
         saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
         self.seconds, self.begun, self.began = saved.get("seconds", []), saved.get("begun", 0.0), 0.0
+        if len(self.seconds) < int(state.epoch or 0):  # saved in the last step of an epoch, before its end
+            self.seconds, self.begun = [*self.seconds, self.begun], 0.0
         self.is_training = True
 
     def on_train_end(self, args, state, control, **kwargs) -> None:

@@ -36,7 +36,8 @@ def plot_training(
     for axes, title in ((losses, "loss"), (scores, "scores" if training_columns else "validation scores")):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     _save(figure, path)
 
 

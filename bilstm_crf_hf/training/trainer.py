@@ -121,7 +121,7 @@ class TaggerTrainer(Trainer):
         choices: Mapping[str, Any] = MappingProxyType({}),
         **kwargs,
     ) -> None:
-        if args is not None:
+        if args is not None:  # before `Trainer` makes the output folder
             check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"))
         if data_collator is None and processing_class is not None and _labels_tokens(train_dataset or eval_dataset):
             data_collator = TaggingCollator(processing_class)
@@ -342,7 +342,7 @@ class TaggerTrainer(Trainer):
     def _check_finite(self, name: str, value: float, step: int | None = None) -> None:
         """Raise ValueError if `value` is not finite."""
         if not math.isfinite(value):
-            where = f"in step {step}" if step else f"in the steps up to {self.state.global_step}"
+            where = f"in step {step}" if step else f"by step {self.state.global_step}"
             raise ValueError(
                 f"{name} is {value} {where}: training stops, and nothing of it is saved. Lower the learning rate "
                 f"({self.args.learning_rate:g}) or max_grad_norm, or look for numbers in the data that are not finite"
@@ -417,7 +417,7 @@ class TaggerTrainer(Trainer):
 
 def _labels_tokens(dataset: Any) -> bool:
     """Return whether the rows of a data set have a label for each token."""
-    row = dataset[0] if dataset is not None and hasattr(dataset, "__getitem__") and len(dataset) else {}
+    row = None if dataset is None else next(iter(dataset), None)
     return isinstance(row, Mapping) and isinstance(row.get("labels"), Sequence)
 
 

@@ -232,7 +232,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Return the time of the whole training; `train_seconds` lacks the epochs before an interruption."""
+        """Return the time of the whole training, which `train_seconds` of earlier versions lacks after a resume."""
         return self.results["seconds_per_epoch"] * max(entry["epoch"] for entry in self.history)
 
 

@@ -320,7 +320,9 @@ class TaggerTrainer(Trainer):
                 return super().create_scheduler(num_training_steps, optimizer)
             except TypeError as error:
                 raise ValueError(f"lr_scheduler_kwargs is {self.args.lr_scheduler_kwargs}: {error}") from None
-        steps_per_epoch = max(1, math.ceil(len(self.train_dataset) / self._update_rows()))
+        count = math.floor if self.args.dataloader_drop_last else math.ceil
+        batches = count(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+        steps_per_epoch = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         optimizer = self.optimizer if optimizer is None else optimizer
         self.lr_scheduler = LambdaLR(optimizer, lambda step: decay ** (step // steps_per_epoch))
         self._created_lr_scheduler = True  # makes a second `train` create a new one
@@ -344,8 +346,8 @@ class TaggerTrainer(Trainer):
         if not math.isfinite(value):
             where = f"in step {step}" if step else f"by step {self.state.global_step}"
             raise ValueError(
-                f"{name} is {value} {where}: training stops, and nothing of it is saved. Lower the learning rate "
-                f"({self.args.learning_rate:g}) or max_grad_norm, or look for numbers in the data that are not finite"
+                f"{name} is {value} {where}: training stops and saves no model. Lower the learning rate "
+                f"({self.args.learning_rate:g}) or max_grad_norm, or check the data; earlier checkpoints stay usable"
             )
 
     def _check_weights(self) -> None:
@@ -393,13 +395,10 @@ class TaggerTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length" or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        # With the rows of an update, neither accumulation nor the number of processes changes the order.
         rows = dataset["input_ids"] if isinstance(dataset, Dataset) else (row["input_ids"] for row in dataset)
-        return EpochLengthGroupedSampler(self._update_rows(), [len(ids) for ids in rows], seed)
-
-    def _update_rows(self) -> int:
-        """Return the number of rows of an update of the weights."""
-        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        # The rows of one update, so that neither accumulation nor the number of processes changes the order.
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return EpochLengthGroupedSampler(batch_size, [len(ids) for ids in rows], seed)
 
     def _get_dataloader(self, *args, is_training: bool = False, **kwargs) -> torch.utils.data.DataLoader:
         """Keep the last batch of an evaluation: `dataloader_drop_last` is for training."""

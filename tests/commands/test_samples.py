@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from bilstm_crf_hf.commands import classify, distill, distill_classifier, ner, sample_config
+from bilstm_crf_hf.commands import benchmark, classify, distill, distill_classifier, ner, sample_config
 from bilstm_crf_hf.training import classification
 from bilstm_crf_hf.training import ner as tagging
 from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments, parse_arguments
@@ -115,3 +115,10 @@ def test_every_command_that_trains_on_a_sample_passes_its_settings(monkeypatch):
         monkeypatch.setattr(module, "start_training", stop)
         with pytest.raises(KeyboardInterrupt):
             module.main([], RECIPES)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_benchmark_does_not_mix_the_sample_with_other_data(split):
+    Path("own.txt").write_text("<손흥민:PS>은 뛰었다.", encoding="utf-8")
+    with pytest.raises(ValueError, match="give train_file and validation_file, or in a clone neither"):
+        benchmark.main([f"--{split}_file", "own.txt"], RECIPES)

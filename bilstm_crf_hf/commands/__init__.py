@@ -6,9 +6,9 @@ LAUNCHERS = {"sequence_classification": "classify", "convert_checkpoint": "conve
 """Names of the commands whose launchers have other names."""
 
 
-def sample_config(name: str, recipes: Path | None) -> list[str]:
-    """Return the arguments of a run without arguments: a configuration in a clone, nothing outside of one."""
-    return [] if recipes is None else [str(recipes / "configs" / name)]
+def sample_config(name: str, recipes: Path | None) -> Path | None:
+    """Return the configuration of a sample in a clone, None outside of one."""
+    return None if recipes is None else recipes / "configs" / name
 
 
 def sample_files(name: str, suffix: str, recipes: Path | None) -> dict[str, Path]:

@@ -196,8 +196,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
     torch.manual_seed(0)
-    files = {"train": arguments.train_file, "validation": arguments.validation_file}
-    files = sample_files("ner", "txt", recipes) | {split: path for split, path in files.items() if path}
+    named = {"train": arguments.train_file, "validation": arguments.validation_file}
+    files = {split: path for split, path in named.items() if path} or sample_files("ner", "txt", recipes)
+    if len(files) < 2:
+        raise ValueError("give train_file and validation_file, or in a clone neither of them for the sample")
     folder, device, rounds = Path(arguments.output_dir), arguments.device, arguments.rounds
     folder.mkdir(parents=True, exist_ok=True)
     models = Models(load_ner_datasets(data_files=files), arguments.tokenizer_name, device, folder)

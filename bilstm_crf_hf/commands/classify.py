@@ -2,8 +2,9 @@
 
 Each text has one label, such as a sentiment, an emotion or a topic. By default a new BiLSTM reads characters.
 --tokenizer_name lets it read the tokens of another tokenizer, and --model_name_or_path fine-tunes any encoder with the
-same data and the same scores. In a clone, `python recipes/sequence_classification.py` without arguments trains on the
-sentences in recipes/data/sentiment.
+same data and the same scores. In a clone, `python recipes/sequence_classification.py` without data of your own trains
+on the sentences in recipes/data/sentiment, with the settings in recipes/configs/sentiment_sample.yaml where no argument
+is given.
 """
 
 from pathlib import Path
@@ -23,8 +24,9 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     *settings, arguments = start_training(
         (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
-        argv or sample_config("sentiment_sample.yaml", recipes),
+        argv,
         __doc__,
+        sample_config("sentiment_sample.yaml", recipes),
     )
     setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
     publish_if_asked(train_classifier(setup, setup.inputs["train"], settings, arguments))

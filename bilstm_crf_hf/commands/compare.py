@@ -28,7 +28,9 @@ YAML = (".yaml", ".yml")
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the arguments of the comparison, and those of the recipe after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("systems", nargs="+", type=Path, help="YAML files to train, folders of finished runs")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"))
     parser.add_argument("--recipe", choices=("ner", "classify", "sequence_classification"), default="ner")
@@ -44,6 +46,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for path in arguments.systems:
         if not (path.is_file() if path.suffix in YAML else path.is_dir()):
             parser.error(f"{path}: neither a YAML file nor the folder of a finished run")
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error("--seeds has a seed twice")
     if arguments.latency_sentences < 1:
         parser.error("--latency_sentences must be at least 1")
     return arguments, argv[cut + 1 :]

@@ -13,7 +13,9 @@ from ..hub.legacy_checkpoint import convert_checkpoint
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("source", help="folder of the tutorial's model, or its name on the Hub")
     parser.add_argument("output_dir", help="the new folder, which must not exist or must be empty")
     parser.add_argument("--tokenizer", help="tokenizer in a folder or on the Hub; default: that in SOURCE")

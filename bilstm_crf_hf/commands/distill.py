@@ -19,13 +19,15 @@ from ..alignment import IGNORED
 from ..data.augmentation import with_other_names
 from ..data.encoding import EncodedCorpus
 from ..data.morphology import similar_names
+from ..evaluation.metrics import EntityScorer
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
 from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, student_fingerprint, with_soft_labels
 from ..training.ner import DataArguments, load_piece_tokenizer, prepare_tagging, train_tagger
 from ..training.teachers import TeacherArguments, load_soft_labels
-from . import sample_files
-from .training_steps import publish_if_asked, start_training
+from ..training.trainer import check_arguments
+from . import sample_config, sample_files
+from .training_steps import check_output, publish_if_asked, start_training
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +89,18 @@ def label_texts(teachers: list[Teacher], texts: list[str], corpus: EncodedCorpus
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     *settings, arguments = start_training(
-        (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments), argv, __doc__
+        (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments),
+        argv,
+        __doc__,
+        sample_config("sample.yaml", recipes),
     )
     model_arguments, data_arguments, teacher_arguments, _ = settings
+    check_output(arguments.output_dir, teacher_arguments.teachers)
     model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
     corpus = corpora["train"]
+    check_arguments(arguments, model, corpus.inputs, EntityScorer(corpora["validation"]))
+    if getattr(model, "crf", None) is None:
+        raise ValueError(f"{model_arguments.model_name_or_path} has no CRF, which the loss is for: give --head crf")
 
     def label() -> Dataset:
         texts, trust = texts_to_label(teacher_arguments, corpus, arguments.seed), model_arguments.trust_remote_code

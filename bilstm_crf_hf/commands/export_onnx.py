@@ -92,7 +92,9 @@ def write_graphs(model: BiLSTMCRFForTokenClassification, corpus: EncodedCorpus, 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("model", help="folder of a trained tagger, or its name on the Hub")
     parser.add_argument("--output_dir", type=Path, help="folder of the graphs; default: `onnx` in that of the model")
     parser.add_argument("--int8", action="store_true", help="also write a graph with quantised weights")

@@ -2,7 +2,8 @@
 
 By default a new BiLSTM-CRF reads characters. --tokenizer_name lets it read the tokens of another tokenizer, and
 --model_name_or_path fine-tunes any encoder with the same data and the same scores. In a clone, `python recipes/ner.py`
-without arguments trains on the sentences in recipes/data/ner.
+without data of your own trains on the sentences in recipes/data/ner, with the settings in recipes/configs/sample.yaml
+where no argument is given.
 """
 
 from pathlib import Path
@@ -17,8 +18,9 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     *settings, arguments = start_training(
         (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
-        argv or sample_config("sample.yaml", recipes),
+        argv,
         __doc__,
+        sample_config("sample.yaml", recipes),
     )
     model, corpora = prepare_tagging(settings[0], settings[1], sample_files("ner", "txt", recipes))
     publish_if_asked(train_tagger(model, corpora, corpora["train"].inputs, settings, arguments))

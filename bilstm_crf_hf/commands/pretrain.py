@@ -16,7 +16,8 @@ from ..data.encoding import cached_rows
 from ..data.morphology import dictionary_names, morphology_version
 from ..data.raw_text import read_all
 from ..modeling_pretraining import BiLSTMForPreTraining
-from ..training.arguments import ModelArguments, checkpoint_to_resume
+from ..training.arguments import ModelArguments
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.loading import checked_overrides, load_tokenizer
 from ..training.pretraining import PretrainingArguments, TextArguments, encode_raw_texts
 from ..training.trainer import TaggerTrainer
@@ -38,6 +39,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         raise ValueError("read_morphemes is for taggers: give --morphemes true to learn the tags of morphemes")
 
     texts = read_all(text_arguments.input_file)
+    if len(texts) <= text_arguments.validation_texts:
+        raise ValueError(
+            f"there are {len(texts)} texts: give more than the {text_arguments.validation_texts} for validation"
+        )
     if text_arguments.morphemes:
         texts += dictionary_names()
     tokenizer = load_tokenizer(model_arguments, texts)

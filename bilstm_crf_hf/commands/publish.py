@@ -16,7 +16,9 @@ from ..training.arguments import configure_logging
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("output_dir", type=Path, help="folder of a finished run")
     parser.add_argument("repo_id", help="name/model")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")

@@ -22,6 +22,8 @@ import yaml
 from ..evaluation.comparison import System, group_runs
 from ..evaluation.markdown import Rows, markdown_table
 from ..evaluation.runs import read_run
+from ..training.arguments import joined_overrides
+from ..training.config_files import argument_of, entries, read_entries
 from ..utils.files import write_atomically
 from .training_steps import train
 
@@ -36,20 +38,23 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
         FileNotFoundError: if one of the two files is missing.
         ValueError: if the file lacks `config` or `runs`, or a run has no mapping of arguments or a slash in its name.
     """
-    sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(sweep, dict) or set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"] or None, dict):
+    sweep = read_entries(path)
+    if set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"], yaml.MappingNode) or not sweep["runs"].value:
         raise ValueError(f"{path}: expected `config`, a file, and `runs`, names with arguments, and no other key")
-    base = yaml.safe_load((path.parent / sweep["config"]).read_text(encoding="utf-8")) or {}
-    runs = {}
-    for name, arguments in sweep["runs"].items():
-        if not isinstance(arguments, dict):
-            raise ValueError(f"{path}: runs: {name}: expected arguments and their values, not {arguments!r}")
+    config = path.parent / str(sweep["config"].value)
+    base, runs = _arguments_of(read_entries(config), config), {}
+    for name, node in entries(sweep["runs"], path).items():
+        if not isinstance(node, yaml.MappingNode):
+            raise ValueError(f"{path}: runs: {name}: expected arguments and their values, not {node.value!r}")
         if "/" in name:
             raise ValueError(f"{path}: runs: {name}: a name must not contain a slash, since it names a folder")
-        runs[name] = base | arguments
-        if "config_overrides" in runs[name]:  # field by field
-            runs[name]["config_overrides"] = base.get("config_overrides", {}) | runs[name]["config_overrides"]
+        arguments = _arguments_of(entries(node, path), path)
+        runs[name] = base | arguments | joined_overrides(base, arguments)
     return runs
+
+
+def _arguments_of(nodes: dict[str, yaml.Node], path: Path) -> dict[str, Any]:
+    return {name: argument_of(node, path) for name, node in nodes.items()}
 
 
 def rows_of(systems: list[System]) -> Rows:
@@ -67,11 +72,15 @@ def rows_of(systems: list[System]) -> Rows:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("sweep", type=Path, help="file of the variants")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of each variant; default: 42")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")
     arguments, options = parser.parse_args(argv[:cut]), argv[cut + 1 :]
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error("--seeds has a seed twice")
     runs = read_sweep(arguments.sweep)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     finished = []

@@ -1,6 +1,8 @@
 """Steps that commands share: the start and the end of a training, and a training in a process of its own."""
 
 import json
+import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -12,21 +14,34 @@ from transformers import set_seed
 
 from ..evaluation.runs import COMPARISON_RUN, RESULTS
 from ..hub.publishing import prepare, send
-from ..training.arguments import configure_logging, parse_arguments
+from ..training.arguments import DATA, configure_logging, parse_arguments
 from ..training.trainer import TaggerTrainer
 from ..utils.files import write_folder_atomically
 from . import launcher
 
+logger = logging.getLogger(__name__)
 
-def start_training(types: Sequence[type], argv: Sequence[str], description: str) -> tuple[Any, ...]:
+
+def start_training(
+    types: Sequence[type], argv: Sequence[str], description: str, sample: Path | None = None
+) -> tuple[Any, ...]:
     """Return the arguments of a command, those of the training last, after setting up logging and the seed.
 
     The arguments of this function are those of [`parse_arguments`].
     """
-    *settings, arguments = parse_arguments(types, argv, description)
+    *settings, arguments = parse_arguments(types, argv, description, sample)
     configure_logging(arguments.should_log)
+    if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
+        logger.info("no data are named: the sample, with the settings in %s where no argument is given", sample)
     set_seed(arguments.seed)
     return *settings, arguments
+
+
+def check_output(output_dir: str, models: Sequence[str] | None) -> None:
+    """Raise ValueError if the output folder is that of one of the models that a training reads."""
+    for name in models or []:
+        if Path(name).resolve() == Path(output_dir).resolve():
+            raise ValueError(f"output_dir is {output_dir}, the folder of a teacher: name another one")
 
 
 def publish_if_asked(trainer: TaggerTrainer) -> None:
@@ -53,9 +68,12 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
         recipes: folder of the launchers in a clone.
 
     Raises:
-        ValueError: if the folder contains a run with other settings, or something else.
+        ValueError: if the folder contains a run with other settings, or something else, or the options name the seed or
+            the folder.
         RuntimeError: if the training fails.
     """
+    if taken := [option for option in options if re.match(r"--(seed|output[-_]dir)\b", option)]:
+        raise ValueError(f"{taken[0]} is set for each run: name it before `--` (--seeds, --output_dir)")
     settings = {"recipe": recipe, "config": config.read_text(encoding="utf-8"), "options": options, "seed": seed}
     started = folder / COMPARISON_RUN
     if started.is_file() and json.loads(started.read_text(encoding="utf-8")) != settings:

@@ -2,9 +2,12 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
 
 import datasets
 import evaluate
+import numpy as np
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.metrics import f1_score as seqeval_f1_score
 from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
@@ -14,7 +17,7 @@ from sklearn.metrics import precision_recall_fscore_support as class_scores
 from transformers import EvalPrediction
 
 from ..alignment import IGNORED, Span, spans_from_tags, token_tags
-from ..data.encoding import EncodedCorpus
+from ..data.encoding import EncodedCorpus, best_labels
 
 _REPORT_NAMES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
 """The names of scores in seqeval's report, by ours."""
@@ -140,21 +143,80 @@ class EntityScorer:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Compute the scores of `TaggingMetric` on characters, and `token_f1` on the labels of tokens.
 
-        `token_f1` is the F1 of seqeval's default mode. It does not see that entities begin or end inside tokens. The
-        prediction has the label ids of each row of `corpus.inputs`, -100 at special and padded tokens.
+        `token_f1` is the F1 of seqeval's default mode. It does not see that entities begin or end inside tokens.
+
+        Args:
+            prediction: the label ids of each row of `corpus.inputs`, -100 at special and padded tokens, and what
+                `label_rows` takes as their predictions.
+
+        Raises:
+            ValueError: if the rows are not those of `corpus.inputs` in their order.
         """
-        predicted = self.corpus.predicted_tags(prediction.predictions)
-        scores = self.metric.compute(predictions=predicted, references=self.gold, labels=self.labels)
-        sides = (prediction.label_ids, prediction.predictions)
-        known = (sides[0] != IGNORED) & (sides[1] != IGNORED)
+        sides = gold, predicted = [label_rows(ids) for ids in (prediction.label_ids, prediction.predictions)]
+        if not np.array_equal(_known_ids(gold), self._gold_ids):
+            raise ValueError(
+                "the predictions are not those of the rows of the corpus in their order: evaluate on `corpus.inputs`, "
+                'with train_sampling_strategy="random" if the trainer is not TaggerTrainer'
+            )
+        tags = self.corpus.predicted_tags(predicted)
+        scores = self.metric.compute(predictions=tags, references=self.gold, labels=self.labels)
+        known = [(row != IGNORED) & (guess != IGNORED) for row, guess in zip(*sides, strict=True)]
         tokens = [
-            [[self.corpus.labels[i] for i in row[mask]] for row, mask in zip(ids, known, strict=True)] for ids in sides
+            [[self.corpus.labels[i] for i in row[mask]] for row, mask in zip(rows, known, strict=True)]
+            for rows in sides
         ]
         return scores | {"token_f1": float(seqeval_f1_score(*tokens))}
 
-    def entities(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:
-        """Return the entities of each sentence that the strict scores count, for label ids of `corpus.inputs`."""
-        return list(map(strict_spans, self.corpus.texts, self.corpus.predicted_tags(predictions)))
+    @cached_property
+    def _gold_ids(self) -> np.ndarray:
+        return _known_ids(map(np.array, self.corpus.inputs["labels"]))
+
+    def scores(self) -> list[str]:
+        """Return the names of the scores that each evaluation has, with those of the types of gold entities."""
+        types = sorted({span.label for spans in self.corpus.spans for span in spans})
+        by_type = [f"{label}_{name}" for label in types for name in (*_REPORT_NAMES, "number")]
+        return [*self.metric.compute(predictions=[["O"]], references=[["O"]]), *by_type, "token_f1"]
+
+    def entities(self, predictions: Any) -> list[list[Span]]:
+        """Return the entities of each sentence that the strict scores count, for predictions as in `__call__`."""
+        return list(map(strict_spans, self.corpus.texts, self.corpus.predicted_tags(label_rows(predictions))))
+
+
+class ClassScorer:
+    """The scores of a text classifier on texts with the label ids `gold`, as `compute_metrics` of `Trainer`."""
+
+    def __init__(self, labels: Sequence[str], gold: Iterable[int]) -> None:
+        self.labels, self.gold, self.metric = labels, [*gold], ClassificationMetric()
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Compute the scores of `ClassificationMetric`; `label_rows` describes the predictions."""
+        return self._compute(label_rows(prediction.predictions), label_rows(prediction.label_ids))
+
+    def scores(self) -> list[str]:
+        """Return the names of the scores that each evaluation has, with those of the classes of gold labels."""
+        return [*self._compute(self.gold, self.gold)]
+
+    def _compute(self, predicted: Iterable[int], gold: Iterable[int]) -> dict[str, float]:
+        names = [[self.labels[i] for i in ids] for ids in (predicted, gold)]
+        return self.metric.compute(predictions=names[0], references=names[1])
+
+
+def label_rows(outputs: Any) -> list:
+    """Return the label ids of each row in an array, in the outputs of a model, or in a list of these for each batch.
+
+    The outputs are logits, or with a CRF a tuple of logits and Viterbi paths. They reach `compute_metrics` of a
+    `Trainer` without `preprocess_logits_for_metrics`, in batches with `eval_do_concat_batches=False`.
+    """
+    if isinstance(outputs, list):
+        return [row for batch in outputs for row in label_rows(batch)]
+    if isinstance(outputs, tuple) or np.issubdtype(outputs.dtype, np.floating):
+        outputs = best_labels(outputs, outputs)
+    return list(outputs)
+
+
+def _known_ids(rows: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the label ids of all rows in one array, without -100."""
+    return np.concatenate([row[row != IGNORED] for row in rows])
 
 
 def bio_labels(labels: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def plot_training(
-    log_history: list[dict[str, Any]], path: Path, columns: dict[str, str], training_columns: Mapping[str, str]
+    log_history: list[dict[str, Any]], path: Path, columns: Mapping[str, str], training_columns: Mapping[str, str]
 ) -> None:
     """Plot the losses and scores in `trainer.state.log_history` by epoch.
 
@@ -36,7 +36,8 @@ def plot_training(
     for axes, title in ((losses, "loss"), (scores, "scores" if training_columns else "validation scores")):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     _save(figure, path)
 
 
@@ -114,7 +115,7 @@ def _find_font(text: str) -> str | None:
     return None
 
 
-def _plot_columns(axes: "Axes", log_history: list[dict[str, Any]], columns: dict[str, str]) -> None:
+def _plot_columns(axes: "Axes", log_history: list[dict[str, Any]], columns: Mapping[str, str]) -> None:
     """Plot entries of the log by epoch, later ones in thinner lines, so that equal curves stay visible."""
     for width, (key, name) in zip(range(len(columns), 0, -1), columns.items()):
         points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,10 +53,10 @@ def save_run(
     settings: Sequence[Any],
     results: dict[str, Any],
     predictions: Iterable[tuple[str, Any, Any]],
-    columns: dict[str, str],
+    columns: Mapping[str, str],
     training_columns: Mapping[str, str],
 ) -> None:
-    """Write a finished run to the output folder: model, tokenizer, settings, predictions, curves and results.
+    """Write a finished run, whose model is saved, to the output folder: settings, predictions, curves and results.
 
     Args:
         settings: the argument dataclasses of the command beside the training arguments.
@@ -64,19 +65,37 @@ def save_run(
         columns, training_columns: see `plots.plot_training`.
     """
     folder = Path(trainer.args.output_dir)
-    trainer.model.save_pretrained(folder)
-    trainer.processing_class.save_pretrained(folder)
     facts = {
         "arguments": {name: value for part in settings for name, value in asdict(part).items()},
         "hyperparameters": training_hyperparameters(trainer),
         "hardware": hardware(trainer.args.device),
         "versions": versions(),
     }
-    with write_atomically(folder / TRAINING_RUN) as file:
-        file.write(json.dumps(facts, ensure_ascii=False, indent=2).encode())
+    save_json(folder / TRAINING_RUN, facts)
     save_predictions(folder / PREDICTIONS, predictions)
     plot_training(trainer.state.log_history, folder / CURVES, columns, training_columns)
-    trainer.save_metrics("all", results, combined=False)
+    save_json(folder / RESULTS, dict(sorted(results.items())))
+
+
+def save_model(trainer: "Trainer", tokenizers: Mapping[str, Any]) -> None:
+    """Save the model and its tokenizer in the output folder, and further tokenizers in folders of it.
+
+    Results of an earlier run in the folder are deleted first, since they are not those of this model.
+    """
+    folder = Path(trainer.args.output_dir)
+    (folder / RESULTS).unlink(missing_ok=True)
+    trainer.model.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(folder / name)
+
+
+def save_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file completely or not at all; raise ValueError if a number is not finite: JSON has no such."""
+    if wrong := [name for name, value in values.items() if isinstance(value, float) and not isfinite(value)]:
+        raise ValueError(f"{path} is not written: {', '.join(f'{name} is {values[name]}' for name in wrong)}")
+    with write_atomically(path) as file:
+        file.write(json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False).encode())
 
 
 def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
@@ -109,31 +128,42 @@ def validation_curve(log_history: list[dict[str, Any]], metric: str) -> list[tup
     return [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
 
 
-def training_summary(log_history: list[dict[str, Any]], epoch_seconds: list[float], metric: str) -> dict[str, float]:
-    """Return the best and the mean validation score over the epochs, and the training time.
+def training_summary(
+    log_history: list[dict[str, Any]],
+    epoch_seconds: list[float],
+    metric: str | None,
+    better: Callable[..., tuple[float, float]] = max,
+) -> dict[str, float]:
+    """Return the best and the mean validation score over the epochs, if there are any, and the training time.
 
-    `epoch_seconds` is the training time of each epoch, without evaluation; see [`validation_curve`] for the others.
+    `epoch_seconds` is the training time of each epoch, without evaluation; `better` is min for a loss; see
+    [`validation_curve`] for the others.
     """
-    curve = validation_curve(log_history, metric)
-    epoch, best = max(curve, key=lambda pair: pair[1])
-    return {
-        f"best_{metric}": best,
-        "best_epoch": epoch,
-        f"mean_{metric}": mean(score for _, score in curve),
+    summary: dict[str, float] = {
         "epochs": len(epoch_seconds),
         "train_seconds": sum(epoch_seconds),
         "seconds_per_epoch": median(epoch_seconds) if epoch_seconds else 0.0,
     }
+    if metric is not None and (curve := validation_curve(log_history, metric)):
+        epoch, best = better(curve, key=lambda pair: pair[1])
+        mean_score = mean(score for _, score in curve)
+        summary |= {f"best_{metric}": best, "best_epoch": epoch, f"mean_{metric}": mean_score}
+    return summary
 
 
-def print_scores(results: dict[str, float], columns: dict[str, str], metric: str, output_dir: str) -> None:
+def print_scores(results: dict[str, float], columns: Mapping[str, str], metric: str | None, output_dir: str) -> None:
     """Print the summary of `training_summary` for the score `metric`, and the scores `columns` of the saved model."""
-    print(
-        f"\nbest {columns[metric]} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
-        f"mean {results[f'mean_{metric}']:.4f}, {results['train_seconds']:.0f} s for {results['epochs']} epochs of "
-        f"training, {results['seconds_per_epoch']:.1f} s per epoch"
+    line = (
+        f"{results['train_seconds']:.0f} s for {results['epochs']} epochs of training, "
+        f"{results['seconds_per_epoch']:.1f} s per epoch"
     )
-    print("best model:", ", ".join(f"{name} {results[f'eval_{key}']:.4f}" for key, name in columns.items()))
+    if metric is not None and f"best_{metric}" in results:
+        line = (
+            f"best {columns.get(metric, metric)} {results[f'best_{metric}']:.4f} in epoch {results['best_epoch']:g}, "
+            f"mean {results[f'mean_{metric}']:.4f}, {line}"
+        )
+    print(f"\n{line}")
+    print("saved model:", ", ".join(f"{name} {results[f'eval_{key}']:.4f}" for key, name in columns.items()))
     print(f"saved in {output_dir}, for from_pretrained(..., trust_remote_code=True)")
 
 
@@ -203,7 +233,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Return the time of the whole training; `train_seconds` lacks the epochs before an interruption."""
+        """Return the time of the whole training, which `train_seconds` of earlier versions lacks after a resume."""
         return self.results["seconds_per_epoch"] * max(entry["epoch"] for entry in self.history)
 
 

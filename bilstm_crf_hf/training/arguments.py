@@ -2,21 +2,109 @@
 
 import json
 import logging
-from argparse import ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.debug_utils import DebugOption
 from transformers.hf_argparser import HfArg
 
 from ..data.rows import READERS
-from ..evaluation.tasks import TAGGING, TASKS
+from ..evaluation.tasks import TASKS
+from .config_files import argument_of, place, read_entries
 
 logger = logging.getLogger(__name__)
+
+DATA = {"dataset_name", "train_file", "validation_file", "test_file"}
+"""Arguments that name data of one's own, in place of the sample."""
+
+BILSTM_SETTINGS = {"config_overrides", "embedding_learning_rate", "learning_rate", "min_frequency"}
+"""Arguments in the configurations of the samples that are for a new BiLSTM, and wrong for another model."""
+
+SAMPLERS = ("random", "sequential", "group_by_length", "batch_rebalance")
+LOW_RANK = ("galore", "apollo")
+SEED, AT_LEAST_0, AT_LEAST_1 = (0, 2**32 - 1), (0, math.inf), (1, math.inf)
+
+BOUNDS = {
+    "seed": SEED,
+    "data_seed": SEED,
+    "num_train_epochs": AT_LEAST_0,
+    "per_device_train_batch_size": AT_LEAST_1,
+    "per_device_eval_batch_size": AT_LEAST_1,
+    "gradient_accumulation_steps": AT_LEAST_1,
+    "eval_accumulation_steps": AT_LEAST_1,
+    "learning_rate": AT_LEAST_0,
+    "head_learning_rate": AT_LEAST_0,
+    "crf_learning_rate": AT_LEAST_0,
+    "embedding_learning_rate": AT_LEAST_0,
+    "learning_rate_decay": AT_LEAST_0,
+    "weight_decay": AT_LEAST_0,
+    "max_grad_norm": AT_LEAST_0,
+    "label_smoothing_factor": (0, 1),
+    "eval_delay": AT_LEAST_0,
+    "min_frequency": AT_LEAST_1,
+    "max_train_samples": AT_LEAST_1,
+    "max_eval_samples": AT_LEAST_1,
+    "max_seq_length": AT_LEAST_1,
+    "stride": AT_LEAST_0,
+    "num_examples": AT_LEAST_0,
+    "max_unlabeled_samples": AT_LEAST_1,
+    "max_unlabeled_characters": AT_LEAST_1,
+    "variants": AT_LEAST_0,
+    "validation_texts": AT_LEAST_1,
+    "vector_size": AT_LEAST_1,
+    "window": AT_LEAST_1,
+    "min_count": AT_LEAST_1,
+    "epochs": AT_LEAST_1,
+    "workers": AT_LEAST_1,
+    "rounds": AT_LEAST_1,
+    "steps": AT_LEAST_1,
+    "epoch_sentences": AT_LEAST_1,
+    "stream_sentences": AT_LEAST_1,
+}
+"""The least and the greatest value of arguments of all commands. Other numbers must be finite."""
+
+REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "batch_eval_metrics": (
+        lambda arguments: arguments.batch_eval_metrics,
+        "a sentence may be in several batches, so scores need all of them: leave it out",
+    ),
+    "debug": (
+        lambda arguments: DebugOption.UNDERFLOW_OVERFLOW in arguments.debug,
+        "it cannot look into a CRF, and training stops anyway at a loss that is not finite: leave it out",
+    ),
+    "fp16": (
+        lambda arguments: arguments.fp16 and arguments.device.type == "cpu",
+        "the CPU would compute in float32: leave it out, or set bf16",
+    ),
+    "label_names": (
+        lambda arguments: arguments.label_names not in (None, ["labels"]),
+        "the models read the column `labels`: leave it out",
+    ),
+    "logging_nan_inf_filter": (
+        lambda arguments: arguments.logging_nan_inf_filter,
+        "training stops at a loss that is not finite, which it would hide: leave it out",
+    ),
+    "max_steps": (lambda arguments: arguments.max_steps == 0, "0 means no limit: leave it out, or set 1 or more"),
+    "optim_args": (
+        lambda arguments: arguments.optim_args and arguments.optim in ("adamw_torch", "adamw_torch_fused"),
+        "AdamW takes none: set adam_beta1, adam_beta2 and adam_epsilon",
+    ),
+    "optim_target_modules": (
+        lambda arguments: arguments.optim_target_modules and not arguments.optim.startswith(LOW_RANK),
+        f"only the optimizers {', '.join(LOW_RANK)} read it: leave it out, or set optim",
+    ),
+    "train_sampling_strategy": (
+        lambda arguments: arguments.train_sampling_strategy not in SAMPLERS,
+        f"it must be {' or '.join(SAMPLERS)}",
+    ),
+}
+"""Arguments that `Trainer` accepts and this package could not honour: when, and why or what to do."""
 
 HEADS = "; ".join(f"{name}, {head.description}" for task in TASKS.values() for name, head in task.heads.items())
 """Description of the heads that can be put on a pretrained encoder, for the help text of `--head`."""
@@ -58,11 +146,8 @@ class ModelArguments:
             raise ValueError("freeze_embeddings goes with embeddings_from or embeddings_file: random ones must learn")
         if self.head and not self.model_name_or_path:
             raise ValueError("head needs an encoder: name it with model_name_or_path, or leave out head")
-        if isinstance(self.config_overrides, str):
-            try:
-                self.config_overrides = json.loads(self.config_overrides)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"config_overrides is not JSON ({error}): {self.config_overrides}") from None
+        if self.config_overrides is not None:
+            self.config_overrides = parse_overrides(self.config_overrides)
 
 
 @dataclass
@@ -101,7 +186,7 @@ class TaggerTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = "f1"
     train_sampling_strategy: str = "group_by_length"
     dataloader_pin_memory: bool = torch.accelerator.is_available()
-    logging_nan_inf_filter: bool = not torch.accelerator.is_available()  # it waits for the device in every step
+    logging_nan_inf_filter: bool = False  # it would hide a loss that is not finite, at which training stops
     seed: int = 42
     hub_strategy: str = "end"
     learning_rate_decay: float | None = HfArg(default=None, help="The factor of all learning rates after each epoch.")
@@ -110,16 +195,19 @@ class TaggerTrainingArguments(TrainingArguments):
     embedding_learning_rate: float | None = HfArg(default=None, help="Default: learning_rate, × 5 for large tables.")
     ema_decay: float | None = HfArg(default=None, help="The decay of an average of the weights, such as 0.998.")
     cuda_graphs: bool = HfArg(default=True, help="Run the steps of a BiLSTM as CUDA graphs on a single GPU.")
-    metrics = tuple(TAGGING.columns)  # possible values of metric_for_best_model
 
     def __post_init__(self) -> None:
         if self.accelerator_config is None and self.dataloader_pin_memory:  # type: ignore[has-type]  # of the base
             self.accelerator_config = {"non_blocking": True}  # else the host waits for each copy of a batch
+        self._check_values()
+        if self.metric_for_best_model is not None:
+            self.metric_for_best_model = self.metric_for_best_model.removeprefix("eval_")
         super().__post_init__()
-        if self.metric_for_best_model not in self.metrics:
-            raise ValueError(f"metric_for_best_model is {self.metric_for_best_model}: set {' or '.join(self.metrics)}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
+        for name, (refused, reason) in REFUSED.items():
+            if refused(self):
+                raise ValueError(f"{name} is {getattr(self, name)}, but {reason}")
         if self.push_to_hub and self.hub_strategy != "end":
             raise ValueError(
                 f"hub_strategy is {self.hub_strategy}, but only `end` is possible: all files of a finished run are "
@@ -128,54 +216,141 @@ class TaggerTrainingArguments(TrainingArguments):
         if self.hub_token is not None:
             raise ValueError("hub_token would be saved in training_args.bin: use `hf auth login`, or set HF_TOKEN")
 
+    def _check_values(self) -> None:
+        if not self.output_dir or Path(self.output_dir).is_file():
+            raise ValueError(f"output_dir is {self.output_dir!r}: it must be a folder, or a name for a new one")
+        check_bounds(self)
+
+
+def check_bounds(arguments: Any) -> None:
+    """Raise ValueError if a number in a dataclass of arguments is out of its `BOUNDS`, or not finite."""
+    for name, value in vars(arguments).items():
+        low, high = BOUNDS.get(name, (-math.inf, math.inf))
+        if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
+            bounds = "finite" if low < 0 else f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise ValueError(f"{name} is {value}: it must be {bounds}")
+
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
     """Formatter that shows the defaults of arguments and keeps the line breaks of the description."""
 
 
-def parse_arguments(types: Sequence[type], argv: Sequence[str], description: str | None = None) -> tuple[Any, ...]:
+def parse_arguments(
+    types: Sequence[type], argv: Sequence[str], description: str | None = None, sample: Path | None = None
+) -> tuple[Any, ...]:
     """Parse `[config.yaml] [--name value ...]` into argument dataclasses. The command line wins over the file.
 
     Args:
         types: the dataclasses, of which one instance each is returned.
         argv: the command line without the name of the program.
         description: text that `--help` shows above the arguments.
+        sample: configuration of the sample data, which both win over. It is left out if one of them names data, and
+            its `BILSTM_SETTINGS` are left out if one of them names a model.
 
     Raises:
         FileNotFoundError: if the configuration file does not exist.
-        ValueError: if a key of the file is not the name of an argument, or if the file is not a mapping.
-        SystemExit: if argparse refuses an argument, and after `--help`.
+        ValueError: if there is no argument of a given name, if a value is out of bounds, or if a file is not a mapping,
+            has a name twice, or a value that its argument cannot have.
+        SystemExit: if argparse refuses the value of an argument on the command line, and after `--help`.
     """
     parser = HfArgumentParser(
         types,
         usage="%(prog)s [config.yaml] [--argument value ...]",
         description=description,
         formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
-    defaults: list[str] = []
     argv = list(argv)
-    if argv and not argv[0].startswith("-"):
-        path = Path(argv.pop(0))
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such configuration file")
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected lines `name: value`")
-        known = {action.dest for action in parser._actions}
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"{path}: there is no argument {name!r}; --help lists them")
-            defaults += _format_option(name, value)
-    return parser.parse_args_into_dataclasses([*defaults, *argv])
+    path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
+    options = [token.partition("=")[0] for token in argv]
+    given = [
+        parser._option_string_actions[option].dest for option in options if option in parser._option_string_actions
+    ]
+    for name in sorted({name for name in given if given.count(name) > 1}):
+        logger.warning("--%s is given more than once: the last value counts", name)
+    values = {} if path is None else _read_values(path, parser, types)
+    if sample is not None and "help" not in given and not DATA & {*given, *values}:
+        base = _read_values(sample, parser, types)
+        left_out = BILSTM_SETTINGS if "model_name_or_path" in {*given, *values} else frozenset()
+        base = {name: value for name, value in base.items() if name not in left_out}
+        values = base | values | joined_overrides(base, values)
+    for action in parser._actions:
+        action.required = action.required and action.dest not in values
+    parser.set_defaults(**values)
+    namespace, rest = parser.parse_known_args(argv)
+    if rest:
+        raise ValueError(f"there is no argument {rest[0]}; --help lists them")
+    vars(namespace).update(joined_overrides(values, vars(namespace)))
+    parts = []
+    for type_ in types:
+        names = [field.name for field in fields(type_) if field.init]
+        parts.append(type_(**{name: getattr(namespace, name) for name in names}))
+        check_bounds(parts[-1])
+    return tuple(parts)
 
 
-def _format_option(name: str, value: Any) -> list[str]:
-    """Return a YAML value as on a command line, so that argparse converts it (1e-3 is a string in YAML)."""
-    if value is None:
-        return []
-    if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
-    return [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+def joined_overrides(*levels: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return `config_overrides` joined field by field, if all levels have some; later levels win."""
+    parts = [part for level in levels if (part := level.get("config_overrides")) is not None]
+    if len(parts) < len(levels):
+        return {}
+    return {"config_overrides": {name: value for part in parts for name, value in parse_overrides(part).items()}}
+
+
+def _read_values(path: Path, parser: HfArgumentParser, types: Sequence[type]) -> dict[str, Any]:
+    """Return the values of arguments in a configuration file, with the types of the arguments."""
+    hints = {name: hint for type_ in types for name, hint in get_type_hints(type_).items()}
+    actions = {action.dest: action for action in reversed(parser._actions)}  # `x` wins over `no_x`, which is later
+    values = {}
+    for name, node in read_entries(path).items():
+        if name not in hints or name not in actions:
+            raise ValueError(f"{place(node, path)}: there is no argument {name!r}; --help lists them")
+        try:
+            values[name] = _converted(argument_of(node, path), hints[name], actions[name], parser)
+        except ArgumentError as error:
+            raise ValueError(f"{place(node, path)}: {name}: {error.message}") from None
+    return values
+
+
+def _converted(value: Any, hint: Any, action: Action, parser: HfArgumentParser) -> Any:
+    """Return the value of [`argument_of`] as argparse converts it on a command line, where lists cannot be empty."""
+    kinds = {get_origin(part) or part for part in (get_args(hint) or [hint])} | {get_origin(hint)}
+    if value is None and type(None) not in kinds:
+        raise ArgumentError(None, "expected a value: give one, or delete the line for the default")
+    if value is None or (isinstance(value, dict) and dict in kinds):
+        return value
+    is_list = list in kinds and (isinstance(value, list) or action.nargs == "+")
+    items = value if isinstance(value, list) else [value]
+    if not is_list and len(items) != 1 or any(isinstance(item, dict) for item in items):
+        raise ArgumentError(None, f"expected {'single values' if is_list else 'one value'}, got {value!r}")
+    if bool in kinds:
+        items = [{"on": "true", "off": "false"}.get(item.lower(), item) for item in items]
+    items = [parser._get_value(action, item) for item in items]
+    for item in items:
+        parser._check_value(action, item)
+    return items if is_list else items[0]
+
+
+def parse_overrides(value: dict | str) -> dict[str, Any]:
+    """Return the fields in `config_overrides`, a mapping or one in JSON; raise ValueError if it is neither."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError(f"config_overrides has a field twice: {value}")
+        return dict(pairs)
+
+    if isinstance(value, str):
+        try:
+            value = json.loads(value, object_pairs_hook=unique)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"config_overrides is not JSON ({error}): {value}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f'config_overrides: expected fields and their values, such as {{"hidden_size": 512}}: {value}')
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError(f"config_overrides has a number that is not finite: {value}") from None
+    return value
 
 
 def configure_logging(is_main_process: bool = True) -> None:
@@ -183,23 +358,3 @@ def configure_logging(is_main_process: bool = True) -> None:
     logging.basicConfig(level=logging.INFO if is_main_process else logging.WARNING, format="%(message)s")
     for client in ("httpx", "httpx2"):  # of huggingface_hub 1 and 2, which log each request
         logging.getLogger(client).setLevel(logging.WARNING)
-
-
-def checkpoint_to_resume(arguments: TrainingArguments) -> str | None:
-    """Return the folder of the checkpoint that training starts from, None for a training from the beginning.
-
-    With `--resume_from_checkpoint true` it is the newest complete checkpoint in `output_dir`. `Trainer` writes
-    `trainer_state.json` last, so a checkpoint without a complete one was interrupted and is skipped with a warning.
-    """
-    wanted = arguments.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
-        return None
-    if str(wanted).lower() != "true":
-        return wanted
-    folders = Path(arguments.output_dir).glob("checkpoint-*")
-    for folder in sorted(folders, key=lambda folder: int(folder.name.split("-")[1]), reverse=True):
-        state = folder / "trainer_state.json"
-        if state.is_file() and state.read_text(encoding="utf-8").rstrip().endswith("}"):
-            return str(folder)
-        logger.warning("%s is incomplete because saving it was interrupted: an earlier checkpoint is used", folder)
-    return None

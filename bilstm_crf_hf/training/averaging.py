@@ -35,15 +35,16 @@ class WeightAverage(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Start from the weights of the model, or continue from those that `load` has read."""
+        self.interval = max(1, min(INTERVAL, state.max_steps))  # so that a short training updates it once
         if state.global_step == 0:
             self.average.n_averaged.zero_()
             self.average.update_parameters(model)  # the first call copies the weights, and counts as one
         else:
-            self.average.n_averaged.fill_(1 + state.global_step // INTERVAL)
+            self.average.n_averaged.fill_(1 + state.global_step // self.interval)
 
     def on_step_end(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Update the average once in `INTERVAL` steps."""
-        if state.global_step % INTERVAL == 0:
+        if state.global_step % self.interval == 0:
             self.average.update_parameters(model)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.nn.functional import cross_entropy
 from transformers import (
     DataCollatorWithPadding,
-    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainingArguments,
@@ -25,7 +24,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..data.classification import check_classes, class_names, load_classification_datasets, merge_labels
 from ..data.encoding import best_labels
 from ..data.splits import SourceArguments, load_splits
-from ..evaluation.metrics import ClassificationMetric
+from ..evaluation.metrics import ClassScorer
 from ..evaluation.plots import plot_confusion
 from ..evaluation.runs import CONFUSION
 from ..evaluation.tasks import CLASSIFICATION
@@ -62,7 +61,6 @@ class ClassifierTrainingArguments(TaggerTrainingArguments):
     output_dir: str = "outputs/classification"
     metric_for_best_model: str | None = HfArg(default="macro_f1", help="macro_f1 or accuracy.")
     label_names: list[str] | None = field(default=None, init=False)  # `DataArguments` has an argument of this name
-    metrics = tuple(COLUMNS)
 
 
 class ClassifierTrainer(TaggerTrainer):
@@ -143,17 +141,6 @@ def encode_texts(
     return Dataset.from_dict(columns | {"labels": [ids[label] for label in dataset["label"]]})
 
 
-def scorer(labels: Sequence[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """Return a `compute_metrics` of [`ClassificationMetric`] for predicted label ids."""
-    metric = ClassificationMetric()
-
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        predicted, gold = ([labels[i] for i in ids] for ids in (prediction.predictions, prediction.label_ids))
-        return metric.compute(predictions=predicted, references=gold)
-
-    return compute
-
-
 def class_loss(
     kind: str, inputs: Dataset, num_labels: int, arguments: TrainingArguments
 ) -> Callable[..., torch.Tensor]:
@@ -190,7 +177,7 @@ def train_classifier(
         arguments: the arguments of the training.
     """
     data_arguments, labels, inputs = settings[1], setup.labels, setup.inputs
-    compute_metrics = scorer(labels)
+    scorers = {split: ClassScorer(labels, dataset["labels"]) for split, dataset in inputs.items()}
     trainer = ClassifierTrainer(
         setup.model,
         arguments,
@@ -199,19 +186,20 @@ def train_classifier(
         eval_dataset=inputs["validation"],
         processing_class=setup.tokenizer,
         compute_loss_func=class_loss(data_arguments.class_weights, inputs["train"], len(labels), arguments),
-        compute_metrics=compute_metrics,
+        compute_metrics=scorers["validation"],
         preprocess_logits_for_metrics=best_labels,
         columns=COLUMNS,
+        choices=asdict(settings[0]) | {"class_weights": data_arguments.class_weights},
     )
-    final, results = trainer.train_and_score(inputs, dict.fromkeys(inputs, compute_metrics))
+    final, results = trainer.train_and_score(inputs, scorers)
     results |= {f"{split}_sentences": len(dataset) for split, dataset in inputs.items()}
     if trainer.is_world_process_zero():
         pairs = zip(setup.texts["validation"]["text"], final.label_ids, final.predictions, strict=True)
         predicted = ((text, labels[gold], labels[guess]) for text, gold, guess in pairs)
         trainer.finish(settings, results, predicted, {"accuracy": "training accuracy"})
         plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, CONFUSION))
-        scores = ((label, results.get(f"eval_{label}_f1", float("nan"))) for label in labels)
-        print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores))
+        scores = {label: results[f"eval_{label}_f1"] for label in labels if f"eval_{label}_f1" in results}
+        print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores.items()))
         print("\nExamples, classified by the saved model:")
         classifier = pipeline("text-classification", model=arguments.output_dir, trust_remote_code=True)
         for text, best in zip(data_arguments.examples, classifier(data_arguments.examples, truncation=True)):

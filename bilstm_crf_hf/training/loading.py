@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
@@ -17,6 +18,17 @@ from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
 from ..morphemes import installed_kiwi_version, kiwi
 from .arguments import ModelArguments
 from .embeddings import copy_vectors, encoder_vectors
+
+TOKENS = "it follows from the tokenizer"
+NOT_OVERRIDDEN = {
+    "kiwi_version": "use --read_morphemes true",
+    "id2label": "the labels are those of the data",
+    "label2id": "the labels are those of the data",
+    "vocab_size": TOKENS,
+    "token_columns": TOKENS,
+    "special_token_ids": TOKENS,
+}
+"""Fields of a configuration that `config_overrides` cannot set, and where they come from."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +55,18 @@ def load_model(
     Raises:
         ImportError: if the model is to read morphemes and Kiwi is not installed.
         ValueError: if the model lacks one of the labels, if `config_overrides` has a name that is not a field of the
-            configuration, if the task has no such head, or if the model cannot read morphemes.
+            configuration or a value that it cannot have, if the task has no such head, or if the model cannot read
+            morphemes.
     """
-    if arguments.model_name_or_path is None:
-        model = _new_bilstm(arguments, tokenizer, labels, task)
-    elif arguments.head is not None:
-        model = _new_head(arguments, arguments.head, tokenizer, labels, task)
-    else:
-        model = _pretrained(arguments, labels, task)
+    try:
+        if arguments.model_name_or_path is None:
+            model = _new_bilstm(arguments, tokenizer, labels, task)
+        elif arguments.head is not None:
+            model = _new_head(arguments, arguments.head, tokenizer, labels, task)
+        else:
+            model = _pretrained(arguments, labels, task)
+    except StrictDataclassError as error:
+        raise ValueError(f"config_overrides: {' '.join(str(error).split())}") from None
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     return model
 
@@ -131,8 +147,9 @@ def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: T
 def checked_overrides(arguments: ModelArguments, config_class: type[PreTrainedConfig]) -> dict[str, Any]:
     """Return `config_overrides`; raise ValueError if a field is unknown to `config_class`, or has its own argument."""
     overrides = dict(arguments.config_overrides or {})  # type: ignore[arg-type]  # __post_init__ has parsed a string
-    if "kiwi_version" in overrides:
-        raise ValueError("config_overrides: kiwi_version cannot be set there: use --read_morphemes true")
+    for name, remedy in NOT_OVERRIDDEN.items():
+        if name in overrides:
+            raise ValueError(f"config_overrides: {name} cannot be set there: {remedy}")
     if unknown := sorted(set(overrides) - set(config_class.__dataclass_fields__)):
         raise ValueError(f"config_overrides: {config_class.__name__} has no field {', '.join(unknown)}")
     return overrides

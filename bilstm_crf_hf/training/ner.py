@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +101,16 @@ def train_tagger(
         compute_metrics=scorers["validation"],
         preprocess_logits_for_metrics=best_labels,
         columns=TAGGING.columns,
+        choices=asdict(settings[0]),
     )
-    final, results = trainer.train_and_score({split: corpus.inputs for split, corpus in corpora.items()}, scorers)
+    pieces = validation.processor.piece_tokenizer
+    inputs = {split: corpus.inputs for split, corpus in corpora.items()}
+    final, results = trainer.train_and_score(inputs, scorers, {} if pieces is None else {ENCODER_TOKENIZER: pieces})
     results |= {f"{split}_sentences": len(corpus.texts) for split, corpus in corpora.items()}
     if trainer.is_world_process_zero():
-        if (pieces := validation.processor.piece_tokenizer) is not None:
-            pieces.save_pretrained(Path(arguments.output_dir, ENCODER_TOKENIZER))
         entities = scorers["validation"].entities(final.predictions)
         trainer.finish(settings, results, zip(validation.texts, validation.spans, entities, strict=True))
-        print("\nValidation sentences, tagged by the best model:")
+        print("\nValidation sentences, tagged by the saved model:")
         for text, spans in zip(validation.texts[: data_arguments.num_examples], entities):
             print(" ", render(text, spans))
     return trainer

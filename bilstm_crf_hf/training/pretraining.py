@@ -41,7 +41,6 @@ class PretrainingArguments(TaggerTrainingArguments):
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = "loss"
     prediction_loss_only: bool = True
-    metrics = ("loss",)
 
 
 def encode_raw_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> dict[str, list]:

@@ -1,10 +1,11 @@
 """`Trainer` with a learning rate for each part of the model, batches grouped by length, and a line for each epoch."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -14,15 +15,19 @@ import torch
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
-from ..evaluation.runs import print_scores, save_run, training_summary
+from ..data.collation import TaggingCollator
+from ..evaluation.runs import print_scores, save_model, save_run, training_summary
+from ..evaluation.tasks import TASKS
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
-from .arguments import checkpoint_to_resume
+from .arguments import TaggerTrainingArguments
 from .averaging import WeightAverage
+from .checkpoints import check_settings, checkpoint_to_resume, newest_checkpoint, run_settings, save_settings
 from .cuda_graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 
@@ -57,26 +62,85 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
         return iter(shuffled.flatten().tolist() + indices[complete:])
 
 
-class TaggerTrainer(Trainer):
-    """`Trainer` for taggers and text classifiers with [`TaggerTrainingArguments`].
+def check_arguments(arguments: TrainingArguments, model: Any, rows: Any, compute_metrics: Any) -> None:
+    """Raise ValueError for arguments that do not go with the model, the training data or the scores.
 
     Args:
-        columns: names of the scores of `compute_metrics` that are shown after each epoch, by their keys.
+        compute_metrics: function that Trainer calls with this name. If it has a method `scores`, that returns the names
+            of the scores that it computes for any prediction.
+    """
+    smoothing, metric = arguments.label_smoothing_factor, arguments.metric_for_best_model
+    if smoothing and getattr(model, "crf", None) is not None:
+        raise ValueError(
+            f"label_smoothing_factor is {smoothing}, but it smooths the labels of a softmax while a CRF learns whole "
+            "sequences: leave it out, or train a model without a CRF"
+        )
+    known = None  # of a function of one's own
+    if arguments.prediction_loss_only or compute_metrics is None:
+        known = ["loss"] if arguments.eval_strategy != "no" else None
+    elif hasattr(compute_metrics, "scores"):
+        known = ["loss", *compute_metrics.scores()]
+    if metric is not None and known is not None and metric.removeprefix("eval_") not in known:
+        reason = ", the only one with prediction_loss_only" if arguments.prediction_loss_only else ""
+        raise ValueError(f"metric_for_best_model is {metric}: set {', '.join(known)}{reason}")
+    count = len(rows) if hasattr(rows, "__len__") else None
+    batch = arguments.train_batch_size * arguments.world_size
+    if count == 0 or (count is not None and arguments.dataloader_drop_last and count < batch):
+        raise ValueError(f"{count} training rows are no batch of {batch}: give more, or lower the batch size")
+
+
+class TaggerTrainer(Trainer):
+    """`Trainer` for taggers and text classifiers with [`TaggerTrainingArguments`], or with stock arguments.
+
+    A training that loses its numbers stops with an error, before a checkpoint or a model of them is saved. A checkpoint
+    of a run with other settings or data is not resumed from.
+
+    Args:
+        columns: names of the scores of `compute_metrics` that are shown after each epoch, by their keys. Default: those
+            of taggers and text classifiers.
+        choices: settings of the run beside the arguments, which a resumed run must have too.
+
+    Raises:
+        ValueError: see [`check_arguments`].
     """
 
     data_collator: Any
     optimizer: Any
     lr_scheduler: Any
 
-    def __init__(self, *args, columns: dict[str, str], **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        model: Any = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *more,
+        columns: Mapping[str, str] | None = None,
+        choices: Mapping[str, Any] = MappingProxyType({}),
+        **kwargs,
+    ) -> None:
+        if args is not None:  # before `Trainer` makes the output folder
+            check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"))
+        if data_collator is None and processing_class is not None and _labels_tokens(train_dataset or eval_dataset):
+            data_collator = TaggingCollator(processing_class)
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, *more, **kwargs)
+        for field in fields(TaggerTrainingArguments):
+            if not hasattr(self.args, field.name):  # stock arguments
+                setattr(self.args, field.name, field.default)
+        self.choices = choices
+        self.settings: dict[str, Any] = {}  # of `run_settings`, while training saves checkpoints or is resumed
         self.is_bilstm = self.model.base_model_prefix == BiLSTMCRFPreTrainedModel.base_model_prefix
         if self.args.learning_rate is None:
             self.args.learning_rate = BILSTM_LEARNING_RATE if self.is_bilstm else ENCODER_LEARNING_RATE
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
-        self.epoch_report = EpochReport(columns)
-        self.add_callback(self.epoch_report)
+        if not self.args.disable_tqdm:
+            self.add_callback(ProgressBars)
+        if columns is None:
+            columns = {key: name for task in TASKS.values() for key, name in task.columns.items()}
+        self.add_callback(EpochReport(columns))
         self.has_sparse_gradients = False
         self.graphs: GraphedSteps | None = None
         if self._uses_graphs():
@@ -86,39 +150,67 @@ class TaggerTrainer(Trainer):
         if self.average is not None:
             self.add_callback(self.average)
 
-    def train(self, *args, **kwargs) -> TrainOutput:
-        """Train like `Trainer`. With `ema_decay`, the model has the average of the weights afterwards."""
+    @property
+    def epoch_report(self) -> "EpochReport":
+        """Return the callback that reports the epochs; `Trainer` may replace it when it resumes."""
+        return next(each for each in self.callback_handler.callbacks if isinstance(each, EpochReport))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args, **kwargs) -> TrainOutput:
+        """Train like `Trainer`. With `ema_decay`, the model has the average of the weights afterwards.
+
+        Raises:
+            ValueError: if the checkpoint is of a run with other settings, or a loss, a gradient or a weight is not
+                finite.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = newest_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint or self.args.save_strategy != "no":
+            self.settings = run_settings(self, self.choices)
+        if resume_from_checkpoint:
+            check_settings(Path(resume_from_checkpoint), self.settings)
         try:
-            output = super().train(*args, **kwargs)
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.graphs = None  # they hold memory, and parameters may move before another training
         if self.average is not None and not self.args.load_best_model_at_end:  # else the checkpoint had the average
             self.average.exchange(self.model)
+        self._check_weights()
         return output
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate like `Trainer`. During a training with `ema_decay`, the average of the weights is evaluated."""
         with self._averaged():
-            return super().evaluate(*args, **kwargs)
+            metrics = super().evaluate(*args, **kwargs)
+        if self.is_in_train:
+            self._check_finite("the validation loss", metrics.get("eval_loss", 0.0))
+        return metrics
 
     def train_and_score(
-        self, inputs: Mapping[str, Dataset], scorers: Mapping[str, Callable]
+        self,
+        inputs: Mapping[str, Dataset],
+        scorers: Mapping[str, Callable],
+        tokenizers: Mapping[str, PreTrainedTokenizerBase] = MappingProxyType({}),
     ) -> tuple[PredictionOutput, dict[str, float]]:
-        """Train, resuming if the arguments ask for it, and score the best model.
+        """Train, resuming if the arguments ask for it, save the model, and then score it.
 
         Args:
             inputs: encoded rows of the splits `train`, `validation` and, if there is one, `test`.
             scorers: the `compute_metrics` of each split.
+            tokenizers: further tokenizers to save with the model, by their folders in it.
 
         Returns:
             The predictions of the best model for the validation split, and the figures of the run: `eval_...`,
             `test_...`, those of [`training_summary`], number of parameters and seed.
         """
         self.train(resume_from_checkpoint=checkpoint_to_resume(self.args))
+        if self.is_world_process_zero():
+            save_model(self, tokenizers)
         self.save_state()
-        metric = self.args.metric_for_best_model
-        results = training_summary(self.state.log_history, self.epoch_report.seconds, metric)
+        seconds, better = self.epoch_report.seconds, max if self.args.greater_is_better else min
+        results = training_summary(self.state.log_history, seconds, self.args.metric_for_best_model, better)
         results |= {"parameters": self.model.num_parameters(), "seed": self.args.seed}
+        # The final scores need the predictions of the whole split, whatever was evaluated in training.
+        self.args.prediction_loss_only, self.args.eval_do_concat_batches = False, True
         outputs: dict[str, PredictionOutput] = {}
         for split, prefix in {"validation": "eval", "test": "test"}.items():
             if split in inputs:
@@ -141,10 +233,10 @@ class TaggerTrainer(Trainer):
         Args:
             training_columns: names of the scores on the training set in the log, by their keys, for the picture.
         """
-        columns = self.epoch_report.columns
+        columns, arguments = self.epoch_report.columns, self.args
         curves = {key: f"validation {name}" for key, name in columns.items()} if training_columns else columns
         save_run(self, settings, results, predictions, curves, training_columns)
-        print_scores(results, columns, self.args.metric_for_best_model, self.args.output_dir)
+        print_scores(results, columns, arguments.metric_for_best_model, arguments.output_dir)
 
     def push_to_hub(self, *args, **kwargs) -> None:
         """Refuse to upload: `Trainer` would send the files of a run without checking them."""
@@ -161,7 +253,10 @@ class TaggerTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute the loss of a batch and its gradient, by a CUDA graph where one can be used."""
         if num_items_in_batch is not None or not self._uses_graphs():
-            return super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+            if loss.device.type == "cpu":  # elsewhere the host would wait for the device: `log` checks the mean loss
+                self._check_finite("the loss", loss.item(), self.state.global_step + 1)
+            return loss
         if self.graphs is None:
             self.graphs = GraphedSteps(model, partial(super().training_step, model))
         return self.graphs(self._prepare_inputs(inputs), self.current_gradient_accumulation_steps)
@@ -221,8 +316,13 @@ class TaggerTrainer(Trainer):
         """Create the schedule of `learning_rate_decay`, or that of `lr_scheduler_type` without it."""
         decay = self.args.learning_rate_decay
         if decay is None or self.lr_scheduler is not None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        steps_per_epoch = math.ceil(num_training_steps / self.args.num_train_epochs)
+            try:
+                return super().create_scheduler(num_training_steps, optimizer)
+            except TypeError as error:
+                raise ValueError(f"lr_scheduler_kwargs is {self.args.lr_scheduler_kwargs}: {error}") from None
+        count = math.floor if self.args.dataloader_drop_last else math.ceil
+        batches = count(len(self.train_dataset) / (self.args.train_batch_size * self.args.world_size))
+        steps_per_epoch = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
         optimizer = self.optimizer if optimizer is None else optimizer
         self.lr_scheduler = LambdaLR(optimizer, lambda step: decay ** (step // steps_per_epoch))
         self._created_lr_scheduler = True  # makes a second `train` create a new one
@@ -233,9 +333,39 @@ class TaggerTrainer(Trainer):
             return nullcontext()
         return self.average.applied(self.model)
 
-    def _save_checkpoint(self, *args, **kwargs) -> None:
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """Log like `Trainer`; raise ValueError if the loss or, unless float16 is scaled, the gradient is not finite."""
+        for name, key in (("the loss", "loss"), ("the norm of the gradient", "grad_norm")):
+            if key in logs and self.args.fp16 and key == "grad_norm" and not math.isfinite(logs[key]):
+                del logs[key]  # the scaler of float16 skips such a step
+            self._check_finite(name, logs.get(key, 0.0))
+        super().log(logs, *args, **kwargs)
+
+    def _check_finite(self, name: str, value: float, step: int | None = None) -> None:
+        """Raise ValueError if `value` is not finite."""
+        if not math.isfinite(value):
+            where = f"in step {step}" if step else f"by step {self.state.global_step}"
+            raise ValueError(
+                f"{name} is {value} {where}: training stops and saves no model. Lower the learning rate "
+                f"({self.args.learning_rate:g}) or max_grad_norm, or check the data; earlier checkpoints stay usable"
+            )
+
+    def _check_weights(self) -> None:
+        """Raise ValueError if a weight is not finite."""
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()])
+        if not finite.all():
+            self._check_finite("a weight", math.nan)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self._check_weights()
+        folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        if self.args.should_save:
+            shutil.rmtree(folder, ignore_errors=True)  # else files of another run would complete an interrupted save
+            folder.mkdir(parents=True)
+            save_settings(folder, self.settings)
+        self.accelerator.wait_for_everyone()
         with self._averaged():
-            super()._save_checkpoint(*args, **kwargs)
+            super()._save_checkpoint(model, trial)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -255,52 +385,91 @@ class TaggerTrainer(Trainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         if grad_norm is None and self.has_sparse_gradients:
             grad_norm = clip_gradients(model.parameters(), float("inf"))
-        return super()._get_grad_norm(model, grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm)
+        if isinstance(norm, torch.Tensor) and norm.device.type == "cpu":
+            self._check_finite("the norm of the gradient", norm.item(), self.state.global_step + 1)
+        return norm
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length":
+        if self.args.train_sampling_strategy != "group_by_length" or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = dataset["input_ids"] if isinstance(dataset, Dataset) else (row["input_ids"] for row in dataset)
         # The rows of one update, so that neither accumulation nor the number of processes changes the order.
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return EpochLengthGroupedSampler(batch_size, [len(ids) for ids in dataset["input_ids"]], seed)
+        return EpochLengthGroupedSampler(batch_size, [len(ids) for ids in rows], seed)
+
+    def _get_dataloader(self, *args, is_training: bool = False, **kwargs) -> torch.utils.data.DataLoader:
+        """Keep the last batch of an evaluation: `dataloader_drop_last` is for training."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
         """Return rows in their order: `Trainer` would group them by length and change the order of predictions."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
 
-class EpochReport(ProgressCallback):
-    """Progress bars, and one line with the scores in `columns` for each epoch in place of `Trainer`'s dictionaries."""
+def _labels_tokens(dataset: Any) -> bool:
+    """Return whether the rows of a data set have a label for each token."""
+    row = None if dataset is None else next(iter(dataset), None)
+    return isinstance(row, Mapping) and isinstance(row.get("labels"), Sequence)
 
-    def __init__(self, columns: dict[str, str]) -> None:
-        super().__init__()
-        self.columns = columns
-        self.seconds: list[float] = []  # of training in each epoch, without evaluation
-        self.began = 0.0  # start of the current epoch; 0 between epochs
+
+class ProgressBars(ProgressCallback):
+    """Progress bars without `Trainer`'s dictionaries."""
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Print nothing: `on_evaluate` prints a line."""
+        """Print nothing: `EpochReport` prints a line."""
+
+
+class EpochReport(TrainerCallback, ExportableState):
+    """One line with the scores in `columns` for each epoch, and the seconds of the epochs, which checkpoints keep."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        self.columns = columns
+        self.seconds: list[float] = []  # of training in each epoch, without evaluation at its end
+        self.began = 0.0  # start of the current epoch; 0 between epochs
+        self.begun = 0.0  # seconds of the current epoch before a resumed checkpoint
+        self.is_training = False
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Return the seconds of the epochs so far, for a checkpoint."""
+        begun = time.perf_counter() - self.began if self.began else 0.0
+        return {"args": {"columns": dict(self.columns)}, "attributes": {"seconds": [*self.seconds], "begun": begun}}
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Take over the seconds of the epochs before a resumed checkpoint."""
+        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
+        self.seconds, self.begun, self.began = saved.get("seconds", []), saved.get("begun", 0.0), 0.0
+        if len(self.seconds) < int(state.epoch or 0):  # saved in the last step of an epoch, before its end
+            self.seconds, self.begun = [*self.seconds, self.begun], 0.0
+        self.is_training = True
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        """Print no further lines."""
+        self.is_training = False
 
     def on_epoch_begin(self, args, state, control, **kwargs) -> None:
         """Start the clock."""
-        self.began = time.perf_counter()
+        self.began, self.begun = time.perf_counter() - self.begun, 0.0
 
     def on_epoch_end(self, args, state, control, **kwargs) -> None:
         """Stop the clock."""
         self.seconds.append(time.perf_counter() - self.began)
         self.began = 0.0
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
-        """Print losses, scores and seconds."""
-        super().on_evaluate(args, state, control, **kwargs)
-        if self.training_bar is None or not (self.began or self.seconds):
+    def on_evaluate(self, args, state, control, metrics: dict[str, float], **kwargs) -> None:
+        """Print losses, scores and seconds, unless no step has been made."""
+        if not (self.is_training and state.is_world_process_zero and state.global_step):
             return
         seconds = time.perf_counter() - self.began if self.began else self.seconds[-1]
-        loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), float("nan"))
-        scores = "".join(f"  {name} {metrics[f'eval_{key}']:.4f}" for key, name in self.columns.items())
-        self.training_bar.write(
-            f"epoch {state.epoch:.3g}/{state.num_train_epochs:g}  loss {loss:.4f}  "
-            f"validation loss {metrics['eval_loss']:.4f}{scores}  {seconds:.1f} s"
-        )
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry][-1:]
+        parts = [f"epoch {state.epoch:.3g}/{state.num_train_epochs:g}", *(f"loss {loss:.4f}" for loss in losses)]
+        shown = {"loss": "validation loss", **self.columns}
+        parts += [f"{name} {metrics[f'eval_{key}']:.4f}" for key, name in shown.items() if f"eval_{key}" in metrics]
+        tqdm.write("  ".join([*parts, f"{seconds:.1f} s"]))

@@ -10,6 +10,7 @@ import yaml
 from bilstm_crf_hf.commands import sweep as recipe
 from bilstm_crf_hf.data.ner import load_ner_datasets
 from bilstm_crf_hf.data.splits import SourceArguments, load_splits
+from bilstm_crf_hf.training.config_files import argument_of, read_entries
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +66,32 @@ def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, mon
 def test_broken_files_are_refused(tmp_path, sweep, error, message):
     with pytest.raises(error, match=message):
         recipe.read_sweep(write(tmp_path, sweep))
+
+
+def test_values_of_a_run_stay_as_they_stand_in_its_file(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "save_strategy: no\nseed: 010\nconfig_overrides: {hidden_size: 64, word_dropout: 0}"
+    )
+    (tmp_path / "sweep.yaml").write_text(
+        "config: base.yaml\nruns:\n  1: {eval_strategy: no, config_overrides: {hidden_size: 1e2, name: no}}"
+    )
+    run = recipe.read_sweep(tmp_path / "sweep.yaml")["1"]
+    assert run == {
+        "save_strategy": "no", "seed": "010", "eval_strategy": "no",
+        "config_overrides": {"hidden_size": 100.0, "word_dropout": 0, "name": "no"},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    entries = read_entries(tmp_path / "run.yaml")
+    assert {name: argument_of(node, tmp_path) for name, node in entries.items()} == run
+
+
+def test_options_that_a_sweep_sets_itself_are_refused(tmp_path):
+    path = write(tmp_path, {"config": "base.yaml", "runs": {"default": {}}})
+    for option in ("--seed", "--output_dir=x", "--output-dir"):
+        with pytest.raises(ValueError, match="is set for each run: name it before `--`"):
+            recipe.main([str(path), "--output_dir", str(tmp_path / "out"), "--", option, "7"], RECIPES)
+    with pytest.raises(SystemExit):
+        recipe.main([str(path), "--seeds", "7", "7"], RECIPES)
 
 
 def test_a_part_of_the_training_set_takes_the_place_of_the_validation_split(tmp_path):

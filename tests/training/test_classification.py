@@ -24,7 +24,7 @@ from bilstm_crf_hf import BiLSTMForSequenceClassification
 from bilstm_crf_hf.commands import classify, sample_files
 from bilstm_crf_hf.data.classification import load_classification_datasets
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
-from bilstm_crf_hf.evaluation.metrics import ClassificationMetric
+from bilstm_crf_hf.evaluation.metrics import ClassificationMetric, ClassScorer
 from bilstm_crf_hf.evaluation.plots import plot_confusion
 from bilstm_crf_hf.training import classification
 
@@ -170,7 +170,7 @@ def new_trainer(emotion, folder, weights="none", model=None, **options):
         train_dataset=inputs,
         eval_dataset=inputs,
         compute_loss_func=classification.class_loss(weights, inputs, len(labels), arguments),
-        compute_metrics=classification.scorer(labels),
+        compute_metrics=ClassScorer(labels, inputs["labels"]),
         preprocess_logits_for_metrics=classification.best_labels,
         columns=classification.COLUMNS,
     )
@@ -317,7 +317,7 @@ def test_sentiment_sample(tmp_path, capsys):
         (("--merge_labels", "슬픔+아픔"), "merge_labels: there is no label '아픔'"),
         (("--merge_labels", "슬픔+상처", "상처+불안"), "merge_labels: 상처 is merged twice"),
         (("--max_train_samples", "3"), "the training data has no row of the class"),
-        (("--metric_for_best_model", "loss"), "metric_for_best_model is loss: set accuracy or macro_f1"),
+        (("--metric_for_best_model", "f1"), "metric_for_best_model is f1: set loss, accuracy, macro_f1, "),
         (("--label_names", "부정", "긍정"), r"train\.tsv:2: the label 기쁨 is not among those of label_names \(0, 1\)"),
         (("--text_column_name", "글"), r"train\.tsv: no column 글; its columns are label, text"),
     ],

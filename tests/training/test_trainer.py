@@ -23,15 +23,9 @@ from transformers import (
 
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
-from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training import averaging
-from bilstm_crf_hf.training.arguments import (
-    ModelArguments,
-    TaggerTrainingArguments,
-    checkpoint_to_resume,
-    parse_arguments,
-)
+from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments
 from bilstm_crf_hf.training.cuda_graphs import GraphedSteps
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 from bilstm_crf_hf.training.trainer import EpochLengthGroupedSampler, TaggerTrainer
@@ -234,13 +228,6 @@ def test_resumed_training_with_averages_is_identical(corpus, tokenizer, tmp_path
     assert_same_weights(*final, atol=0, rtol=0)
 
 
-def test_resuming_with_an_average_needs_a_checkpoint_with_one(corpus, tokenizer, tmp_path):
-    new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, save_strategy="epoch").train()
-    trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path, ema_decay=0.9)
-    with pytest.raises(FileNotFoundError, match="saved without ema_decay"):
-        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
-
-
 def test_unchecked_files_are_not_uploaded(corpus, tokenizer, tmp_path):
     trainer = new_trainer(new_tagger(tokenizer), corpus, tokenizer, tmp_path)
     with pytest.raises(NotImplementedError, match=f"--push_to_hub, or run bilstm-crf publish {tmp_path} NAME/MODEL"):
@@ -318,72 +305,6 @@ def test_sampler_draws_from_seed_and_epoch_alone():
     assert list(sampler) != first
     grouped = [[lengths[i] for i in first[at : at + 4]] for at in range(0, len(first), 4)]
     assert sum(max(group) - min(group) for group in grouped) < len(grouped)
-
-
-# ---------------------------------------------------------------- arguments
-
-
-def test_help_shows_the_description_and_the_heads_of_the_registry(capsys):
-    with pytest.raises(SystemExit):
-        parse_arguments((ModelArguments,), ["--help"], "Train a tagger.\n\nOne paragraph more.")
-    printed = capsys.readouterr().out
-    assert "[config.yaml] [--argument value ...]\n\nTrain a tagger.\n\nOne paragraph more.\n\noptions:" in printed
-    for task in TASKS.values():
-        for name, head in task.heads.items():
-            assert f"{name}, {head.description}" in " ".join(printed.split())
-
-
-def test_command_line_wins_over_the_file(tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text(
-        "learning_rate: 1e-3\nseed: 7\nconfig_overrides: {hidden_size: 64}\nlogging_strategy: 'no'\nbf16: false"
-    )
-    model, training = parse_arguments((ModelArguments, TaggerTrainingArguments), [str(path), "--seed", "8"])
-    assert (training.learning_rate, training.seed, training.bf16) == (1e-3, 8, False)
-    assert model.config_overrides == {"hidden_size": 64}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("learning_rat: 1", "config.yaml: there is no argument 'learning_rat'"), ("- a\n- b", "expected lines")],
-)
-def test_wrong_configuration_files(tmp_path, content, message):
-    path = tmp_path / "config.yaml"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        parse_arguments((ModelArguments,), [str(path)])
-
-
-def test_missing_configuration_file():
-    with pytest.raises(FileNotFoundError, match="nowhere.yaml"):
-        parse_arguments((ModelArguments,), ["nowhere.yaml"])
-
-
-def test_config_overrides_must_be_json_and_name_fields(tokenizer):
-    with pytest.raises(ValueError, match="config_overrides is not JSON"):
-        ModelArguments(config_overrides="hidden_size=3")
-    with pytest.raises(ValueError, match="no field hidden"):
-        load_model(ModelArguments(config_overrides='{"hidden": 3}'), tokenizer, LABELS)
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "loss", "recall"])
-def test_a_metric_that_training_does_not_show_is_refused(tmp_path, metric):
-    with pytest.raises(ValueError, match=f"metric_for_best_model is {metric}: set f1 or klue_entity_macro_f1 or "):
-        TaggerTrainingArguments(output_dir=str(tmp_path / "out"), metric_for_best_model=metric)
-
-
-def test_interrupted_checkpoints_are_passed_over(tmp_path, caplog):
-    for step, state in ((9, "{}"), (10, '{"epoch": 1, "log_hist'), (11, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    arguments = TaggerTrainingArguments(output_dir=str(tmp_path), resume_from_checkpoint="true")
-    assert checkpoint_to_resume(arguments) == str(tmp_path / "checkpoint-9")
-    assert "checkpoint-10 is incomplete" in caplog.text
-    assert "checkpoint-11 is incomplete" in caplog.text
-    arguments.resume_from_checkpoint = "elsewhere"
-    assert checkpoint_to_resume(arguments) == "elsewhere"
 
 
 # ---------------------------------------------------------------- models and tokenizers by name

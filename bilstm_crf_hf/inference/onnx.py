@@ -14,8 +14,9 @@ from onnxscript import opset18 as op
 from torch import Tensor, library, nn
 
 from ..alignment import IGNORED
-from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
+from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification
 from ..processing_bilstm_crf import TEXT_INPUTS
+from ..sequences import BiLSTMLayer, Sequences
 
 INT32 = 6
 """ONNX's number of the type of the `sequence_lens` of an LSTM."""

@@ -4,18 +4,13 @@ Letters in shapes: B sentences, S tokens with padding and special tokens, T toke
 H hidden size, K labels. Inside the models, tensors are time-major, see [`Sequences`].
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import ModelOutput
@@ -26,8 +21,8 @@ from .crf import LinearChainCRF
 from .forward_arguments import takes_standard_arguments, takes_text_inputs
 from .input_features import TOKEN_COLUMNS, InputFeatures, token_table
 from .losses import classification_loss, crf_loss
-from .pipeline_bilstm_crf import CUSTOM_PIPELINES
 from .processing_bilstm_crf import TEXT_INPUTS
+from .saving import SavedModel
 from .sequences import BiLSTMLayer, LockedDropout, Sequences, sequence_tokens
 
 
@@ -59,8 +54,8 @@ class NBestOutput(ModelOutput):
     """(B, N), the posterior probability of each path; 0 if there is no such path, or no token."""
 
 
-class BiLSTMCRFPreTrainedModel(PreTrainedModel):
-    """Base class of the models: initialisation, loading, saving, and the outputs of their heads."""
+class BiLSTMCRFPreTrainedModel(SavedModel):
+    """Base class of the models: initialisation and the outputs of their heads."""
 
     config_class = BiLSTMCRFConfig
     auto_map = {
@@ -68,7 +63,6 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         "AutoModelForTokenClassification": "modeling_bilstm_crf.BiLSTMCRFForTokenClassification",
         "AutoModelForSequenceClassification": "modeling_bilstm_crf.BiLSTMForSequenceClassification",
     }
-    """Classes that load a saved model with `trust_remote_code=True`, beside its own and that of its configuration."""
     base_model_prefix = "bilstm"
     accepts_loss_kwargs = False  # the loss is a mean over sentences, which Trainer has to scale when it accumulates
     _keep_in_fp32_modules_strict: list[str] | None = ["crf"]
@@ -193,32 +187,6 @@ class BiLSTMCRFPreTrainedModel(PreTrainedModel):
         model = cls(BiLSTMCRFConfig(vocab_size=len(table), **fields, **config))
         model.base_model.features.reset_table(table)
         return model
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """Load a model as `PreTrainedModel` does; damaged weights are an OSError, like a missing model."""
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        except SafetensorError as error:
-            raise OSError(
-                f"the weights in {pretrained_model_name_or_path} cannot be read ({error}): "
-                "model.safetensors is cut off or damaged, save or download it again"
-            ) from error
-
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Save the model as `PreTrainedModel` does, with the code, so that an interrupted save leaves files intact."""
-        self.config.auto_map = dict(self.auto_map)
-        is_classifier = self._auto_class == "AutoModelForSequenceClassification"  # which the stock pipeline suits
-        self.config.custom_pipelines = {} if is_classifier else CUSTOM_PIPELINES
-        directory = Path(save_directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        for interrupted in directory.glob(".saving-*"):
-            shutil.rmtree(interrupted)
-        kwargs.setdefault("repo_id", directory.name)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as folder:
-            super().save_pretrained(folder, **kwargs)
-            for file in Path(folder).iterdir():
-                file.replace(directory / file.name)
 
 
 class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):

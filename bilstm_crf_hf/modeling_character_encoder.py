@@ -44,6 +44,13 @@ class CharacterEncoderConfig(EncoderConfig):
             self.bilstm_config = BiLSTMCRFConfig(**self.bilstm_config)
         super().__post_init__(**kwargs)
 
+    def validate_sizes(self) -> None:
+        """Check the fields; `@strict` calls this."""
+        if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
+            raise ValueError(f"lstm_hidden_size must be even and positive, got {self.lstm_hidden_size}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
 
 class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
     """A tagger of characters that combines the hidden states of a BiLSTM and of a pretrained encoder.

@@ -22,7 +22,7 @@ def crf_loss(crf: LinearChainCRF, emissions: Tensor, labels: Tensor, sequences: 
         ValueError: if `labels` are not integers (B, S) and, on the CPU, if a label is not in [0, K) or -100, or if the
             tag scheme rules out the labels of a sentence. On other devices the latter two are device-side assertions.
     """
-    _check_ids(labels, tuple(sequences.chosen.shape), "(B, S) as input_ids")
+    check_ids(labels, tuple(sequences.chosen.shape), "(B, S) as input_ids")
     tags = sequences.pack(labels.long()).masked_fill(~sequences.inside, IGNORED)  # (T, B)
     if tags.device.type == "cpu":
         wrong = (tags != IGNORED) & ((tags < 0) | (tags >= crf.num_tags))
@@ -75,7 +75,7 @@ def classification_loss(config: PreTrainedConfig, logits: Tensor, labels: Tensor
     if config.problem_type == "single_label_classification" and not soft:
         if labels.shape == (batch, 1):
             labels = labels[:, 0]
-        _check_ids(labels, (batch,), "(B,)")
+        check_ids(labels, (batch,), "(B,)")
         if labels.device.type == "cpu":
             for (row,) in ((labels != IGNORED) & ((labels < 0) | (labels >= num_labels))).nonzero()[:1].tolist():
                 raise ValueError(
@@ -93,7 +93,8 @@ def classification_loss(config: PreTrainedConfig, logits: Tensor, labels: Tensor
     return ForSequenceClassificationLoss(labels, logits, config)
 
 
-def _check_ids(labels: Tensor, shape: tuple[int, ...], description: str) -> None:
+def check_ids(labels: Tensor, shape: tuple[int, ...], description: str) -> None:
+    """Raise a ValueError unless `labels` are integers of `shape`, which the error describes."""
     if tuple(labels.shape) != shape or labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
         raise ValueError(
             f"labels must be signed integers of shape {shape}, {description}, got {labels.dtype} of shape "

@@ -209,6 +209,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Set the token embeddings; in a larger vocabulary, each new id is a different character."""
         self.features.word_embeddings = value
+        self.config.vocab_size = value.num_embeddings
         self.features.resize_table(value.num_embeddings)
 
     def encode(
@@ -254,7 +255,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         """Raise an error for ids without an embedding; other devices than the CPU assert it themselves."""
         if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
             return
-        size = self.features.word_embeddings.num_embeddings
+        size = len(self.features.token_table)
         lowest, highest = (int(each) for each in input_ids.aminmax())
         if lowest < 0 or highest >= size:
             raise ValueError(

@@ -93,6 +93,13 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         model.bilstm.load_state_dict(characters.state_dict())
         return model
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.bilstm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Set the embeddings of the characters."""
+        self.bilstm.set_input_embeddings(value)
+
     @staticmethod
     def _token_fields(tokenizer: PreTrainedTokenizerBase) -> dict:
         return {}  # `bilstm_config` has those of the characters

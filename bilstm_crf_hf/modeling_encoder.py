@@ -22,6 +22,8 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
 
     auto_map: dict[str, str] = {}  # `save_pretrained` adds the classes of the model and its configuration
     base_model_prefix = "encoder"
+    # The encoder itself refuses what it does not support.
+    supports_gradient_checkpointing = _supports_sdpa = _supports_flash_attn = True
 
     @classmethod
     def from_encoder(
@@ -41,6 +43,11 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     @staticmethod
     def _token_fields(tokenizer: PreTrainedTokenizerBase) -> dict:
         return {"pad_token_id": tokenizer.pad_token_id}
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Set the token embeddings of the encoder, and the size of its vocabulary."""
+        self.encoder.set_input_embeddings(value)
+        self.config.encoder_config.vocab_size = value.num_embeddings
 
     def attended(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return the attention mask, (B, S). If none is given, it is 1 on all tokens but padding."""

@@ -14,6 +14,7 @@ from .alignment import IGNORED
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .forward_arguments import takes_standard_arguments
 from .input_features import direction_windows
+from .losses import check_ids
 from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel
 from .sequences import Sequences
 
@@ -80,8 +81,9 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         loss = cloze_loss = self.cloze_loss(hidden, sequences.pack(input_ids), sequences)
         tag_loss = logits = None
         if labels is not None:
+            check_ids(labels, tuple(input_ids.shape), "(B, S) as input_ids")
             logits = sequences.unpack(self.tag_classifier(hidden))
-            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORED)
             loss = cloze_loss + tag_loss
         more = {"logits": logits, "hidden_states": recorded and tuple(recorded)}
         return BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, **more)

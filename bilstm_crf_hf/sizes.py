@@ -61,9 +61,7 @@ def check_sizes(config: PreTrainedConfig, shapes: Shapes, source: str) -> None:
     """
     for field, value, found in _sizes(config, shapes):
         if value != found:
-            raise ValueError(
-                f"{source}: {field} is {value}, but the weights beside it have {found}: load or save both anew"
-            )
+            raise ValueError(f"{source}: {field} is {value}, but the weights have {found}: they do not belong together")
     elements = sum(math.prod(shape) for shape in shapes.values())
     if config.num_labels**2 > max(elements, HARMLESS):
         raise ValueError(f"{source}: {config.num_labels} labels (id2label) are more than the weights can hold")
@@ -122,6 +120,6 @@ def _sizes(config: PreTrainedConfig, shapes: Shapes, prefix: str = "") -> Iterat
         yield "lstm_hidden_size", config.lstm_hidden_size, found("lstm_layers.0.forward_lstm.weight_hh_l0", 1, 2)
     elif (size := getattr(config, "classifier_hidden_size", None)) is not None:
         yield "classifier_hidden_size", size, found("classifier.2.bias")
-    for head in HEADS:
+    for head in () if prefix else HEADS:
         if isinstance(labels := found(head), int):
             yield "number of labels (id2label)", config.num_labels, labels

@@ -85,8 +85,10 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
             logits = sequences.unpack(self.tag_classifier(hidden))
             tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORED)
             loss = cloze_loss + tag_loss
-        more = {"logits": logits, "hidden_states": recorded and tuple(recorded)}
-        return BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, **more)
+        states = tuple(recorded) if recorded else None
+        return BiLSTMForPreTrainingOutput(
+            loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits, hidden_states=states
+        )
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.vocabulary

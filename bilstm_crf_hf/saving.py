@@ -51,7 +51,7 @@ class SavedModel(PreTrainedModel):
             for key in ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
             if options.get(key) is not None
         }
-        if name is None or options.get("gguf_file") is not None:
+        if name is None or os.path.isfile(name) or options.get("gguf_file") is not None:
             return
         fields, _ = PreTrainedConfig.get_config_dict(name, _raise_exceptions_for_missing_entries=False, **hub)
         if fields.get("model_type") != cls.config_class.model_type:

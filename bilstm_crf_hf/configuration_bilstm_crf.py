@@ -3,6 +3,25 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+LARGEST_OFFSET, MAX_LABELS, MAX_SPECIAL_TOKENS = 64, 2**16, 2**14
+"""Limits of fields that cost time before, or instead of, weights that could be compared with them."""
+
+
+def check_number_of_labels(fields: dict) -> None:
+    """Raise a ValueError for a `num_labels` that names would be made for without end."""
+    number = fields.get("num_labels")
+    if number is not None and not 0 < number <= MAX_LABELS:
+        raise ValueError(f"num_labels must be from 1 to {MAX_LABELS}, got {number}")
+
+
+def check_special_tokens(ids: list[int] | None) -> None:
+    """Raise a ValueError for ids that are no ids, or more than tokenizers have: each costs time in each batch."""
+    if ids is not None and (len(ids) > MAX_SPECIAL_TOKENS or not all(0 <= each < 2**31 for each in ids)):
+        raise ValueError(
+            f"special_token_ids must be at most {MAX_SPECIAL_TOKENS} ids of tokens, "
+            f"got {len(ids)} from {min(ids)} to {max(ids)}"
+        )
+
 
 @strict
 class BiLSTMCRFConfig(PreTrainedConfig):
@@ -64,6 +83,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     special_token_ids: list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        check_number_of_labels(kwargs)
         if self.ngrams is None:
             self.ngrams = [[-1, 0], [0, 1]]
         if self.token_columns is None:
@@ -74,9 +94,13 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         """Check the fields; `@strict` calls this."""
         if self.hidden_size <= 0 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
-        if self.num_hidden_layers < 1:
-            raise ValueError(f"num_hidden_layers must be at least 1, got {self.num_hidden_layers}")
-        if self.embedding_norm <= 0:
+        for name in ("vocab_size", "embedding_size", "ngram_buckets", "num_hidden_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("ngram_embedding_size", "jamo_embedding_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.embedding_norm < float("inf"):
             raise ValueError(f"embedding_norm must be positive, got {self.embedding_norm}")
         for name in ("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout", "morpheme_dropout"):
             if not 0 <= getattr(self, name) < 1:
@@ -84,3 +108,6 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         for window in self.ngrams:
             if len(window) != 2 or window[0] > window[1]:
                 raise ValueError(f"each of ngrams must be [first, last] with first <= last, got {window}")
+            if max(-window[0], window[1]) > LARGEST_OFFSET:
+                raise ValueError(f"each of ngrams must be at most {LARGEST_OFFSET} tokens away, got {window}")
+        check_special_tokens(self.special_token_ids)

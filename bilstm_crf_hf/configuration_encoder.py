@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
+from .configuration_bilstm_crf import check_number_of_labels, check_special_tokens
+
 
 @strict
 class EncoderConfig(PreTrainedConfig):
@@ -14,6 +16,9 @@ class EncoderConfig(PreTrainedConfig):
     encoder_config: dict | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs):
+        check_number_of_labels(kwargs)
+        if isinstance(self.encoder_config, dict):
+            check_number_of_labels(self.encoder_config)
         if self.encoder_config is None:
             self.encoder_config = BertConfig()
         elif isinstance(self.encoder_config, dict):
@@ -54,6 +59,7 @@ class EncoderCRFConfig(EncoderConfig):
             raise ValueError(f"lstm_hidden_size must be even and positive, got {self.lstm_hidden_size}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        check_special_tokens(self.special_token_ids)
 
 
 @strict
@@ -76,5 +82,7 @@ class EncoderClassifierConfig(EncoderConfig):
         """Check the fields; `@strict` calls this."""
         if self.pooling not in ("pooler", "mean"):
             raise ValueError(f"pooling must be 'pooler' or 'mean', got {self.pooling!r}")
+        if self.classifier_hidden_size < 1:
+            raise ValueError(f"classifier_hidden_size must be at least 1, got {self.classifier_hidden_size}")
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout must be in [0, 1), got {self.classifier_dropout}")

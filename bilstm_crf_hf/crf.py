@@ -31,8 +31,8 @@ class LinearChainCRF(CRF):
     All methods take `emissions`, (T, B, K), and a `mask`, (T, B), true (or 1) on the timesteps of a sequence, which
     begin at the first timestep and have no holes (default: all timesteps). With `batch_first`, the dimensions T and B
     of arguments and results are swapped. A ValueError is raised if shapes do not match, if an option is invalid and, on
-    the CPU, if a mask has holes or a tag is out of range. On other devices the latter two are device-side assertions,
-    so that the host does not wait.
+    the CPU, if a mask has holes, if a tag is out of range, or if decoded emissions are NaN or +inf. On other devices
+    the latter three are device-side assertions, so that the host does not wait.
 
     Args:
         labels: the K names of the tags. If they are BIO or BIOES tags, starts, ends and transitions that the scheme
@@ -66,6 +66,12 @@ class LinearChainCRF(CRF):
         for name, values in self._constraints().items():
             self.get_buffer(name).copy_(values)
 
+    def set_labels(self, labels: Sequence[str], constrained: bool) -> None:
+        """Set the names of the tags and whether they constrain the paths; do nothing if they are the same already."""
+        if (tuple(labels), constrained) != (self.labels, self.constrained):
+            self.labels, self.constrained = tuple(labels), constrained
+            self.reset_constraints()
+
     def _constraints(self) -> dict[str, Tensor]:
         """Return which transitions between states are possible, and which continue an entity, both (S, S)."""
         # Starts and ends are possible where a transition from O and to O is: the boundary behaves like the label O.
@@ -88,7 +94,7 @@ class LinearChainCRF(CRF):
             raise ValueError(f"invalid reduction: {reduction}")
         tags = (tags.transpose(0, 1) if self.batch_first else tags).long().masked_fill(~mask, 0)
         valid = (tags >= 0) & (tags < self.num_tags) | (tags == IGNORED)
-        _assert_all(valid, f"tags must be in [0, {self.num_tags}) or {IGNORED} for unknown")
+        raise_unless(valid, f"tags must be in [0, {self.num_tags}) or {IGNORED} for unknown")
         with torch.autocast(emissions.device.type, enabled=False):
             parameters = self.start_transitions, self.end_transitions, self.transitions
             log_likelihood = _LogLikelihood.apply(self, emissions, mask, tags, *parameters)
@@ -179,8 +185,11 @@ class LinearChainCRF(CRF):
         if self.batch_first:
             emissions, mask = emissions.transpose(0, 1), mask.transpose(0, 1)
         mask = mask.bool()
-        _assert_all(mask[:1], "mask of the first timestep must all be on")
-        _assert_all(mask[:-1] | ~mask[1:], "mask must be a prefix of each sequence: it has a hole")
+        raise_unless(mask[:1], "mask of the first timestep must all be on")
+        raise_unless(mask[:-1] | ~mask[1:], "mask must be a prefix of each sequence: it has a hole")
+        if tags is None:  # a loss of NaN may be wanted: mixed precision skips its step
+            numbers = (emissions < torch.inf) | ~mask[..., None]
+            raise_unless(numbers, "emissions are NaN or infinite: the weights of the model are damaged, load others")
         return emissions, mask
 
     def _from_time_major(self, x: Tensor) -> Tensor:
@@ -223,6 +232,23 @@ def allowed_transitions(labels: Sequence[str]) -> Tensor:
     return entity_continuations(labels) | (~needs_opening[None, :] & ~stays_open[:, None])
 
 
+def broken_step(possible: Tensor, tags: Sequence[int]) -> tuple[int, int] | None:
+    """Return the indices of the first tag that cannot follow the known ones before it, and of the last of those.
+
+    `possible` is the matrix of possible transitions between states, `tags` are those of one sequence, -100 if unknown.
+    The index -1 stands for the boundary before the sequence, the length for that after it; None if all can follow.
+    """
+    known, reachable = -1, possible[-1]  # (S,): whether a state may come next
+    for i, tag in enumerate([*tags, len(possible) - 1]):
+        if tag == IGNORED:
+            reachable = possible[:-1][reachable[:-1]].any(0)
+        elif not reachable[tag]:
+            return known, i
+        else:
+            known, reachable = i, possible[tag]
+    return None
+
+
 def entity_continuations(labels: Sequence[str]) -> Tensor:
     """Return whether tag j, when it follows tag i, continues the entity of tag i, (K, K) booleans."""
     return torch.tensor(
@@ -230,7 +256,7 @@ def entity_continuations(labels: Sequence[str]) -> Tensor:
     )
 
 
-def _assert_all(holds: Tensor, message: str) -> None:
+def raise_unless(holds: Tensor, message: str) -> None:
     """Raise a ValueError unless `holds` is true everywhere; off the CPU, assert it without waiting for the device."""
     if holds.device.type != "cpu":
         torch._assert_async(holds.all(), message)

@@ -79,6 +79,13 @@ def direction_windows(config: BiLSTMCRFConfig) -> tuple[list[int], list[int]]:
     return [i for i, (_, last) in windows if last <= 1], [i for i, (first, _) in windows if first >= -1]
 
 
+def direction_widths(config: BiLSTMCRFConfig) -> tuple[int, int]:
+    """Return the sizes of the inputs of the forward and the backward direction of the first layer."""
+    width = config.embedding_size + len(JAMO_COUNTS) * config.jamo_embedding_size
+    first, second = (width + len(windows) * config.ngram_embedding_size for windows in direction_windows(config))
+    return first, second
+
+
 class InputFeatures(nn.Module):
     """The inputs of the two directions of the first BiLSTM layer, whose sizes are `widths`, from (T, B) token ids."""
 
@@ -90,15 +97,12 @@ class InputFeatures(nn.Module):
         self.config = config
         self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
         self.windows = direction_windows(config)
-        width = config.embedding_size
         if any(self.windows):
             self.ngram_embeddings = nn.Embedding(config.ngram_buckets, config.ngram_embedding_size)
         if config.jamo_embedding_size:
             self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
-            width += len(JAMO_COUNTS) * config.jamo_embedding_size
         self.columns = {name: i for i, name in enumerate(config.token_columns)}
-        first, second = (width + len(windows) * config.ngram_embedding_size for windows in self.windows)
-        self.widths = first, second
+        self.widths = direction_widths(config)
         if config.kiwi_version:
             tags = NUM_CLUSTERS + NUM_PARTS_OF_SPEECH
             self.morpheme_embeddings = nn.Embedding(1 + 2 * tags, config.embedding_size)

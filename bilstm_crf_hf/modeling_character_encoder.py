@@ -5,17 +5,19 @@ tokenizer, most of them parts of words.
 """
 
 import os
+from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
-from transformers.utils import can_return_tuple
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderConfig
-from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput, BiLSTMLayer, LockedDropout, Sequences
+from .forward_arguments import takes_standard_arguments
+from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFOutput
 from .modeling_encoder import EncoderPreTrainedModel
+from .sequences import BiLSTMLayer, LockedDropout, Sequences
 
 
 @strict
@@ -41,6 +43,13 @@ class CharacterEncoderConfig(EncoderConfig):
         elif isinstance(self.bilstm_config, dict):
             self.bilstm_config = BiLSTMCRFConfig(**self.bilstm_config)
         super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Check the fields; `@strict` calls this."""
+        if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
+            raise ValueError(f"lstm_hidden_size must be even and positive, got {self.lstm_hidden_size}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
 
 class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
@@ -84,6 +93,13 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         model.bilstm.load_state_dict(characters.state_dict())
         return model
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.bilstm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Set the embeddings of the characters."""
+        self.bilstm.set_input_embeddings(value)
+
     @staticmethod
     def _token_fields(tokenizer: PreTrainedTokenizerBase) -> dict:
         return {}  # `bilstm_config` has those of the characters
@@ -95,16 +111,17 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         piece_mask: Tensor,
         piece_index: Tensor,
         attention_mask: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Sequences]:
         sequences = self.bilstm.sequences(input_ids, attention_mask)
         characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
-        pieces = self.norm(self.encode(piece_ids, piece_mask, None)[0])  # (B, P, H)
+        pieces = self.norm(self.encode(piece_ids, piece_mask, **options)[0])  # (B, P, H)
         covering = sequences.pack(pieces.gather(1, piece_index[..., None].expand(-1, -1, pieces.shape[-1])))
         x = torch.cat([characters, self.dropout(covering)], -1)
         hidden = self.dropout(self.layer((x, x), sequences))
         return self.classifier(hidden), sequences
 
-    @can_return_tuple
+    @takes_standard_arguments
     def forward(
         self,
         input_ids: Tensor,
@@ -113,6 +130,8 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         piece_index: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> BiLSTMCRFOutput:
         """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the other arguments.
 
@@ -121,5 +140,12 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
             piece_ids: (B, P), ids of the pieces, the input of the encoder.
             piece_mask: (B, P), attention mask of the pieces.
             piece_index: (B, S), the index, from 0 to P - 1, of the piece that covers each character.
+            output_hidden_states: whether to return the hidden states of the encoder, (B, P, H) each.
+            output_attentions: whether to return its attentions.
         """
-        return self.crf_output(*self.emissions(input_ids, piece_ids, piece_mask, piece_index, attention_mask), labels)
+        options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        recorded: dict[str, tuple[Tensor, ...]] = {}
+        emissions, sequences = self.emissions(
+            input_ids, piece_ids, piece_mask, piece_index, attention_mask, recorded=recorded, **options
+        )
+        return self.crf_output(emissions, sequences, labels, **recorded)

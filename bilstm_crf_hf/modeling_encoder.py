@@ -4,22 +4,17 @@ Letters in shapes: those of `modeling_bilstm_crf`, with the hidden size H of the
 """
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import can_return_tuple
 
 from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
-from .modeling_bilstm_crf import (
-    BiLSTMCRFOutput,
-    BiLSTMCRFPreTrainedModel,
-    BiLSTMLayer,
-    LockedDropout,
-    Sequences,
-    sequence_tokens,
-)
+from .forward_arguments import takes_standard_arguments
+from .modeling_bilstm_crf import BiLSTMCRFOutput, BiLSTMCRFPreTrainedModel
+from .sequences import BiLSTMLayer, LockedDropout, Sequences, check_inputs, sequence_tokens
 
 
 class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
@@ -27,6 +22,8 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
 
     auto_map: dict[str, str] = {}  # `save_pretrained` adds the classes of the model and its configuration
     base_model_prefix = "encoder"
+    # The encoder itself refuses what it does not support.
+    supports_gradient_checkpointing = _supports_sdpa = _supports_flash_attn = True
 
     @classmethod
     def from_encoder(
@@ -47,6 +44,11 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
     def _token_fields(tokenizer: PreTrainedTokenizerBase) -> dict:
         return {"pad_token_id": tokenizer.pad_token_id}
 
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Set the token embeddings of the encoder, and the size of its vocabulary."""
+        self.encoder.set_input_embeddings(value)
+        self.config.encoder_config.vocab_size = value.num_embeddings
+
     def attended(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return the attention mask, (B, S). If none is given, it is 1 on all tokens but padding."""
         if attention_mask is not None:
@@ -55,12 +57,28 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
             return torch.ones_like(input_ids)
         return (input_ids != self.config.pad_token_id).long()
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None):
-        """Return the output of the encoder. It gets `token_type_ids` only if it has embeddings for them."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None = None,
+        recorded: dict[str, tuple[Tensor, ...]] | None = None,
+        **options: Any,
+    ):
+        """Return the output of the encoder. It gets `token_type_ids` only if it has embeddings for them.
+
+        Args:
+            recorded: dictionary that gets the `hidden_states` and `attentions` of the output.
+            options: further arguments of the encoder, which does not get those that are None or false.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "return_dict": True}
+        inputs |= {name: value for name, value in options.items() if value is not None and value is not False}
         if token_type_ids is not None and getattr(self.config.encoder_config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = token_type_ids
-        return self.encoder(**inputs)
+        output = self.encoder(**inputs)
+        if recorded is not None:
+            recorded |= {name: output.get(name) for name in ("hidden_states", "attentions")}
+        return output
 
 
 class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
@@ -82,26 +100,43 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         self.post_init()
 
     def emissions(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Sequences]:
         attention_mask = self.attended(input_ids, attention_mask)
         sequences = self.sequences(input_ids, attention_mask)
-        hidden = self.encode(input_ids, attention_mask, token_type_ids)[0]  # (B, S, H)
+        hidden = self.encode(input_ids, attention_mask, token_type_ids, **options)[0]  # (B, S, H)
         x = self.dropout(sequences.pack(hidden))
         for layer in self.lstm_layers:
             x = self.dropout(layer((x, x), sequences))
         return self.classifier(x), sequences
 
-    @can_return_tuple
+    @takes_standard_arguments
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> BiLSTMCRFOutput:
-        """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the arguments."""
-        return self.crf_output(*self.emissions(input_ids, attention_mask, token_type_ids), labels)
+        """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the arguments.
+
+        The encoder gets the last three, and its hidden states and attentions are those of the output.
+        """
+        options = {
+            "position_ids": position_ids,
+            "output_hidden_states": output_hidden_states,
+            "output_attentions": output_attentions,
+        }
+        recorded: dict[str, tuple[Tensor, ...]] = {}
+        emissions, sequences = self.emissions(input_ids, attention_mask, token_type_ids, recorded=recorded, **options)
+        return self.crf_output(emissions, sequences, labels, **recorded)
 
 
 class EncoderForSequenceClassification(EncoderPreTrainedModel):
@@ -129,20 +164,30 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
         )
         self.post_init()
 
-    @can_return_tuple
+    @takes_standard_arguments
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> SequenceClassifierOutput:
         """Compute the logits (B, K); see `BiLSTMForSequenceClassification` for the arguments."""
         attention_mask = self.attended(input_ids, attention_mask)
-        output = self.encode(input_ids, attention_mask, token_type_ids)
+        check_inputs(input_ids, attention_mask)
+        options = {
+            "position_ids": position_ids,
+            "output_hidden_states": output_hidden_states,
+            "output_attentions": output_attentions,
+        }
+        recorded: dict[str, tuple[Tensor, ...]] = {}
+        output = self.encode(input_ids, attention_mask, token_type_ids, recorded, **options)
         if self.config.pooling == "mean":
             attended = attention_mask[..., None]
             pooled = (output[0] * attended).sum(1) / attended.sum(1).clamp(min=1)
         else:
             pooled = output[1]
-        return self.classifier_output(self.classifier(pooled), labels)
+        return self.classifier_output(self.classifier(pooled), labels, **recorded)

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput
 
 from .alignment import IGNORED
 from .configuration_bilstm_crf import BiLSTMCRFConfig
+from .forward_arguments import takes_standard_arguments
 from .input_features import direction_windows
-from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel, Sequences
+from .losses import check_ids
+from .modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel
+from .sequences import Sequences
 
 HEAD_SIZE = 128
 """Width of the layer between the BiLSTM and the output vocabulary."""
@@ -35,6 +38,8 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
     """Mean cross entropy of the tags."""
     logits: Tensor | None = None
     """(B, S, K), those of the tags; 0 outside a sequence."""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """On request, the input and the output of the BiLSTM layer, (B, S, ...)."""
 
 
 class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
@@ -60,24 +65,36 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         self.tag_classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    @can_return_tuple
+    @takes_standard_arguments
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        output_hidden_states: bool = False,
     ) -> BiLSTMForPreTrainingOutput:
         """Compute the losses, and the logits of the tags; the arguments are those of a tagger."""
         sequences = self.bilstm.sequences(input_ids, attention_mask)
-        hidden = self.bilstm.encode(input_ids, sequences)  # (T, B, H)
+        recorded: list[Tensor] | None = [] if output_hidden_states else None
+        hidden = self.bilstm.encode(input_ids, sequences, recorded)  # (T, B, H)
         loss = cloze_loss = self.cloze_loss(hidden, sequences.pack(input_ids), sequences)
         tag_loss = logits = None
         if labels is not None:
+            check_ids(labels, tuple(input_ids.shape), "(B, S) as input_ids")
             logits = sequences.unpack(self.tag_classifier(hidden))
-            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+            tag_loss = cross_entropy(logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORED)
             loss = cloze_loss + tag_loss
-        return BiLSTMForPreTrainingOutput(loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits)
+        states = tuple(recorded) if recorded else None
+        return BiLSTMForPreTrainingOutput(
+            loss=loss, cloze_loss=cloze_loss, tag_loss=tag_loss, logits=logits, hidden_states=states
+        )
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.vocabulary
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.vocabulary = value
 
     def cloze_loss(self, hidden: Tensor, tokens: Tensor, sequences: Sequences) -> Tensor:
         """Return the mean cross entropy of randomly drawn `tokens` (T, B), predicted from `hidden` (T, B, H)."""

@@ -21,7 +21,12 @@ class TaggingCollator(DataCollatorForTokenClassification):
     """
 
     def torch_call(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return the batch of rows."""
+        """Return the batch of rows.
+
+        Raises:
+            ValueError: if rows differ in their columns, or if a column does not have numbers for all tokens.
+        """
+        _check_rows(features)
         more = [name for name in features[0] if name not in TOKENIZER_COLUMNS]
         batch = super().torch_call([{name: row[name] for name in row if name not in more} for row in features])
         inside = batch["attention_mask"].bool()  # (B, S)
@@ -37,3 +42,18 @@ class TaggingCollator(DataCollatorForTokenClassification):
                 batch[name] = tokens.new_zeros(*inside.shape, *tokens.shape[1:])  # (B, S) or (B, S, K)
                 batch[name][inside] = tokens
         return batch
+
+
+def _check_rows(rows: list[dict[str, Any]]) -> None:
+    """Raise the errors of [`TaggingCollator`]; numbers that one row lacks and another has would go to wrong tokens."""
+    for i, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            raise ValueError(f"row {i} of the batch has the columns {[*row]}, and row 0 has {[*rows[0]]}")
+    for name in rows[0]:
+        tokens = "piece_ids" if name in PIECE_COLUMNS else "input_ids"
+        sizes = [(len(row[name]), len(row[tokens])) for row in rows]
+        single = name in TOKENIZER_COLUMNS or name in PIECE_COLUMNS
+        per_token = 1 if single else sum(size for size, _ in sizes) / max(1, sum(count for _, count in sizes))
+        for i, (size, count) in enumerate(sizes):
+            if size != per_token * count:
+                raise ValueError(f"row {i} of the batch has {size} {name} for {count} {tokens}: give one for each")

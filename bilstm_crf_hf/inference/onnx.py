@@ -14,8 +14,9 @@ from onnxscript import opset18 as op
 from torch import Tensor, library, nn
 
 from ..alignment import IGNORED
-from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification, BiLSTMLayer, Sequences
+from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification
 from ..processing_bilstm_crf import TEXT_INPUTS
+from ..sequences import BiLSTMLayer, Sequences
 
 INT32 = 6
 """ONNX's number of the type of the `sequence_lens` of an LSTM."""
@@ -28,6 +29,7 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
     reads, (B, S) int64 each. The output is `predictions`, (B, S) int64: the Viterbi path as in the model's output,
     computed in float64 from the float32 emissions; -100 outside of the sequences.
     """
+    model.update_crf()
     text_inputs = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field) is not None]
     names = ["input_ids", "attention_mask", *text_inputs]
     input_ids = torch.full((2, 8), model.config.vocab_size - 1)

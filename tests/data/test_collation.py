@@ -1,0 +1,38 @@
+"""Tests of batches of encoded rows."""
+
+import pytest
+
+from bilstm_crf_hf.data.collation import TaggingCollator
+
+
+def row(length: int, **sizes: int) -> dict[str, list[int]]:
+    """Return a row of `length` tokens, with columns of other sizes."""
+    columns = dict.fromkeys(("input_ids", "attention_mask", "labels", "morpheme_ids"), length) | {
+        "soft_labels": 3 * length
+    }
+    return {name: [1] * size for name, size in (columns | sizes).items()}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(3), row(5, labels=4)], "row 1 of the batch has 4 labels for 5 input_ids"),
+        ([row(3, attention_mask=4), row(5)], "row 0 of the batch has 4 attention_mask for 3 input_ids"),
+        ([row(3, morpheme_ids=5), row(5, morpheme_ids=3)], "row 0 of the batch has 5 morpheme_ids for 3 input_ids"),
+        ([row(3, soft_labels=15), row(5, soft_labels=9)], "row 0 of the batch has 15 soft_labels for 3 input_ids"),
+        ([row(3), row(5) | {"piece_ids": [1]}], "row 1 of the batch has the columns .*piece_ids"),
+        ([row(3) | {"more": [1] * 3}, row(5)], "row 1 of the batch has the columns"),
+    ],
+)
+def test_numbers_that_belong_to_no_token_are_an_error(tokenizer, rows, message):
+    with pytest.raises(ValueError, match=message):
+        TaggingCollator(tokenizer)(rows)
+
+
+def test_rows_of_all_columns_become_a_batch(tokenizer):
+    batch = TaggingCollator(tokenizer)([row(3), row(5)])
+    assert {name: tuple(values.shape) for name, values in batch.items()} == {
+        **dict.fromkeys(("input_ids", "attention_mask", "labels", "morpheme_ids"), (2, 5)),
+        "soft_labels": (2, 5, 3),
+    }
+    assert batch["morpheme_ids"].sum(1).tolist() == [3, 5]

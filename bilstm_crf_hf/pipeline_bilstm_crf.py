@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
@@ -40,6 +41,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        check_finite(self.model)
         self.processor = BiLSTMCRFProcessor(self.tokenizer, self.model.config, strict=False)
         self.model.eval()  # the stock pipeline leaves this to the caller
 
@@ -148,6 +150,23 @@ class _SortedByLength:
                 batch, order = order[:size], order[size:]
                 results.update(zip(batch, self.tag([texts[i] for i in batch]), strict=True))
             yield from (results[i] for i in range(len(texts)))
+
+
+def check_finite(model: nn.Module) -> None:
+    """Check the weights of a model, in one pass that allocates nothing.
+
+    Raises:
+        ValueError: if a parameter holds NaN or infinity, or a buffer NaN (the mask of some encoders is infinite).
+    """
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+            continue
+        low, high = tensor.detach().aminmax()  # both are NaN if any value is
+        if low.isnan() or (isinstance(tensor, nn.Parameter) and (low.isinf() or high.isinf())):
+            raise ValueError(
+                f"{getattr(model, 'name_or_path', '') or type(model).__name__}: the weight {name} holds NaN or infinity, "
+                "so all results would be meaningless: train the model again with a lower learning rate, or load it again"
+            )
 
 
 _NAME = f"pipeline_bilstm_crf.{BiLSTMCRFTokenClassificationPipeline.__name__}"

@@ -256,3 +256,24 @@ def test_nbest_paths_of_a_model_are_those_of_its_crf_with_their_probabilities(ta
         assert output.predictions[i, 0].equal(tagger(**batch).predictions[0]) or output.predictions.shape[2] > length
     assert (output.predictions[-1] == -100).all()
     assert (output.probabilities[-1] == 0).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["crf.transitions", "bilstm.features.word_embeddings.weight"])
+def test_a_model_with_weights_that_are_not_finite_is_refused(tokenizer, name, value):
+    model = new_tagger(tokenizer)
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[-1] = value
+    with pytest.raises(ValueError, match=rf"the weight {name} holds NaN or infinity"):
+        BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_largest_weights_are_finite_and_an_infinite_mask_is_no_weight(dtype):
+    model = torch.nn.Linear(2, 2).to(dtype)
+    torch.nn.init.constant_(model.weight, torch.finfo(dtype).max)
+    model.register_buffer("mask", torch.full((2, 2), -math.inf))
+    pipeline_bilstm_crf.check_finite(model)
+    model.mask[0, 0] = math.nan
+    with pytest.raises(ValueError, match="Linear: the weight mask"):
+        pipeline_bilstm_crf.check_finite(model)

@@ -161,11 +161,13 @@ def check_finite(model: nn.Module) -> None:
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
             continue
-        low, high = tensor.detach().aminmax()  # both are NaN if any value is
+        values = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()  # torch compares no float8
+        low, high = values.aminmax()  # both are NaN if any value is
         if low.isnan() or (isinstance(tensor, nn.Parameter) and (low.isinf() or high.isinf())):
+            source = getattr(model, "name_or_path", "") or type(model).__name__
             raise ValueError(
-                f"{getattr(model, 'name_or_path', '') or type(model).__name__}: the weight {name} holds NaN or infinity, "
-                "so all results would be meaningless: train the model again with a lower learning rate, or load it again"
+                f"{source}: the weight {name} holds NaN or infinity, so that all results would be meaningless: "
+                "train the model again, with a lower learning rate, or download it again"
             )
 
 

@@ -268,10 +268,10 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(tokenizer, name, va
         BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
 def test_the_largest_weights_are_finite_and_an_infinite_mask_is_no_weight(dtype):
-    model = torch.nn.Linear(2, 2).to(dtype)
-    torch.nn.init.constant_(model.weight, torch.finfo(dtype).max)
+    model = torch.nn.Linear(2, 2)
+    model.weight = torch.nn.Parameter(torch.full((2, 2), torch.finfo(dtype).max, dtype=dtype))
     model.register_buffer("mask", torch.full((2, 2), -math.inf))
     pipeline_bilstm_crf.check_finite(model)
     model.mask[0, 0] = math.nan

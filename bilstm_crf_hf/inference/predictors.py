@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .. import __version__
-from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, render_entities
+from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, check_finite, render_entities
 
 STRIDE = 32
 """Number of tokens that neighbouring windows share, if a text exceeds the length limit of a tagger."""
@@ -154,7 +154,7 @@ def load_predictor(
         device: device of the model. Default: that of `transformers.pipeline`.
 
     Raises:
-        ValueError: if the model is neither of the two, or if its tokenizer is not a fast one.
+        ValueError: if the model is neither of the two, if its weights are not finite, or its tokenizer is not fast.
     """
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     kind = predictor_of(config.to_dict(), name)
@@ -163,6 +163,7 @@ def load_predictor(
     if ours and not trust_remote_code:
         options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
     pipe = pipeline(kind.task, model=name, **options)
+    check_finite(pipe.model)  # the stock pipelines do not
     tokenizer = pipe.tokenizer
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: {type(tokenizer).__name__} returns no offsets: save the model with a fast tokenizer")

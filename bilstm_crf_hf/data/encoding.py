@@ -15,7 +15,7 @@ from datasets.fingerprint import Hasher
 
 from .. import __version__
 from ..alignment import IGNORED, Span, character_tags, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
-from ..processing_bilstm_crf import STRIDE, BiLSTMCRFProcessor, own_tokens, usable_positions
+from ..processing_bilstm_crf import BiLSTMCRFProcessor, default_stride, own_tokens, usable_positions
 from ..utils.files import write_atomically
 from .ner import labels_of
 
@@ -31,7 +31,7 @@ class EncodedCorpus:
         dataset: rows with `text` and character `tags`, see `data.ner`.
         labels: the model's labels in the order of their ids.
         max_length: limit in tokens, special ones included, see `processing_bilstm_crf.usable_positions`.
-        stride: number of tokens that neighbouring windows share.
+        stride: number of tokens that neighbouring windows share. Default: `processing_bilstm_crf.default_stride`.
 
     Attributes:
         limit: largest number of tokens of a row.
@@ -49,14 +49,15 @@ class EncodedCorpus:
         processor: BiLSTMCRFProcessor,
         labels: Sequence[str],
         max_length: int | None = None,
-        stride: int = STRIDE,
+        stride: int | None = None,
     ) -> None:
-        self.processor, self.labels, self.stride = processor, list(labels), stride
+        self.processor, self.labels = processor, list(labels)
         self.texts: list[str] = list(dataset["text"])
         self._tags: list[list[int]] = list(dataset["tags"])
         self._names = labels_of(dataset)
         self.limit = usable_positions(processor.tokenizer, processor.config, max_length)
-        content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), self.limit, stride)
+        self.stride = default_stride(self.limit) if stride is None else stride
+        content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), self.limit, self.stride)
         self._rows = cached_rows(content, self._encode)
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = sum(windows > 1 for windows in Counter(self._rows["sentence"][:]).values())

@@ -25,8 +25,8 @@ STRIDE = 32
 """Number of tokens that neighbouring windows of a text share by default."""
 
 COUNTING_FROM_PADDING = {
-    *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet"),
-    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 """Types of encoders whose first position is `pad_token_id + 1`, so that 514 positions hold 512 tokens."""
 

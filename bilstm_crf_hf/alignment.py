@@ -122,11 +122,16 @@ def character_ranges(text: str, offsets: Sequence[tuple[int, int]]) -> list[tupl
 
 def _composes_with_previous(text: str, start: int, end: int) -> bool:
     """Return whether normalisation composes `text[end]` with the last character of `text[start:end]`."""
+    if unicodedata.category(text[end])[0] == "M":
+        return True
     if text[end].isspace():
         return False
-    composed = unicodedata.normalize("NFKC", text[start : end + 1])
-    mark = unicodedata.category(text[end])[0] == "M"
-    return mark or len(composed) <= len(unicodedata.normalize("NFKC", text[start:end]))
+    before = text[max(start, end - _COMPOSED) : end]
+    return len(unicodedata.normalize("NFKC", before + text[end])) <= len(unicodedata.normalize("NFKC", before))
+
+
+_COMPOSED = 8
+"""Number of characters before a character that decide whether it composes with them; a syllable has three jamo."""
 
 
 def token_tags(

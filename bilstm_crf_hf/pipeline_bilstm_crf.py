@@ -1,16 +1,27 @@
 """The token-classification pipeline of CRF models. This file is copied into exported model repositories."""
 
+import logging
 import math
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from itertools import groupby, islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
 from .alignment import Span, entities_of_tokens, render
-from .processing_bilstm_crf import UNLIMITED, BiLSTMCRFProcessor
+from .processing_bilstm_crf import (
+    UNLIMITED,
+    BiLSTMCRFProcessor,
+    check_text,
+    default_stride,
+    own_tokens,
+    usable_positions,
+)
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 """Number of texts that are tagged at a time if the caller names no `batch_size`."""
@@ -30,35 +41,72 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     - `aggregation_strategy` is `"simple"` by default: entities. Their `score` is the probability under the CRF that
       there is exactly this entity, and not a mean over tokens. `word` is cut from the text.
     - With `"none"`, tokens carry their tags on the Viterbi path, and the marginal probabilities of those tags.
-      `"first"`, `"average"` and `"max"` are the stock pipeline's, over marginal probabilities.
-    - A text is cut into windows of `tokenizer.model_max_length` tokens only if `stride` is given, and never truncated.
+      `"first"`, `"average"` and `"max"` are the stock pipeline's, over marginal probabilities. They give all tokens of
+      a word one tag, so that particles become part of Korean entities; a warning says so.
+    - No text is truncated. If an encoder has fewer positions than a text has tokens, or if `stride` is given, the model
+      reads windows, which share `stride` tokens (32 by default). Their results are joined as in the evaluation.
     - Inputs that follow from the text, such as morphemes, are computed if their libraries are installed.
     - Many texts are tagged in batches of similar length, of 128 texts by default (fewer if texts have more than 256
-      characters). The texts may be a list, a generator, a column of a data set (`dataset["text"]`, streamed or not) or
-      a torch `Dataset`; except for a list, results are an iterator that reads a few batches ahead.
+      characters). The texts may be a list, a tuple, a generator, a column of a data set (`dataset["text"]`, streamed or
+      not) or a torch `Dataset`; except for a list or tuple, results are an iterator that reads a few batches ahead.
+
+    Raises:
+        ValueError: if a weight is not finite.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        check_finite(self.model)
         self.processor = BiLSTMCRFProcessor(self.tokenizer, self.model.config, strict=False)
-        self.model.eval()  # the stock pipeline leaves this to the caller
+        self._warned_of_words = False
+        self.model.eval()
 
-    def __call__(self, inputs, batch_size: int | None = None, **kwargs):
-        """Return the entities of a text, or those of each of many texts."""
-        if batch_size is None and self._batch_size is None:
-            batch_size = BATCH_SIZE
-        if isinstance(inputs, Iterable) and not isinstance(inputs, (str, list, tuple, Dataset, Generator)):
-            inputs = (text for text in inputs)
-        return super().__call__(inputs, batch_size=batch_size, **kwargs)
+    def _sanitize_parameters(self, **kwargs):
+        parameters = super()._sanitize_parameters(**kwargs)
+        if "is_split_into_words" not in kwargs:  # the stock pipeline would forget what it was made with
+            del parameters[0]["is_split_into_words"]
+        if isinstance(kwargs.get("ignore_labels"), str):
+            raise ValueError(f"ignore_labels is {kwargs['ignore_labels']!r}: give a list of labels")
+        if kwargs.get("offset_mapping") is not None:
+            raise ValueError("offset_mapping cannot be given: the offsets are those of the tokenizer")
+        return parameters
+
+    def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
+        """Return the entities of a text, or those of each of many texts; `num_workers` is ignored.
+
+        Raises:
+            ValueError: if `inputs` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
+                positive.
+        """
+        batch_size = next(size for size in (batch_size, self._batch_size, BATCH_SIZE) if size is not None)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: set it to 1 or more")
+        own = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        parameters = [old | new for old, new in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
+        are_words = parameters[0].get("is_split_into_words", False)
+        if isinstance(inputs, (list, tuple)) and inputs and are_words and all(isinstance(word, str) for word in inputs):
+            inputs = [inputs]
+        if isinstance(inputs, str) and not are_words:
+            (result,) = self.get_iterator([inputs], num_workers, batch_size, *parameters)
+            return result
+        if isinstance(inputs, (str, bytes, Mapping, Set)) or not isinstance(inputs, (Iterable, Dataset)):
+            expected = "a list of words, or of such lists" if are_words else "a text, or a list or stream of texts"
+            raise ValueError(f"the input is of the type {type(inputs).__name__}: give {expected}")
+        results = self.get_iterator(inputs, num_workers, batch_size, *parameters)
+        return list(results) if isinstance(inputs, (list, tuple)) else results
 
     def get_iterator(self, inputs, num_workers, batch_size, *parameters):
-        """Return an iterator over results that sorts texts by length; `num_workers` is ignored."""
-        return _SortedByLength(inputs, batch_size, lambda texts: self._tag(texts, batch_size, *parameters))
+        """Return an iterator over results that sorts texts by length."""
+        check = _check_words if parameters[0].get("is_split_into_words") else _check_text
+        return _SortedByLength(inputs, batch_size, check, lambda texts: self._tag(texts, batch_size, *parameters))
 
     def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
         """Return the results of texts, whose windows are padded to the longest."""
+        self.model.eval()  # the caller may train the model between two calls
         encoded, details = self.encode(texts, **preprocess)
         windows: list[list[dict]] = [[] for _ in texts]
+        if len(details) > len(texts):
+            batch_size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, encoded["input_ids"].shape[1]))
         for start in range(0, len(details), batch_size):
             batch = {name: rows[start : start + batch_size] for name, rows in encoded.items()}
             outputs = self.forward(batch, **forward)
@@ -69,13 +117,18 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return [self.postprocess(of_text, **postprocess) for of_text in windows]
 
     def encode(
-        self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None, offset_mapping=None
+        self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None
     ) -> tuple[dict[str, torch.Tensor], list[tuple[int, dict]]]:
         """Return the inputs of the model, a row for each window, and its text's index and what `postprocess` needs."""
-        stride = (tokenizer_params or {}).get("stride")
+        max_length, stride = None, (tokenizer_params or {}).get("stride")
+        if stride is None:
+            if getattr(self.model.config, "max_position_embeddings", 0) is None:  # a BiLSTM reads whole texts
+                max_length = UNLIMITED
+            else:
+                stride = default_stride(usable_positions(self.tokenizer, self.model.config))
         encoded = self.processor(
             texts,
-            max_length=UNLIMITED if stride is None else None,
+            max_length=max_length,
             stride=stride,
             padding=True,
             is_split_into_words=is_split_into_words,
@@ -84,7 +137,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         if is_split_into_words:
             texts = [delimiter.join(words) for words in texts]
         details = [
-            (text, {"sentence": texts[text], "offset_mapping": offset_mapping or [offsets]})
+            (text, {"sentence": texts[text], "offset_mapping": [offsets], "stride": stride})
             for text, offsets in zip(encoded.text_ids, encoded.offsets, strict=True)
         ]
         columns = encoded.inputs | {"special_tokens_mask": encoded.special_tokens_mask}
@@ -95,22 +148,29 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return {**model_inputs, **self.model(**inputs)}
 
     def postprocess(self, all_outputs, aggregation_strategy=AggregationStrategy.SIMPLE, ignore_labels=None):
+        window = all_outputs[0] if len(all_outputs) == 1 else _join(all_outputs)
         if aggregation_strategy not in (AggregationStrategy.SIMPLE, AggregationStrategy.NONE):
-            return super().postprocess(all_outputs, aggregation_strategy, ignore_labels)
+            self._warn_of_words(aggregation_strategy)
+            found = super().postprocess([window], aggregation_strategy, ignore_labels)
+            return [entity | {"score": float(entity["score"])} for entity in found]  # NumPy's is not written to JSON
         ignored = ["O"] if ignore_labels is None else ignore_labels
-        text = all_outputs[0]["sentence"]
+        text, offsets = window["sentence"], window["offset_mapping"][0]
         names = self.model.config.id2label
-        found = []
-        for window in all_outputs:
-            offsets = window["offset_mapping"][0]
-            # The chain of some models has special tokens, which have tags but no place in the text.
-            special = window["special_tokens_mask"][0].tolist()
-            tags = [None if out else names.get(i) for i, out in zip(window["predictions"][0], special, strict=True)]
-            if aggregation_strategy == AggregationStrategy.NONE:
-                found += self._tokens(text, window, offsets, tags, ignored)
-            else:
-                found += _entities(text, window, offsets, tags, ignored)
-        return found if len(all_outputs) == 1 else self.aggregate_overlapping_entities(found)
+        # The chain of some models has special tokens, which have tags but no place in the text.
+        special = window["special_tokens_mask"][0].tolist()
+        tags = [None if out else names.get(i) for i, out in zip(window["predictions"][0], special, strict=True)]
+        find = self._tokens if aggregation_strategy == AggregationStrategy.NONE else _entities
+        return find(text, window, offsets, tags, ignored)
+
+    def _warn_of_words(self, strategy: AggregationStrategy) -> None:
+        """Warn, once, that entities will consist of whole words."""
+        if not self._warned_of_words:
+            self._warned_of_words = True
+            logger.warning(
+                "aggregation_strategy=%r gives all characters between two spaces one tag, so that entities include the "
+                "particles and punctuation of their words (`손흥민은`): use 'simple' for exact entities",
+                strategy.value,
+            )
 
     def _tokens(self, text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
         log_probs = window["path_log_probs"][0]
@@ -130,16 +190,18 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
 
 class _SortedByLength:
-    """The results of `tag` for batches of texts of similar length, in the order of `inputs`."""
+    """The results of `tag` for batches of texts of similar length, in the order of `inputs`, which `check` checks."""
 
-    def __init__(self, inputs: Collection, batch_size: int, tag: Callable[[list], list]) -> None:
-        self.inputs, self.batch_size, self.tag = inputs, batch_size, tag
+    def __init__(
+        self, inputs: Any, batch_size: int, check: Callable[[Any, str], None], tag: Callable[[list], list]
+    ) -> None:
+        self.inputs, self.batch_size, self.check, self.tag = inputs, batch_size, check, tag
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        inputs = iter(self.inputs)
+        inputs = self._checked()
         while texts := list(islice(inputs, BATCHES_SORTED * self.batch_size)):
             order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
             results: dict[int, list] = {}
@@ -148,6 +210,63 @@ class _SortedByLength:
                 batch, order = order[:size], order[size:]
                 results.update(zip(batch, self.tag([texts[i] for i in batch]), strict=True))
             yield from (results[i] for i in range(len(texts)))
+
+    def _checked(self) -> Iterator:
+        # A `Dataset` with indices has a length, and need not raise an IndexError behind it.
+        inputs = self.inputs if isinstance(self.inputs, Iterable) else map(self.inputs.__getitem__, range(len(self)))
+        for i, text in enumerate(inputs):
+            self.check(text, f"text {i}")
+            yield text
+
+
+def _check_text(text: Any, name: str) -> None:
+    """Raise ValueError if `text` is no text."""
+    if not isinstance(text, str):
+        remedy = " (of the rows of a data set, pass the column of the texts)" if isinstance(text, Mapping) else ""
+        raise ValueError(f"{name} is {text!r:.80}, and not a string{remedy}")
+    check_text(text, name)
+
+
+def _check_words(words: Any, name: str) -> None:
+    """Raise ValueError if `words` are no words of a text."""
+    if not isinstance(words, (list, tuple)):
+        raise ValueError(f"{name} is {words!r:.80}, and not a list of words, which is_split_into_words calls for")
+    for i, word in enumerate(words):
+        _check_text(word, f"{name}, word {i}")
+
+
+def _join(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the windows of a text as one, to which each contributes its own tokens."""
+    parts = []
+    for i, window in enumerate(windows):
+        content = (window["special_tokens_mask"][0] == 0).nonzero()[:, 0].tolist()
+        own = content[own_tokens(len(content), window["stride"], i == 0, i == len(windows) - 1)]
+        parts.append(own if i else [*range(own[0]), *own])  # with [CLS], so that indices are those of a single window
+    joined = {name: windows[0][name] for name in ("sentence", "stride")}
+    for name in ("predictions", "path_log_probs", "offset_mapping"):
+        joined[name] = [[window[name][0][i] for window, part in zip(windows, parts) for i in part]]
+    for name in ("logits", "input_ids", "special_tokens_mask"):
+        joined[name] = torch.cat([window[name][:, part] for window, part in zip(windows, parts)], 1)
+    return joined
+
+
+def check_finite(model: nn.Module) -> None:
+    """Check the weights of a model, in one pass that allocates nothing.
+
+    Raises:
+        ValueError: if a parameter holds NaN or infinity, or a buffer NaN (the mask of some encoders is infinite).
+    """
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+            continue
+        values = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()  # torch compares no float8
+        low, high = values.aminmax()  # both are NaN if any value is
+        if low.isnan() or (isinstance(tensor, nn.Parameter) and (low.isinf() or high.isinf())):
+            source = getattr(model, "name_or_path", "") or type(model).__name__
+            raise ValueError(
+                f"{source}: the weight {name} holds NaN or infinity, so that all results would be meaningless: "
+                "train the model again, with a lower learning rate, or download it again"
+            )
 
 
 _NAME = f"pipeline_bilstm_crf.{BiLSTMCRFTokenClassificationPipeline.__name__}"

@@ -21,6 +21,68 @@ Offsets = Sequence[tuple[int, int]]
 UNLIMITED = 2**31 - 1
 """The largest `max_length` that tokenizers accept, which no text reaches."""
 
+STRIDE = 32
+"""Number of tokens that neighbouring windows of a text share by default."""
+
+COUNTING_FROM_PADDING = {
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+"""Types of encoders whose first position is `pad_token_id + 1`, so that 514 positions hold 512 tokens."""
+
+
+def usable_positions(
+    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig | None, max_length: int | None = None
+) -> int:
+    """Return the number of tokens, special ones included, that a model reads at a time.
+
+    Args:
+        tokenizer: the tokenizer of the model, or of its encoder.
+        config: configuration of the model. A BiLSTM and encoders with relative positions set no limit.
+        max_length: a limit to use instead of `model_max_length` of the tokenizer. The positions limit both.
+
+    Raises:
+        ValueError: if there is no room for a token of the text beside the special ones.
+    """
+    encoder: Any = getattr(config, "encoder_config", config)
+    positions = getattr(encoder, "max_position_embeddings", None)
+    if positions is None or positions < 0:  # -1: XLNet
+        positions = UNLIMITED
+    elif encoder.model_type in COUNTING_FROM_PADDING:
+        positions -= encoder.pad_token_id + 1
+    limit = min(tokenizer.model_max_length if max_length is None else max_length, positions, UNLIMITED)
+    special = tokenizer.num_special_tokens_to_add()
+    if limit <= special:
+        raise ValueError(
+            f"a limit of {limit} tokens leaves no room for a text beside {special} special tokens: set max_length (in "
+            f"commands --max_seq_length) or the tokenizer's model_max_length to {special + 1} or more"
+        )
+    return limit
+
+
+def default_stride(limit: int) -> int:
+    """Return the number of tokens that windows of `limit` tokens share if the caller names none."""
+    return max(1, min(STRIDE, limit // 4))
+
+
+def own_tokens(length: int, stride: int, is_first: bool, is_last: bool) -> slice:
+    """Return the tokens of a window that speak for the text, of its `length` tokens without special ones.
+
+    For each half of the tokens that two windows share, the window counts whose edge is farther away.
+    """
+    return slice(0 if is_first else stride - stride // 2, length if is_last else length - stride // 2)
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise ValueError with `name` if a string holds a half of a surrogate pair, which is no character of Unicode."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair: remove it, or read "
+            "the text with the right encoding"
+        ) from None
+
 
 class TextInput(NamedTuple):
     """An input of each token that follows from the text."""
@@ -74,7 +136,7 @@ class BiLSTMCRFProcessor:
         for each in (tokenizer, piece_tokenizer):
             if each is not None and not each.is_fast:
                 raise ValueError(f"{type(each).__name__} gives no offsets into the text: use a fast tokenizer")
-        self.tokenizer, self.piece_tokenizer = tokenizer, piece_tokenizer
+        self.tokenizer, self.config, self.piece_tokenizer = tokenizer, config, piece_tokenizer
         self.text_inputs: dict[str, str] = {}  # names of the inputs that are computed, with the fields' values
         for name, (field, missing, _) in TEXT_INPUTS.items():
             if (value := getattr(config, field, None)) is None:
@@ -100,15 +162,26 @@ class BiLSTMCRFProcessor:
         Args:
             texts: strings, or lists of words if `is_split_into_words`; `delimiter` joins these to the text that offsets
                 refer to.
-            max_length: limit in tokens, special ones included. Default: `model_max_length` of the tokenizer.
+            max_length: limit in tokens, special ones included, see [`usable_positions`].
             stride: number of tokens that neighbouring windows of a longer text share. Default: the text is cut off.
             padding: whether rows are padded to the longest.
+
+        Raises:
+            ValueError: if windows of this limit and stride bring no new token, or if the encoder of a
+                `CharacterEncoderForTokenClassification` has no positions for all pieces of a row.
         """
+        limit = usable_positions(self.tokenizer, self.config, max_length)
+        room = limit - self.tokenizer.num_special_tokens_to_add()
+        if stride is not None and not 1 <= stride < room:  # a window alone cannot tell whether an entity begins with it
+            raise ValueError(
+                f"stride is {stride}: windows of {limit} tokens, {limit - room} of them special, can share 1 to "
+                f"{room - 1} tokens: set it to one of these numbers, or the limit to more"
+            )
         encoded = self.tokenizer(
             list(texts),
             is_split_into_words=is_split_into_words,
             truncation=True,
-            max_length=min(max_length or self.tokenizer.model_max_length, UNLIMITED),
+            max_length=limit,
             stride=stride or 0,
             return_overflowing_tokens=stride is not None,
             padding=padding,
@@ -132,7 +205,7 @@ class BiLSTMCRFProcessor:
         for name in self.text_inputs:
             inputs[name] = TEXT_INPUTS[name].compute(windows, offsets)
         if self.piece_tokenizer is not None:
-            inputs |= piece_inputs(windows, offsets, self.piece_tokenizer)
+            inputs |= piece_inputs(windows, offsets, self.piece_tokenizer, self.config)
         return EncodedTexts(inputs, text_ids, offsets, encoded["special_tokens_mask"])
 
     def fingerprint(self) -> tuple:
@@ -142,20 +215,44 @@ class BiLSTMCRFProcessor:
 
 
 def piece_inputs(
-    texts: Sequence[str], offsets: Sequence[Offsets], piece_tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[str],
+    offsets: Sequence[Offsets],
+    piece_tokenizer: PreTrainedTokenizerBase,
+    config: PreTrainedConfig | None = None,
 ) -> dict[str, list[list[int]]]:
     """Return what `CharacterEncoderForTokenClassification` reads beside characters, whose `offsets` are given.
 
+    `config` is that of the model, for the number of positions of its encoder.
+
     Returns:
-        `piece_ids` and `piece_mask`, a number for each piece, and `piece_index`, for each character the index of the
-        piece that covers it, or of the last piece before it if none does.
+        `piece_ids` and `piece_mask`, a number for each piece of the part of the text that the characters cover, and
+        `piece_index`, for each character the index of the piece that covers it, or of the last piece before it if none
+        does.
+
+    Raises:
+        ValueError: if a part has more pieces than the encoder has positions.
     """
-    encoded = piece_tokenizer(list(texts), truncation=True, return_offsets_mapping=True)
+    positions = usable_positions(piece_tokenizer, config)
+    bounds = [_covered_part(*row) for row in zip(texts, offsets, strict=True)]
+    parts = [text[start:end] for text, (start, end) in zip(texts, bounds, strict=True)]
+    encoded = piece_tokenizer(parts, return_offsets_mapping=True, verbose=False)
     index = []
-    for text, of_pieces, of_characters in zip(texts, encoded["offset_mapping"], offsets, strict=True):
-        covering = [0] * (len(text) + 1)
+    for part, (first, _), of_pieces, of_characters in zip(parts, bounds, encoded["offset_mapping"], offsets):
+        if len(of_pieces) > positions:
+            raise ValueError(
+                f"{part[:20]!r}...: {len(of_pieces)} pieces for {len(of_characters)} characters, and the encoder reads "
+                f"{positions}: set max_length (in commands --max_seq_length) to {len(of_characters) // 2} or less"
+            )
+        covering = [0] * (len(part) + 1)
         for piece, (start, end) in enumerate(of_pieces):
             covering[start:end] = [piece] * (end - start)
         covering = list(accumulate(covering, max))  # pieces stand in order: a gap takes the last piece before it
-        index.append([covering[start] for start, _ in of_characters])
+        index.append([covering[max(0, start - first)] for start, _ in of_characters])
     return {"piece_ids": encoded["input_ids"], "piece_mask": encoded["attention_mask"], "piece_index": index}
+
+
+def _covered_part(text: str, offsets: Offsets) -> tuple[int, int]:
+    """Return the range of `text` that tokens cover, with the white space around them if nothing else is left out."""
+    start = min((start for start, end in offsets if start < end), default=0)
+    end = max((end for _, end in offsets), default=0)
+    return start if text[:start].strip() else 0, end if text[end:].strip() else len(text)

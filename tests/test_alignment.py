@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+import time
 import unicodedata
 
 import pytest
@@ -321,6 +322,18 @@ def test_parts_of_a_decomposed_character_belong_to_one_token(characters):
     text = unicodedata.normalize("NFD", "각 힣")
     assert len(text) == 7
     assert character_ranges(text, offsets_of(characters, text, add_special_tokens=False)) == [(0, 3), (4, 7)]
+
+
+@pytest.mark.parametrize("marks", ["\u0301", "\u0301\u0316", "\u0301\u0316\u0327"])
+@pytest.mark.parametrize("base", ["a", "\u1100", "ｶ"])
+def test_a_run_of_marks_that_the_tokenizer_strips_takes_linear_time(base, marks):
+    """The time of `unicodedata.normalize` grows with the square of the length of a run of different marks."""
+    text = f"서울 {base}{marks * (30_000 // len(marks))} 강"
+    end = len(text) - 2
+    begin = time.perf_counter()
+    ranges = character_ranges(text, [(0, 2), (3, 4), (end + 1, end + 2)])
+    assert time.perf_counter() - begin < 2
+    assert ranges == [(0, 2), (3, end), (end + 1, end + 2)]
 
 
 # Token tags

@@ -1,18 +1,28 @@
+import copy
 import itertools
 import json
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from clean_process import run_without_package
 from conftest import LABELS, new_tagger
-from datasets import Dataset
-from transformers import TokenClassificationPipeline, pipeline
+from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import BertConfig, TokenClassificationPipeline, XLMRobertaConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, pipeline_bilstm_crf, render_entities
-from bilstm_crf_hf.alignment import spans_from_tags
+from bilstm_crf_hf import (
+    BiLSTMCRFTokenClassificationPipeline,
+    EncoderCRFConfig,
+    EncoderCRFForTokenClassification,
+    pipeline_bilstm_crf,
+    render_entities,
+)
+from bilstm_crf_hf.alignment import Span, spans_from_tags
+from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 
 
 @pytest.fixture
@@ -192,6 +202,163 @@ def test_stride_covers_the_whole_text_in_windows(tagger, tokenizer, texts, tmp_p
         pipe(text, stride=24)
 
 
+def encoder_tagger(tokenizer, positions: int, pad_token_id: int = 0) -> EncoderCRFForTokenClassification:
+    """Return a tagger on an encoder with so many positions, which an XLM-RoBERTa counts from the padding token."""
+    torch.manual_seed(0)
+    encoder = (BertConfig, XLMRobertaConfig)[pad_token_id](
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=positions,
+        pad_token_id=pad_token_id,
+        initializer_range=1.0,
+    )
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    special = tokenizer.all_special_ids
+    return EncoderCRFForTokenClassification(
+        EncoderCRFConfig(encoder_config=encoder, special_token_ids=special, **names)
+    )
+
+
+@pytest.mark.parametrize(("positions", "pad_token_id", "limit"), [(32, 0, 32), (34, 1, 32), (6, 0, 6)])
+@pytest.mark.parametrize("model_max_length", [512, int(1e30)])
+def test_a_text_longer_than_the_positions_is_read_in_the_windows_of_the_evaluation(
+    tokenizer, texts, positions, pad_token_id, limit, model_max_length
+):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_max_length = model_max_length
+    model = encoder_tagger(tokenizer, positions, pad_token_id).eval()
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+    rows = [" ".join(texts), texts[0], "", " ".join(texts[3:])]
+    tags = [[LABELS.index("O")] * len(text) for text in rows]
+    names = Features({"text": Value("string"), "tags": List(ClassLabel(names=LABELS))})
+    data = Dataset.from_dict({"text": rows, "tags": tags}, features=names)
+    corpus = EncodedCorpus(data, BiLSTMCRFProcessor(tokenizer, model.config), LABELS)
+    assert corpus.limit == limit
+    assert max(map(len, corpus.inputs["input_ids"])) == limit
+    batch = [tokenizer.pad([{"input_ids": ids}], return_tensors="pt") for ids in corpus.inputs["input_ids"]]
+    expected = corpus.decode([model(**row).predictions[0].tolist() for row in batch])
+    for found in (pipe(rows), [pipe(text) for text in rows]):
+        assert [[Span(e["start"], e["end"], e["entity_group"]) for e in row] for row in found] == expected
+    assert all(0 < entity["score"] < 1 + 1e-6 for entity in found[0])
+    tokens = pipe(rows[0], aggregation_strategy="none", ignore_labels=[])
+    assert "".join(rows[0][token["start"] : token["end"]] for token in tokens) == rows[0].replace(" ", "")
+    assert [token["index"] for token in tokens] == list(range(1, len(tokens) + 1))
+    assert pipe(rows[0], aggregation_strategy="first")[-1]["end"] > len(rows[0]) - 40
+
+
+def test_windows_of_a_text_are_tagged_in_batches(tokenizer, texts):
+    tokenizer = copy.deepcopy(tokenizer)
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=encoder_tagger(tokenizer, 8), tokenizer=tokenizer)
+    text = " ".join(texts)
+    assert [e | {"score": 0} for e in pipe(text, batch_size=3)] == [e | {"score": 0} for e in pipe(text)]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_without_texts_is_an_error(tagger, tokenizer, pipe, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: set it to 1 or more"):
+        pipe(["서울"], batch_size=batch_size)
+    made = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer, batch_size=batch_size)
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: set it to 1 or more"):
+        made("서울")
+
+
+CONTAINERS = [list, tuple, lambda rows: (row for row in rows)]
+BAD_TEXTS = [None, 3, ("서울", "부산"), ["서울"], {"text": "서울"}, b"abc", {"role": "user", "content": "서울"}]
+
+
+@pytest.mark.parametrize("bad", BAD_TEXTS, ids=str)
+@pytest.mark.parametrize(
+    "container", [list, tuple, lambda rows: (row for row in rows)], ids=["list", "tuple", "stream"]
+)
+def test_what_is_no_text_is_an_error_with_its_index(pipe, bad, container):
+    with pytest.raises(ValueError, match="text 2 is .*, and not a string"):
+        list(pipe(container(["서울", "", bad])))
+
+
+@pytest.mark.parametrize("inputs", [None, 3, b"abc", {"text": "서울"}, {"서울"}], ids=str)
+def test_inputs_that_are_no_texts_are_an_error(pipe, inputs):
+    with pytest.raises(ValueError, match=f"the input is of the type {type(inputs).__name__}: give a text"):
+        pipe(inputs)
+
+
+def test_half_of_a_surrogate_pair_is_an_error_with_its_place(pipe):
+    with pytest.raises(ValueError, match=r"text 1: character 2 is '\\ud800', half of a surrogate pair"):
+        pipe(["서울", "부산\ud800"])
+
+
+def test_any_collection_of_texts_keeps_its_order(pipe, texts):
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(texts)
+
+        def __getitem__(self, i):
+            return texts[i % len(texts)]  # no error behind the end
+
+    expected = pipe(texts)
+    assert pipe(tuple(texts)) == expected
+    assert list(pipe(Rows())) == list(pipe(iter(texts))) == list(pipe(np.array(texts))) == expected
+    assert pipe([]) == list(pipe(iter([]))) == []
+
+
+@pytest.mark.parametrize(
+    "container", [list, tuple, lambda rows: (row for row in rows)], ids=["list", "tuple", "stream"]
+)
+def test_many_texts_in_words(pipe, texts, container):
+    rows = [text.split() for text in texts]
+    assert list(pipe(container(rows), is_split_into_words=True)) == pipe([" ".join(row) for row in rows])
+    made = BiLSTMCRFTokenClassificationPipeline(model=pipe.model, tokenizer=pipe.tokenizer, is_split_into_words=True)
+    assert list(made(container(rows))) == pipe([" ".join(row) for row in rows])
+
+
+def test_what_are_no_words_is_an_error(pipe):
+    with pytest.raises(ValueError, match="text 1 is '서울', and not a list of words"):
+        pipe([["서울"], "서울"], is_split_into_words=True)
+    with pytest.raises(ValueError, match="text 0, word 1 is None"):
+        pipe([["서울", None]], is_split_into_words=True)
+    with pytest.raises(ValueError, match="type str: give a list of words"):
+        pipe("서울에서", is_split_into_words=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"ignore_labels": "PS"}, (ValueError, "give a list of labels")),
+        ({"offset_mapping": [[(0, 2)]]}, (ValueError, "offset_mapping cannot be given")),
+        ({"stride": 0}, (ValueError, "stride is 0")),
+        ({"stride": -1}, (ValueError, "stride is -1")),
+        ({"unknown": 1}, (TypeError, "unknown")),
+    ],
+    ids=str,
+)
+def test_arguments_that_make_no_sense_are_errors(pipe, options, error):
+    with pytest.raises(error[0], match=error[1]):
+        pipe("서울", **options)
+
+
+def test_a_model_in_training_is_put_in_evaluation(tokenizer, texts):
+    model = new_tagger(tokenizer)
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=model.train(), tokenizer=tokenizer)
+    expected = pipe(texts)
+    model.train()
+    assert pipe(texts) == expected
+    model.bilstm.train()
+    assert pipe(texts) == expected
+
+
+def test_words_as_units_are_warned_of_once_and_scores_are_plain_numbers(pipe, texts, caplog):
+    """The words of this tagger hold particles, so its entities are not those of the Viterbi path."""
+    for strategy in ("first", "average", "max"):
+        found = pipe(texts, aggregation_strategy=strategy)
+        assert json.loads(json.dumps(found)) == found
+        assert {type(entity["score"]) for row in found for entity in row} == {float}
+    assert [record.levelname for record in caplog.records if "use 'simple'" in record.message] == ["WARNING"]
+    assert "particles" in caplog.text
+    assert pipe(texts, aggregation_strategy="first") != pipe(texts)
+
+
 def test_words_instead_of_a_text(pipe):
     words = ["김연아는", "지난해", "서울로", "돌아왔다."]
     assert pipe(words, is_split_into_words=True) == [pipe(" ".join(words))]  # nested, as in the stock pipeline
@@ -256,3 +423,24 @@ def test_nbest_paths_of_a_model_are_those_of_its_crf_with_their_probabilities(ta
         assert output.predictions[i, 0].equal(tagger(**batch).predictions[0]) or output.predictions.shape[2] > length
     assert (output.predictions[-1] == -100).all()
     assert (output.probabilities[-1] == 0).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["crf.transitions", "bilstm.features.word_embeddings.weight"])
+def test_a_model_with_weights_that_are_not_finite_is_refused(tokenizer, name, value):
+    model = new_tagger(tokenizer)
+    with torch.no_grad():
+        model.get_parameter(name).view(-1)[-1] = value
+    with pytest.raises(ValueError, match=rf"the weight {name} holds NaN or infinity"):
+        BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_the_largest_weights_are_finite_and_an_infinite_mask_is_no_weight(dtype):
+    model = torch.nn.Linear(2, 2)
+    model.weight = torch.nn.Parameter(torch.full((2, 2), torch.finfo(dtype).max, dtype=dtype))
+    model.register_buffer("mask", torch.full((2, 2), -math.inf))
+    pipeline_bilstm_crf.check_finite(model)
+    model.mask[0, 0] = math.nan
+    with pytest.raises(ValueError, match="Linear: the weight mask"):
+        pipeline_bilstm_crf.check_finite(model)

@@ -1,5 +1,6 @@
 """Processing of texts, against the tokenizer itself; a further input, and a further column of the table of tokens."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -7,11 +8,24 @@ import textwrap
 import pytest
 import torch
 from conftest import LABELS, new_tagger
-from transformers import AutoModelForTokenClassification
+from tokenizers import Tokenizer, models
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTokenClassification,
+    BertConfig,
+    PreTrainedTokenizerFast,
+)
 
-from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, input_features, processing_bilstm_crf
+from bilstm_crf_hf import (
+    BiLSTMCRFConfig,
+    BiLSTMCRFTokenClassificationPipeline,
+    CharacterEncoderConfig,
+    input_features,
+    processing_bilstm_crf,
+)
 from bilstm_crf_hf.data.collation import TaggingCollator
-from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, TextInput
+from bilstm_crf_hf.processing_bilstm_crf import UNLIMITED, BiLSTMCRFProcessor, TextInput, usable_positions
 
 
 def test_windows_are_those_of_the_tokenizer(tokenizer, texts):
@@ -29,6 +43,83 @@ def test_a_text_without_stride_is_one_row(tokenizer, texts):
     encoded = BiLSTMCRFProcessor(tokenizer)(texts, max_length=12)
     assert encoded.text_ids == list(range(len(texts)))
     assert encoded.inputs["input_ids"] == tokenizer(texts, truncation=True, max_length=12)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "electra", "gpt2", "modernbert", "xlnet", *sorted(processing_bilstm_crf.COUNTING_FROM_PADDING)]
+)
+def test_usable_positions_are_those_that_an_encoder_has_an_embedding_for(kind, tokenizer):
+    """Compare with the encoder itself, which reads this number of tokens and, with a table of positions, no more."""
+    positions = 40
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    more = {"pad_token_id": 1, "bos_token_id": None, "eos_token_id": None}
+    more |= {"languages": ["ko_KR"], "default_language": "ko_KR"} if kind == "xmod" else {}
+    more |= {"attention_window": 4, "entity_vocab_size": 8} if kind in ("longformer", "luke") else {}
+    more |= {"d_head": 8} if kind == "xlnet" else {}
+    more |= {"layer_types": ["full_attention"]} if kind == "modernbert" else {}
+    more |= {} if kind == "xlnet" else {"max_position_embeddings": positions}
+    config = AutoConfig.for_model(kind, vocab_size=50, **sizes, **more)
+    own_tokenizer = copy.deepcopy(tokenizer)
+    own_tokenizer.model_max_length = int(1e30)
+    usable = usable_positions(own_tokenizer, config)
+    limit = {"xlnet": UNLIMITED, "bert": 40, "electra": 40, "gpt2": 40, "modernbert": 40}.get(kind, 38)
+    assert usable == limit
+    model = AutoModel.from_config(config).eval()
+
+    def reads(length: int) -> bool:
+        inputs = {"input_ids": torch.full((1, length), 5), "attention_mask": torch.ones(1, length, dtype=torch.long)}
+        try:
+            model(**inputs)
+        except (IndexError, RuntimeError):
+            return False
+        return True
+
+    assert reads(min(usable, 100))
+    assert kind in ("xlnet", "modernbert") or not reads(usable + 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "positions", "given", "usable"),
+    [
+        *[(512, 32, None, 32), (20, 32, None, 20), (20, 32, 30, 30), (20, 32, 100, 32)],
+        *[(20, None, 100, 100), (20, None, None, 20)],
+    ],
+)
+def test_the_tightest_limit_counts_and_a_given_one_takes_the_place_of_the_tokenizers(
+    tokenizer, own, positions, given, usable
+):
+    own_tokenizer = copy.deepcopy(tokenizer)
+    own_tokenizer.model_max_length = own
+    config = BiLSTMCRFConfig() if positions is None else BertConfig(max_position_embeddings=positions)
+    assert usable_positions(own_tokenizer, config, given) == usable
+
+
+def test_pieces_of_a_window_are_those_of_its_own_part_of_the_text(tokenizer, texts):
+    """Each character gets the piece that covers it, however far from the beginning of the text it is."""
+    text = " ".join(texts)
+    pieces = copy.deepcopy(tokenizer)  # of one character each, so that a piece and its character have equal ids
+    config = CharacterEncoderConfig(encoder_config=BertConfig(max_position_embeddings=24))
+    encoded = BiLSTMCRFProcessor(tokenizer, config, pieces)([text, texts[0]], stride=4)
+    assert len(encoded.text_ids) > 5
+    for ids, piece_ids, index, special in zip(
+        *(encoded.inputs[name] for name in ("input_ids", "piece_ids", "piece_index")), encoded.special_tokens_mask
+    ):
+        assert len(piece_ids) <= 24
+        covering = [piece_ids[i] for i in index]
+        names = zip(tokenizer.convert_ids_to_tokens(ids), tokenizer.convert_ids_to_tokens(covering), special)
+        assert all(own.removeprefix("##") == piece.removeprefix("##") for own, piece, out in names if not out)
+
+
+def test_a_row_with_more_pieces_than_positions_is_an_error(tokenizer):
+    pieces = copy.deepcopy(tokenizer)
+    config = CharacterEncoderConfig(encoder_config=BertConfig(max_position_embeddings=24))
+    kelvin = "\u33a2" * 20  # a character of three pieces
+    characters = Tokenizer(
+        models.BPE({"[UNK]": 0, "\u33a2": 1, "##\u33a2": 2}, [], unk_token="[UNK]", continuing_subword_prefix="##")
+    )  # noqa: E501
+    own = PreTrainedTokenizerFast(tokenizer_object=characters, unk_token="[UNK]")
+    with pytest.raises(ValueError, match=r"62 pieces for 20 characters, and the encoder reads 24: set max_length"):
+        BiLSTMCRFProcessor(own, config, pieces)([kelvin])
 
 
 @pytest.mark.parametrize("delimiter", [" ", "", " / "])

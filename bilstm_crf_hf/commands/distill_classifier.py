@@ -17,7 +17,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import Pipeline, pipeline
 
 from ..data.augmentation import with_other_words
-from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..processing_bilstm_crf import BiLSTMCRFProcessor, usable_positions
 from ..training.arguments import CardArguments, ModelArguments
 from ..training.classification import (
     ClassificationSetup,
@@ -43,6 +43,7 @@ def load_teacher(name: str, labels: Sequence[str], **options) -> Pipeline:
     """Load the pipeline of a teacher, which returns the probabilities of all labels, those of the student."""
     teacher = pipeline("text-classification", model=name, top_k=None, function_to_apply="softmax", **options)
     check_teacher(teacher.model, labels)
+    teacher.tokenizer.model_max_length = usable_positions(teacher.tokenizer, teacher.model.config)
     return teacher
 
 
@@ -78,7 +79,7 @@ def label_texts(setup: ClassificationSetup, settings: Sequence[Any], arguments: 
     soft = soft_labels(teachers, texts, setup.labels, arguments.per_device_eval_batch_size, arguments.bf16)
     shares = ", ".join(f"{name} {share:.3f}" for name, share in zip(setup.labels, soft.mean(0), strict=True))
     logger.info("mean soft labels: %s", shares)
-    limit = data_arguments.max_seq_length
+    limit = usable_positions(setup.tokenizer, setup.model.config, data_arguments.max_seq_length)
     encoded = setup.tokenizer(texts, truncation=True, max_length=limit, return_token_type_ids=False)
     columns = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     return Dataset.from_dict(columns | {"labels": list(soft)}, features=SOFT)

@@ -1,7 +1,7 @@
 """Export a tagger to ONNX: bilstm-crf export-onnx MODEL [--output_dir DIR] [--int8] [--file SENTENCES]
 
-Writes model.onnx, tokenizer.json, config.json and onnx_inference.py, which tags without PyTorch and this package; for a
-tagger that reads morphemes, also the code that computes them. The Viterbi paths of the graph are compared with those of
+Writes model.onnx, tokenizer.json, config.json, and onnx_inference.py with the code that it needs, which tags without
+PyTorch and this package. The Viterbi paths of the graph are compared with those of
 PyTorch on real sentences first; if any differs, nothing is written. With --int8 there is also model_int8.onnx with
 quantised weights; the share of its paths that equal PyTorch's and its F1 are printed.
 """
@@ -34,11 +34,11 @@ BATCH_SIZE = 32
 
 PACKAGE = Path(__file__).parents[1]
 
-SCRIPT = PACKAGE / "inference" / "onnx_inference.py"
-"""Program that tags with a graph; beside it, it needs `CODE` if the tagger reads morphemes, and no other file."""
+SCRIPTS = (PACKAGE / "inference" / "onnx_inference.py", PACKAGE / "alignment.py")
+"""Program that tags with a graph, and the code that turns tags of tokens into entities."""
 
-CODE = (PACKAGE / "morphemes.py", PACKAGE / "alignment.py")
-"""Files of the package that compute morphemes, and need no other file of the package."""
+CODE = (PACKAGE / "morphemes.py",)
+"""Code that computes morphemes; beside `alignment`, it needs no other file of the package."""
 
 Batch = dict[str, torch.Tensor]
 
@@ -117,6 +117,6 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         tokenizer.save_pretrained(folder)
         output_dir.mkdir(parents=True, exist_ok=True)
         written = [*sorted(Path(folder).glob("*.onnx")), Path(folder, "tokenizer.json"), Path(folder, "config.json")]
-        for file in (*written, SCRIPT, *(CODE if model.config.kiwi_version else ())):
+        for file in (*written, *SCRIPTS, *(CODE if model.config.kiwi_version else ())):
             shutil.copy(file, output_dir)
             print(f"{output_dir / file.name}: {file.stat().st_size / 1e6:.1f} MB")

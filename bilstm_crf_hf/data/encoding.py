@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from datasets.fingerprint import Hasher
 
 from .. import __version__
 from ..alignment import IGNORED, Span, character_tags, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
-from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..processing_bilstm_crf import BiLSTMCRFProcessor, default_stride, own_tokens, usable_positions
 from ..utils.files import write_atomically
 from .ner import labels_of
 
@@ -29,15 +30,17 @@ class EncodedCorpus:
     Args:
         dataset: rows with `text` and character `tags`, see `data.ner`.
         labels: the model's labels in the order of their ids.
-        max_length: limit in tokens, special ones included. Default: `model_max_length` of the tokenizer.
-        stride: number of tokens that neighbouring windows share.
+        max_length: limit in tokens, special ones included, see `processing_bilstm_crf.usable_positions`.
+        stride: number of tokens that neighbouring windows share. Default: `processing_bilstm_crf.default_stride`.
 
     Attributes:
+        limit: largest number of tokens of a row.
         inputs: rows of all inputs of the model, and of `labels` (-100 on special tokens).
         split_sentences: number of sentences that needed more than one window.
 
     Raises:
-        ValueError: if a label of the data set is not among `labels`, or the stride leaves no room for new tokens.
+        ValueError: if a label of the data set is not among `labels`, or if limit and stride leave no room for new
+            tokens.
     """
 
     def __init__(
@@ -46,17 +49,16 @@ class EncodedCorpus:
         processor: BiLSTMCRFProcessor,
         labels: Sequence[str],
         max_length: int | None = None,
-        stride: int = 32,
+        stride: int | None = None,
     ) -> None:
-        self.processor, self.labels, self.stride = processor, list(labels), stride
+        self.processor, self.labels = processor, list(labels)
         self.texts: list[str] = list(dataset["text"])
         self._tags: list[list[int]] = list(dataset["tags"])
         self._names = labels_of(dataset)
-        limit = max_length or processor.tokenizer.model_max_length
-        if stride >= limit - processor.tokenizer.num_special_tokens_to_add():
-            raise ValueError(f"a stride of {stride} tokens leaves windows of {limit} no room: lower the stride")
-        content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), limit, stride)
-        self._rows = cached_rows(content, lambda: self._encode(limit))
+        self.limit = usable_positions(processor.tokenizer, processor.config, max_length)
+        self.stride = default_stride(self.limit) if stride is None else stride
+        content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), self.limit, self.stride)
+        self._rows = cached_rows(content, self._encode)
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = sum(windows > 1 for windows in Counter(self._rows["sentence"][:]).values())
 
@@ -71,9 +73,9 @@ class EncodedCorpus:
         offsets = [[tuple(pair) for pair in row] for row in self._rows["offsets"]]
         return self._rows["sentence"][:], offsets, self._rows["special"][:]
 
-    def _encode(self, limit: int) -> dict[str, list]:
+    def _encode(self) -> dict[str, list]:
         """Return the columns of all rows, in order of length."""
-        encoded = self.processor(self.texts, max_length=limit, stride=self.stride)
+        encoded = self.processor(self.texts, max_length=self.limit, stride=self.stride)
         columns: dict[str, list] = encoded.inputs | {
             "labels": self._token_labels(encoded.text_ids, encoded.offsets),
             "sentence": encoded.text_ids,
@@ -98,10 +100,7 @@ class EncodedCorpus:
         return [[ids[tag] for tag in tags] for tags in rows]
 
     def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str | None]]]:
-        """Return the offsets and the predicted tags of the tokens of each sentence, its windows joined.
-
-        For each half of the tokens that two windows share, the window counts whose edge is farther away.
-        """
+        """Return the offsets and the predicted tags of the tokens of each sentence, its windows joined."""
         windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
         for sentence, offsets, special, row in zip(*self._places, predictions):
             tags = (None if label == IGNORED else self.labels[label] for label in row)
@@ -110,9 +109,11 @@ class EncodedCorpus:
         joined = []
         for of_sentence in windows:
             of_sentence.sort(key=lambda window: [pair for pair, _ in window])
-            tokens = of_sentence[0]
-            for window in of_sentence[1:]:
-                tokens = tokens[: len(tokens) - self.stride // 2] + window[self.stride - self.stride // 2 :]
+            last = len(of_sentence) - 1
+            parts = [
+                window[own_tokens(len(window), self.stride, i == 0, i == last)] for i, window in enumerate(of_sentence)
+            ]
+            tokens = list(chain.from_iterable(parts))
             joined.append(([pair for pair, _ in tokens], [tag for _, tag in tokens]))
         return joined
 

@@ -1,4 +1,7 @@
-"""A tagger without torch, copied into each folder of `export-onnx`: python onnx_inference.py model.onnx SENTENCE ..."""
+"""A tagger without torch, copied into each folder of `export-onnx`: python onnx_inference.py model.onnx SENTENCE ...
+
+It reads the files beside the graph: `tokenizer.json`, `config.json`, and the code that the pipeline uses, too.
+"""
 
 import json
 import sys
@@ -13,23 +16,20 @@ config = json.loads(Path(model).with_name("config.json").read_text(encoding="utf
 labels = config["id2label"]
 tokenizer = Tokenizer.from_file(str(Path(model).with_name("tokenizer.json")))
 tokenizer.enable_padding()
+tokenizer.no_truncation()  # the limit of the training, which the file contains
 encodings = tokenizer.encode_batch(texts)
 inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attention_mask for e in encodings]}
 session = onnxruntime.InferenceSession(model)
-if kiwi_version := config.get("kiwi_version", config.get("morphemes")):  # by the code beside the graph
-    package = sys.modules["exported"] = ModuleType("exported")
-    package.__path__ = [str(Path(model).parent)]
+package = sys.modules["exported"] = ModuleType("exported")
+package.__path__ = [str(Path(model).parent)]
+from exported.alignment import spans_from_token_tags  # noqa: E402
+
+if kiwi_version := config.get("kiwi_version", config.get("morphemes")):
     from exported.morphemes import check_version, morpheme_ids
 
     check_version(kiwi_version)
     inputs["morpheme_ids"] = morpheme_ids(texts, [encoding.offsets for encoding in encodings])
 (predictions,) = session.run(None, inputs)
 for text, encoding, row in zip(texts, encodings, predictions.tolist()):
-    entities = []  # [start, end, type]
-    for (start, end), label in zip(encoding.offsets, row):
-        prefix, _, kind = labels.get(str(label), "O").partition("-")
-        if prefix in ("B", "S"):
-            entities.append([start, end, kind])
-        elif kind:
-            entities[-1][1] = end
-    print(text, [(text[start:end], kind) for start, end, kind in entities])
+    tags = [None if out else labels.get(str(i)) for i, out in zip(row, encoding.special_tokens_mask)]
+    print(text, [(text[start:end], label) for start, end, label in spans_from_token_tags(text, encoding.offsets, tags)])

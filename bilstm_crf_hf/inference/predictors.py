@@ -14,10 +14,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .. import __version__
-from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, render_entities
-
-STRIDE = 32
-"""Number of tokens that neighbouring windows share, if a text exceeds the length limit of a tagger."""
+from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, check_finite, render_entities
+from ..processing_bilstm_crf import check_text, default_stride, usable_positions
 
 
 class Predictor:
@@ -52,7 +50,13 @@ class Predictor:
         return architecture in known or architecture == reference.split(".")[-1]
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the values of the new columns for each text."""
+        """Return the values of the new columns for each text.
+
+        Raises:
+            ValueError: with the index of the text, if it holds half of a surrogate pair.
+        """
+        for i, text in enumerate(texts):
+            check_text(text, f"text {i}")
         values = [self.empty] * len(texts)
         # Sorted by length, since the stock pipelines pad the texts of a batch to the longest one.
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
@@ -154,7 +158,7 @@ def load_predictor(
         device: device of the model. Default: that of `transformers.pipeline`.
 
     Raises:
-        ValueError: if the model is neither of the two, or if its tokenizer is not a fast one.
+        ValueError: if the model is neither of the two, if its weights are not finite, or its tokenizer is not fast.
     """
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     kind = predictor_of(config.to_dict(), name)
@@ -163,14 +167,13 @@ def load_predictor(
     if ours and not trust_remote_code:
         options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
     pipe = pipeline(kind.task, model=name, **options)
+    check_finite(pipe.model)  # the stock pipelines do not
     tokenizer = pipe.tokenizer
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: {type(tokenizer).__name__} returns no offsets: save the model with a fast tokenizer")
 
     call: dict[str, Any] = {"aggregation_strategy": "simple"} if kind is EntityPredictor else {}
-    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
-    if positions is not None:  # None: the model has no limit
-        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
-        stride = min(STRIDE, tokenizer.model_max_length // 4)
-        call |= {"stride": stride} if kind is EntityPredictor else {"truncation": True}
+    if getattr(config, "max_position_embeddings", 0) is not None:  # None: a BiLSTM
+        tokenizer.model_max_length = limit = usable_positions(tokenizer, config)
+        call |= {"stride": default_stride(limit)} if kind is EntityPredictor else {"truncation": True}
     return kind(pipe, batch_size, prefix, **call)

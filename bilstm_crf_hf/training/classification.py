@@ -28,7 +28,7 @@ from ..evaluation.metrics import ClassScorer
 from ..evaluation.plots import plot_confusion
 from ..evaluation.runs import CONFUSION
 from ..evaluation.tasks import CLASSIFICATION
-from ..processing_bilstm_crf import UNLIMITED
+from ..processing_bilstm_crf import usable_positions
 from .arguments import ModelArguments, TaggerTrainingArguments
 from .loading import load_model, load_tokenizer
 from .trainer import TaggerTrainer
@@ -113,7 +113,8 @@ def prepare_classification(
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    limit = min(data_arguments.max_seq_length or tokenizer.model_max_length, UNLIMITED)
+    tokenizer.model_max_length = usable_positions(tokenizer, model.config)  # which is saved with the model
+    limit = usable_positions(tokenizer, model.config, data_arguments.max_seq_length)
     inputs = {split: encode_texts(dataset, tokenizer, labels, limit, split) for split, dataset in datasets.items()}
     return ClassificationSetup(tokenizer, model, labels, datasets, inputs)
 

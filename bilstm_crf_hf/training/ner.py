@@ -19,7 +19,7 @@ from ..evaluation.metrics import EntityScorer
 from ..evaluation.runs import ENCODER_TOKENIZER
 from ..evaluation.tasks import TAGGING
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
-from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..processing_bilstm_crf import BiLSTMCRFProcessor, usable_positions
 from .arguments import ModelArguments, TaggerTrainingArguments
 from .loading import load_model, load_tokenizer
 from .trainer import TaggerTrainer
@@ -32,7 +32,9 @@ class DataArguments(SourceArguments, CorpusArguments):
     """Arguments that name the sentences, and how they are read, split and padded."""
 
     pad_to_max_length: bool = HfArg(default=False, help="Pad to max_seq_length, not to the longest of a batch.")
-    stride: int = HfArg(default=32, help="The number of tokens that neighbouring parts of a split sentence share.")
+    stride: int | None = HfArg(
+        default=None, help="The number of tokens that neighbouring parts of a split sentence share. Default: up to 32."
+    )
     num_examples: int = HfArg(default=5, help="The number of tagged validation sentences that are printed at the end.")
 
 
@@ -43,6 +45,7 @@ def prepare_tagging(
     datasets = load_splits(load_ner_datasets, data_arguments, sample, **data_arguments.options)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
+    tokenizer.model_max_length = usable_positions(tokenizer, model.config)  # which is saved with the model
     pieces = load_piece_tokenizer(
         model,
         model_arguments.model_name_or_path,
@@ -88,8 +91,7 @@ def train_tagger(
     data_arguments, validation, padding = settings[1], corpora["validation"], {}
     tokenizer = validation.processor.tokenizer
     if data_arguments.pad_to_max_length:
-        length = data_arguments.max_seq_length or tokenizer.model_max_length
-        padding = {"padding": "max_length", "max_length": length}
+        padding = {"padding": "max_length", "max_length": validation.limit}
     scorers = {split: EntityScorer(corpus) for split, corpus in corpora.items()}
     trainer = trainer_class(
         model,

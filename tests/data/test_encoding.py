@@ -338,11 +338,18 @@ def test_a_type_that_no_sentence_has_may_be_unknown_to_the_model(characters):
     assert corpus.decode(corpus.inputs["labels"][:]) == [[Span(0, 2, "LC")]]
 
 
-@pytest.mark.parametrize(("max_length", "stride"), [(10, 8), (10, 9), (2, 0)])
+@pytest.mark.parametrize(("max_length", "stride"), [(10, 8), (10, 9), (10, -1), (10, 0), (3, 1)])
 def test_a_stride_that_leaves_no_room_for_new_tokens_is_an_error(characters, max_length, stride):
-    with pytest.raises(ValueError, match=f"stride of {stride} tokens leaves windows of {max_length} no room"):
+    with pytest.raises(ValueError, match=f"stride is {stride}: windows of {max_length} tokens, 2 of them special"):
         EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, stride)
+    stride = max(stride, 1)
     assert len(EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, stride + 3, stride).inputs) > len(ROWS)
+
+
+@pytest.mark.parametrize("max_length", [2, 1, 0, -5])
+def test_a_limit_that_special_tokens_fill_is_an_error(characters, max_length):
+    with pytest.raises(ValueError, match=f"a limit of {max_length} tokens leaves no room for a text beside 2 special"):
+        EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, max_length, 0)
 
 
 # Scores

@@ -1,6 +1,8 @@
 """The page to try a tagger, served by a process that cannot import the package, in a real browser."""
 
 import contextlib
+import copy
+import http.client
 import itertools
 import json
 import math
@@ -21,12 +23,16 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
-from transformers import BertConfig, BertForTokenClassification, pipeline
+from transformers import BertConfig, BertForTokenClassification, XLMRobertaConfig, pipeline
 
 from bilstm_crf_hf import (
     BiLSTMCRFPreTrainedModel,
     BiLSTMCRFTokenClassificationPipeline,
     BiLSTMForSequenceClassification,
+    EncoderClassifierConfig,
+    EncoderCRFConfig,
+    EncoderCRFForTokenClassification,
+    EncoderForSequenceClassification,
 )
 from bilstm_crf_hf.alignment import spans_from_tags
 from bilstm_crf_hf.inference.space import app
@@ -312,6 +318,87 @@ def test_recipe_serves_the_same_page_and_has_no_classes_without_a_classifier(mod
         assert ours.predict(texts[0], api_name="/tag") == client.predict(texts[0], api_name="/tag")
 
 
+# ---------------------------------------------------------------- requests
+
+
+def request(url: str, path: str, body=None, **headers: str) -> tuple[int, str]:
+    """Return the status and content of the answer. An iterable `body` is sent in chunks, without its length."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://").strip("/"), timeout=SECONDS)
+    try:
+        connection.request("GET" if body is None else "POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *[("localhost", 200), ("127.0.0.1:7860", 200), ("[::1]:7860", 200), ("192.168.0.7", 200), ("LOCALHOST:1", 200)],
+        *[
+            ("evil.example", 400),
+            ("evil.example:7860", 400),
+            ("localhost.evil.example", 400),
+            ("127.0.0.1.nip.io", 400),
+        ],
+        *[("", 400), ("user-space.hf.space", 400), ("[", 400)],
+    ],
+)
+def test_only_known_hosts_are_answered(url, host, status):
+    assert request(url, "/config", Host=host)[0] == status
+
+
+def test_hosts_of_a_space_and_of_a_proxy_are_known(monkeypatch):
+    for name, value in {"SPACE_HOST": "user-space.hf.space", "ALLOWED_HOSTS": "ner.example, *.intern.example"}.items():
+        monkeypatch.setenv(name, value)
+    guard = app.Guard(None, app.allowed_hosts())
+    known = ["user-space.hf.space", "user--space-dev.hf.space:443", "ner.example", "a.intern.example", "localhost"]
+    assert all(map(guard._is_known, known))
+    assert not any(map(guard._is_known, ["evilhf.space", "example", "x.ner.example", "intern.example.evil", ""]))
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "begin"),
+    [
+        ("queue/join", "application/json", b'{"data": ["'),
+        ("call/tag", "application/json", b'{"data": ["'),
+        (
+            "upload",
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_large_body_is_refused_before_it_is_read(url, path, content_type, begin, in_chunks):
+    sent = 0
+
+    def body():
+        nonlocal sent
+        yield begin + b"\r\n\r\n" * (path == "upload")
+        for _ in range(100):
+            sent += 1
+            yield b" " * 1_000_000
+
+    headers = {"Content-Type": content_type} | ({} if in_chunks else {"Content-Length": "100000000"})
+    with contextlib.suppress(OSError):  # the server closes the connection while the client still sends
+        assert request(url, f"/gradio_api/{path}", body(), **headers)[0] in (400, 413)
+    assert sent < 20
+    assert request(url, "/config")[0] == 200
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "app.py", "../app.py", "%2e%2e/app.py", "log", "/proc/self/environ"])
+def test_no_file_of_the_machine_is_served(url, file):
+    assert request(url, f"/gradio_api/file={file}")[0] in (403, 404)
+
+
+def test_many_clients_are_answered(url, client, texts):
+    expected = client.predict(texts[0], api_name="/tag")
+    jobs = [client.submit(texts[0], api_name="/tag") for _ in range(50)]
+    assert all(job.result(SECONDS) == expected for job in jobs)
+
+
 # ---------------------------------------------------------------- readings and models
 
 
@@ -373,12 +460,59 @@ def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, initializer_range=1.0, **small, **names)
-    bert = pipeline("token-classification", model=BertForTokenClassification(config).eval(), tokenizer=tokenizer)
-    lines = app.split_lines(bert, "서울에서\n\n춘천으로")
-    assert [len(entities) > 0 for entities in app.tag(bert, lines)] == [True, False, True]
-    assert app.read(bert, lines, 3) == [[], [], []]
-    with pytest.raises(app.gr.Error, match="Line 2 has 42 tokens: this model reads up to 32"):
-        app.split_lines(bert, "서울\n" + "가" * 40)
+    own_tokenizer = copy.deepcopy(tokenizer)
+    bert = pipeline("token-classification", model=BertForTokenClassification(config).eval(), tokenizer=own_tokenizer)
+    long = "서울에서 " * 40
+    lines = app.split_lines(f"서울에서\n\n춘천으로\n{long}")
+    found = app.tag(bert, lines)
+    assert [len(entities) > 0 for entities in found] == [True, False, True, True]
+    assert found[3][-1]["end"] > len(long) - 10
+    assert app.read(bert, lines, 3) == [[], [], [], []]
+
+
+@pytest.mark.parametrize(("pad_token_id", "limit"), [(0, 32), (1, 30)])
+def test_a_line_with_more_tokens_than_positions_is_read_in_windows_and_not_classified(tokenizer, pad_token_id, limit):
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config_class = (BertConfig, XLMRobertaConfig)[pad_token_id]
+    encoder = config_class(
+        vocab_size=len(tokenizer), max_position_embeddings=32, pad_token_id=pad_token_id, initializer_range=1.0, **small
+    )
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
+    torch.manual_seed(0)
+    own_tokenizer = copy.deepcopy(tokenizer)
+    model = EncoderCRFForTokenClassification(EncoderCRFConfig(encoder_config=encoder, **names)).eval()
+    tagger = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=own_tokenizer)
+    lines = ["서울에서 " * 40, "춘천으로", "가" * (limit - 2), "가" * (limit - 1)]
+    assert app.limit_of(tagger) == limit
+    assert app.tag(tagger, lines)[0][-1]["end"] > 5 * 38
+    assert [len(readings) for readings in app.read(tagger, lines, 3)] == [0, 3, 3, 0]
+    classifier = EncoderForSequenceClassification(EncoderClassifierConfig(encoder_config=encoder, pooling="mean"))
+    pipe = pipeline("text-classification", model=classifier.eval(), tokenizer=own_tokenizer)
+    assert len(app.classify(pipe, lines[1:3])) == 2
+    with pytest.raises(app.gr.Error, match=f"Line 1 has {limit + 1} tokens: this model reads up to {limit}"):
+        app.classify(pipe, lines[3:])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("가" * 50_001, "50,001 characters"),
+        ("서\ud800울", "half of a surrogate pair"),
+        (None, "Expected a text, got None"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_a_message(text, message):
+    with pytest.raises(app.gr.Error, match=message):
+        app.split_lines(text)
+
+
+def test_a_model_with_weights_that_are_not_finite_ends_the_program(tokenizer, tmp_path):
+    model = BiLSTMForSequenceClassification.from_tokenizer(tokenizer, hidden_size=8)
+    torch.nn.init.constant_(model.classifier.bias, math.nan)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match="weights that are NaN or infinite"):
+        app.load("text-classification", str(tmp_path), None)
 
 
 @pytest.mark.parametrize("outdated", [False, True])

@@ -3,17 +3,27 @@
 MODEL is a folder, or a model on the Hub, of which --revision names the commit whose code may run. The folder of this
 file is also a Space, which reads the variables MODEL_ID, MODEL_REVISION, CLASSIFIER_ID and CLASSIFIER_REVISION. It does
 not import bilstm_crf_hf, since models contain their code.
+
+The page answers to addresses in numbers, localhost, the name of the machine, and that of the Space. If a proxy serves
+it under other names, set ALLOWED_HOSTS to them, separated by commas.
 """
 
 import argparse
+import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 import gradio as gr
 from jinja2 import Environment, FileSystemLoader
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import JSONResponse
 from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
@@ -32,6 +42,10 @@ EXAMPLES = [
 ]
 
 MAX_CHARACTERS = 50_000  # per request: some seconds on a CPU, or half a minute if each line has one character
+MAX_BYTES = 2_000_000  # per request: three times what these characters take if JSON escapes each of them
+QUEUE_SIZE = 100  # number of requests that wait; later ones are told to try again
+UNLIMITED = 1_000_000  # number of tokens that no text has
+STRIDE = 32  # number of tokens that neighbouring windows of a line share
 BATCH_SIZE = 64  # number of lines of similar length whose n-best paths are computed at a time
 CONTEXT = 40  # number of characters shown on either side of the entities in which a reading differs from the best one
 READINGS = 5  # number of readings of a line: the best one and four others
@@ -80,7 +94,8 @@ def load(task: str, name: str, revision: str | None) -> Pipeline:
     """Load the pipeline of a model in a folder, or of a commit of a model on the Hub.
 
     Raises:
-        SystemExit: if the model cannot be loaded, is for another task, or is on the Hub and `revision` is None.
+        SystemExit: if the model cannot be loaded, is for another task, has weights that are not finite, or is on the
+            Hub and `revision` is None.
     """
     if not Path(name).is_dir() and not revision:
         remedy = "to run the code of a model on the Hub, give the commit with --revision"
@@ -92,33 +107,54 @@ def load(task: str, name: str, revision: str | None) -> Pipeline:
     classes = ", ".join(pipe.model.config.architectures or ["a model without a head"])
     if not classes.endswith(HEADS[task]):
         raise SystemExit(f"{name} is {classes}: expected a ...{HEADS[task]}")
+    if not all(weight.isfinite().all() for weight in pipe.model.parameters()):
+        raise SystemExit(f"{name} has weights that are NaN or infinite: train or download it again")
     return pipe
 
 
-def split_lines(pipe: Pipeline, text: str) -> list[str]:
+def limit_of(pipe: Pipeline) -> int:
+    """Return the number of tokens that a model reads at a time, `UNLIMITED` if it reads texts of any length."""
+    config = getattr(pipe.model.config, "encoder_config", pipe.model.config)
+    positions = getattr(config, "max_position_embeddings", -1)
+    if positions is None:
+        return UNLIMITED
+    if positions < 0:
+        positions = UNLIMITED
+    elif config.pad_token_id == 1:  # of RoBERTa and its kin, which count positions from that of the padding
+        positions -= 2
+    return min(pipe.tokenizer.model_max_length, positions, UNLIMITED)
+
+
+def split_lines(text: str) -> list[str]:
     """Split `text` into its lines. The model reads each line by itself.
 
     Raises:
-        gr.Error: if the text has more than `MAX_CHARACTERS`, or a line more tokens than the model has positions.
+        gr.Error: if `text` is no text, or has more than `MAX_CHARACTERS`.
     """
-    if len(text) > MAX_CHARACTERS:
+    message = None
+    if not isinstance(text, str):
+        message = f"Expected a text, got {type(text).__name__}."
+    elif len(text) > MAX_CHARACTERS:
         message = f"The text has {len(text):,} characters: at most {MAX_CHARACTERS:,} are read at a time."
+    elif any("\ud800" <= character <= "\udfff" for character in text):
+        message = "The text holds half of a surrogate pair, which is no character."
+    if message:
         raise gr.Error(message, print_exception=False)
-    lines = text.splitlines()
-    config = pipe.model.config
-    positions = getattr(getattr(config, "encoder_config", config), "max_position_embeddings", None)
-    if lines and positions is not None:
-        limit = min(positions, pipe.tokenizer.model_max_length)
-        for number, tokens in enumerate(pipe.tokenizer(lines, verbose=False)["input_ids"], 1):
-            if len(tokens) > limit:
-                message = f"Line {number} has {len(tokens):,} tokens: this model reads up to {limit:,}."
-                raise gr.Error(message, print_exception=False)
-    return lines
+    return text.splitlines()
+
+
+def lengths(pipe: Pipeline, lines: list[str]) -> list[int]:
+    """Return the number of tokens of each line."""
+    return [len(tokens) for tokens in pipe.tokenizer(lines, verbose=False)["input_ids"]] if lines else []
 
 
 def tag(tagger: Pipeline, lines: list[str]) -> list[list[Entity]]:
-    """Return the entities of each line."""
-    results = tagger(lines, aggregation_strategy="simple") if lines else []
+    """Return the entities of each line, which is read in windows if it has more tokens than the model has positions."""
+    options: dict[str, Any] = {"aggregation_strategy": "simple"}
+    if (limit := limit_of(tagger)) < UNLIMITED:
+        tagger.tokenizer.model_max_length = limit
+        options["stride"] = max(1, min(STRIDE, limit // 4))
+    results = tagger(lines, **options) if lines else []
     return [[Entity(**_span(found), score=float(found["score"])) for found in result] for result in results]
 
 
@@ -128,18 +164,32 @@ def _span(found: dict) -> Span:
 
 
 def classify(classifier: Pipeline, lines: list[str]) -> list[list[Label]]:
-    """Return the labels of each line, the most probable one first; none for a line of white space."""
+    """Return the labels of each line, the most probable one first; none for a line of white space.
+
+    Raises:
+        gr.Error: if a line has more tokens than the model has positions.
+    """
+    limit = limit_of(classifier)
+    for number, length in enumerate(lengths(classifier, lines), 1):
+        if length > limit:
+            message = f"Line {number} has {length:,} tokens: this model reads up to {limit:,}."
+            raise gr.Error(message, print_exception=False)
     visible = [line for line in lines if line.strip()]
     results = iter(classifier(visible, top_k=None) if visible else [])
     return [next(results) if line.strip() else [] for line in lines]
 
 
 def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
-    """Return the k most probable readings of each line, the best one first; none without a CRF or without tokens."""
+    """Return the k most probable readings of each line, the best one first.
+
+    There are none without a CRF, without tokens, or if the model reads the line in windows.
+    """
     readings: list[list[Reading]] = [[] for _ in lines]
     if not hasattr(tagger.model, "nbest"):
         return readings
-    order = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(lines[i]))
+    limit = limit_of(tagger)
+    whole = [length <= limit for length in lengths(tagger, lines)]
+    order = sorted((i for i, line in enumerate(lines) if line.strip() and whole[i]), key=lambda i: len(lines[i]))
     for first in range(0, len(order), BATCH_SIZE):
         batch = order[first : first + BATCH_SIZE]
         encoded, details = tagger.encode([lines[i] for i in batch])
@@ -197,15 +247,15 @@ def build(tagger: Pipeline, classifier: Pipeline | None = None) -> gr.Blocks:
 
     def entities_of_lines(text: str) -> list[list[Entity]]:
         """Return the entities of the best path of each line, with exact probabilities and positions within the line."""
-        return tag(tagger, split_lines(tagger, text))
+        return tag(tagger, split_lines(text))
 
     def readings_of_lines(text: str) -> list[list[Reading]]:
         """Return the most probable readings of each line; none for an empty line, or if the model has no CRF."""
-        return read(tagger, split_lines(tagger, text), READINGS)
+        return read(tagger, split_lines(text), READINGS)
 
     def labels_of_lines(text: str) -> list[list[Label]]:
         """Return the labels of each line, the most probable one first; none for an empty line."""
-        return classify(classifier, split_lines(classifier, text))
+        return classify(classifier, split_lines(text))
 
     def show(text: str) -> tuple[str, str]:
         lines = text.splitlines()
@@ -256,6 +306,64 @@ def _name(pipe: Pipeline) -> str:
     return Path(name).resolve().name if Path(name).is_dir() else name
 
 
+# Requests
+
+
+class Guard:
+    """An ASGI middleware that refuses requests to other hosts, and bodies of more than `MAX_BYTES`, unread.
+
+    Otherwise a page in the reader's browser could send texts to this server under a name of its own (DNS rebinding).
+    """
+
+    def __init__(self, app: Any, hosts: Iterable[str]) -> None:
+        self.app, self.hosts = app, {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        if not self._is_known(headers.get("host", "")):
+            message = "This host is not served here: see ALLOWED_HOSTS."
+            return await JSONResponse({"detail": message}, 400)(scope, receive, send)
+        too_large = f"A request may have at most {MAX_BYTES:,} bytes."
+        close = {"connection": "close"}  # otherwise the server would go on receiving the body
+        if int(headers.get("content-length", 0)) > MAX_BYTES:
+            return await JSONResponse({"detail": too_large}, 413, close)(scope, receive, send)
+        size = 0
+
+        async def counted() -> Any:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BYTES:
+                raise HTTPException(413, too_large, close)
+            return message
+
+        return await self.app(scope, counted, send)
+
+    def _is_known(self, host: str) -> bool:
+        """Return whether a `Host` is an address in numbers, which no other name stands for, or among `hosts`."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            if name in self.hosts or any(name.endswith(host[1:]) for host in self.hosts if host.startswith("*.")):
+                return True
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def allowed_hosts() -> set[str]:
+    """Return the names under which the page is served; `*.` at the beginning stands for any subdomain."""
+    names = ["localhost", socket.gethostname(), os.environ.get("GRADIO_SERVER_NAME", "")]
+    names += f"{os.environ.get('SPACE_HOST', '')},{os.environ.get('ALLOWED_HOSTS', '')}".split(",")
+    if os.environ.get("SPACE_ID") or os.environ.get("SPACE_HOST"):
+        names.append("*.hf.space")
+    if os.environ.get("GRADIO_SHARE", "").lower() == "true":
+        names.append("*.gradio.live")
+    return {name.strip() for name in names} - {""}
+
+
 def main(argv: list[str], description: str = __doc__) -> None:
     """Serve the page. `--help` shows `description` above the arguments."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -276,8 +384,10 @@ def main(argv: list[str], description: str = __doc__) -> None:
     classifier = None
     if arguments.classifier:
         classifier = load("text-classification", arguments.classifier, arguments.classifier_revision)
-    build(tagger, classifier).launch(
+    build(tagger, classifier).queue(max_size=QUEUE_SIZE, default_concurrency_limit=1).launch(
         server_port=arguments.server_port,
+        app_kwargs={"middleware": [Middleware(Guard, hosts=allowed_hosts())]},
+        max_file_size=MAX_BYTES,
         theme=THEME,
         css_paths=Path(__file__).with_name("style.css"),
         footer_links=["api"],

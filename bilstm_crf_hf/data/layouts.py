@@ -299,7 +299,10 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
 
 
 def _is_kmou(lines: list[str]) -> bool:
-    return any(re.fullmatch(r"## \d+", line) for line in lines)
+    """Return whether lines have a number, or three lines in a row, behind `## `."""
+    headers = [line.startswith("## ") and "\t" not in line for line in lines]
+    in_a_row = any(map(all, zip(headers, headers[1:], headers[2:])))
+    return in_a_row or any(re.fullmatch(r"## \d+", line) for line in lines)
 
 
 def _is_inline(lines: list[str]) -> bool:

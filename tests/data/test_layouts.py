@@ -242,8 +242,9 @@ def test_a_file_without_blank_lines_is_warned_about(write, caplog):
 
 
 @pytest.mark.parametrize("suffix", ["txt", "tsv"])
-def test_kmou_is_read_from_its_annotated_lines(write, suffix):
-    dataset = read_corpus(write(f"kmou.{suffix}", KMOU))
+@pytest.mark.parametrize("name", ["## 1", "## doc-1"])
+def test_kmou_is_read_from_its_annotated_lines(write, suffix, name):
+    dataset = read_corpus(write(f"kmou.{suffix}", KMOU.replace("## 1", name).replace("## 2", f"{name}2")))
     assert marked(dataset) == ["<민수:PER>는 <부산:LOC>에 산다.", "3 < 5"]
 
 

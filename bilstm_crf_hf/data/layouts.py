@@ -299,7 +299,10 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
 
 
 def _is_kmou(lines: list[str]) -> bool:
-    return any(re.fullmatch(r"## \d+", line) for line in lines)
+    """Return whether lines have a number, or three lines in a row, behind `## `."""
+    headers = [i for i, line in enumerate(lines) if line.startswith("## ") and "\t" not in line]
+    in_a_row = any(first + 2 == third for first, third in zip(headers, headers[2:]))
+    return in_a_row or any(lines[i][3:].isdecimal() for i in headers)
 
 
 def _is_inline(lines: list[str]) -> bool:

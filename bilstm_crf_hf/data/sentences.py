@@ -80,9 +80,7 @@ def join_tokens(splits: Iterable[Sequence[Sentence | TaggedTokens]], token_unit:
     longer = next((token for token in tokens if len(token) > 1 and not regex.fullmatch(r"\X", token)), None)
     if tokens and token_unit == "auto":
         token_unit = "word" if longer else "character"
-        how = (
-            f"words such as {longer!r}: they are joined by one space" if longer else "characters: they are concatenated"
-        )
+        how = f"words such as {longer!r}, joined by one space" if longer else "characters, concatenated"
         logger.info("the tokens of the corpus are %s (token_unit %s)", how, token_unit)
     joiner = TOKEN_UNITS.get(token_unit, "")  # without tokens, the unit is still "auto"
 
@@ -96,12 +94,12 @@ def _join(row: TaggedTokens, joiner: str, scheme: Scheme) -> Sentence:
             raise ValueError(f"{row.place}{row.numbers[i]}: {problem}: correct the tags")
     text, ranges = row.text, row.ranges
     if text is None:
-        for number, token in zip(row.numbers, row.tokens, strict=True):
-            if joiner and not token.strip():
-                problem = (
-                    "white space is no word, though the corpus has words, or at least tokens of several characters"
-                )
-                raise ValueError(f"{row.place}{number}: {problem}: correct it, or choose token_unit character")
+        blank = [number for number, token in zip(row.numbers, row.tokens, strict=True) if not token.strip()]
+        if joiner and blank:
+            problem = (
+                "the token is white space, though the tokens of the corpus are words (some have several characters)"
+            )
+            raise ValueError(f"{row.place}{blank[0]}: {problem}: correct it, or choose token_unit character")
         text = joiner.join(row.tokens)
         starts = accumulate((len(token) + len(joiner) for token in row.tokens), initial=0)
         ranges = [(start, start + len(token)) for start, token in zip(starts, row.tokens)]

@@ -61,9 +61,7 @@ def respell(tag: str) -> str:
     """Return a tag of any scheme in the letters of BIOES; raise ValueError if it is not a tag."""
     match = _TAG.fullmatch(tag)
     if not match:
-        raise ValueError(
-            f"{tag!r} is not a tag: expected the letter O, or a letter such as B or I, a hyphen and a type: B-PS"
-        )
+        raise ValueError(f"{tag!r} is not a tag: expected the letter O, or a letter, a hyphen and a type as in B-PS")
     letter, entity_type = match.groups()
     if letter is None:
         return tag
@@ -84,9 +82,9 @@ def is_tag(tag: str) -> bool:
 def check_type(entity_type: str) -> None:
     """Raise ValueError if a string is not the name of one entity type, for example two of them or one with a blank."""
     if not entity_type or entity_type != entity_type.strip() or not entity_type.isprintable():
-        raise ValueError(f"the entity type {entity_type!r} has white space at an edge, or nothing else: correct it")
-    if "|" in entity_type:
-        raise ValueError(f"the entity type {entity_type!r} seems to be several: keep one for each entity")
+        raise ValueError(f"the entity type {entity_type!r} is blank, or has blanks at an edge or invisible characters")
+    if found := re.search("[|;,<>]", entity_type):
+        raise ValueError(f"the entity type {entity_type!r} has {found[0]!r} in it: write one type, without such signs")
     if (normal := unicodedata.normalize("NFKC", entity_type)) != entity_type:
         raise ValueError(f"the entity type {entity_type!r} has variants of usual characters: write {normal!r}")
 

@@ -41,7 +41,11 @@ class DataArguments(SourceArguments, CorpusArguments):
 def prepare_tagging(
     model_arguments: ModelArguments, data_arguments: DataArguments, sample: Mapping[str, Path]
 ) -> tuple[PreTrainedModel, dict[str, EncodedCorpus]]:
-    """Load the model, and encode the sentences of each split: those in the files of `sample` if no data are named."""
+    """Load the model, and encode the sentences of each split: those in the files of `sample` if no data are named.
+
+    Raises:
+        ValueError: if the data cannot be read, or the training sentences have no entity.
+    """
     datasets = load_splits(load_ner_datasets, data_arguments, sample, **data_arguments.options)
     tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
     model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
@@ -58,6 +62,8 @@ def prepare_tagging(
     for split, dataset in datasets.items():
         corpora[split] = corpus = EncodedCorpus(dataset, processor, labels, *limits)
         logger.info("%s: %d sentences, %d of them split", split, len(dataset), corpus.split_sentences)
+    if not any(corpora["train"].spans):  # the corpus has some, see `load_ner_datasets`
+        raise ValueError(f"the {len(datasets['train'])} training sentences have no entity: raise max_train_samples")
     return model, corpora
 
 

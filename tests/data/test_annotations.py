@@ -114,7 +114,7 @@ def test_a_missing_column_lists_the_columns_there_are(read):
         (["김", "구"], ["O", None], None, "a token or tag is null or empty"),
         (["김", "구"], [0, None], ["B-PS"], "a token or tag is null or empty"),
         (["김"], [-1], ["B-PS"], "-1"),  # what the Hub's unlabelled test splits hold
-        (["김구", " "], ["O", "O"], None, "token 1: white space is no word"),
+        (["김구", " "], ["O", "O"], None, "token 1: the token is white space"),
     ],
 )
 def test_bad_rows_are_named(read, tokens, tags, names, message):
@@ -234,8 +234,8 @@ def test_columns_of_spans_can_be_named(read_json):
         ([{"start": 0, "end": 2, "labels": []}], "expected"),
         ([{"span": 3, "type": "PS"}], "expected"),
         ([{"span": [0], "type": "PS"}], "expected"),
-        ([[0, 2, ""]], "the entity type '' has white space"),
-        ([[0, 2, "PS "]], "the entity type 'PS ' has white space"),
+        ([[0, 2, ""]], "the entity type '' is blank"),
+        ([[0, 2, "PS "]], "the entity type 'PS ' is blank, or has blanks at an edge"),
         (
             [{"start": 1, "end": 3, "label": "PS", "text": "김구"}],
             "has the text '구는': its range has to count characters",

@@ -201,7 +201,7 @@ def test_comments_and_document_marks_are_skipped_but_not_tokens(write, caplog):
         ("김구는 O\n왔다\tO\n", 1, "no tab, though line 2 has one"),
         ("김구는\n왔다\n", 1, "expected a token and a tag, between them a tab or spaces, found '김구는'"),
         ("김구는\tB-PS\n\tO\n", 2, "no token in column 0"),
-        ("김\tB-PS\n구는\tI-PS\n \tO\n", 3, "white space is no word"),
+        ("김\tB-PS\n구는\tI-PS\n \tO\n", 3, "the token is white space"),
         ("김구는\tB_PS\n", 1, "'B_PS' in column 1 is not a tag"),
         ("token\ttag\n김구는\tB-PS\n", 1, "'tag' in column 1 is not a tag .*header"),
         ("김구는\tB-PS\t\n왔다\tO\t\n", 1, "'' in column 2 is not a tag .*--tag_column"),
@@ -242,8 +242,9 @@ def test_a_file_without_blank_lines_is_warned_about(write, caplog):
 
 
 @pytest.mark.parametrize("suffix", ["txt", "tsv"])
-def test_kmou_is_read_from_its_annotated_lines(write, suffix):
-    dataset = read_corpus(write(f"kmou.{suffix}", KMOU))
+@pytest.mark.parametrize("name", ["## 1", "## doc-1"])
+def test_kmou_is_read_from_its_annotated_lines(write, suffix, name):
+    dataset = read_corpus(write(f"kmou.{suffix}", KMOU.replace("## 1", name).replace("## 2", f"{name}2")))
     assert marked(dataset) == ["<민수:PER>는 <부산:LOC>에 산다.", "3 < 5"]
 
 

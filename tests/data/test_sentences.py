@@ -68,14 +68,14 @@ def test_the_decision_is_said_in_the_log_once(load, caplog):
     load("tsv", train=CHARACTERS, validation=EMOJI)
     load("tsv", train=CHARACTERS[:2], validation=WORDS)
     assert [message for message in caplog.messages if "token_unit" in message] == [
-        "the tokens of the corpus are characters: they are concatenated (token_unit character)",
-        "the tokens of the corpus are words such as '이다': they are joined by one space (token_unit word)",
+        "the tokens of the corpus are characters, concatenated (token_unit character)",
+        "the tokens of the corpus are words such as '이다', joined by one space (token_unit word)",
     ]
 
 
 def test_spaces_among_tokens_that_are_not_all_characters_are_an_error(write):
     path = write("klue.tsv", "민\tB-PS\n수\tI-PS\n \tO\n간다\tO\n")
-    with fails_at(path, 3, "white space is no word.*token_unit character"):
+    with fails_at(path, 3, "the token is white space.*token_unit character"):
         read_corpus(path)
     assert marked(read_corpus(path, token_unit="character")) == ["<민수:PS> 간다"]
 

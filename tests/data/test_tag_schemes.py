@@ -88,7 +88,7 @@ NO_TAGS = [
     "PS-B",
     "B–PS",
 ]
-NO_TAGS += ["Ｂ-PS", "B-ＰＳ", "B-", "B-PS ", "B- PS", "B-P\u200bS", "B-PS|B-LC"]
+NO_TAGS += ["Ｂ-PS", "B-ＰＳ", "B-", "B-PS ", "B- PS", "B-P\u200bS", "B-PS|B-LC", "B-PS;B-LC", "B-PS,LC", "B-<PS>"]
 CONLL_2003 = "EU I-ORG\nrejects O\nGerman I-MISC\ncall B-MISC\n\nPeter I-PER\nBlackburn I-PER\n"
 
 

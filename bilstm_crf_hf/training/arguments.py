@@ -72,11 +72,15 @@ BOUNDS = {
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_eval_metrics": (
         lambda arguments: arguments.batch_eval_metrics,
-        "a sentence may be in several batches, so scores need all of them: leave it out",
+        "scores need the predictions of all batches at once: leave it out",
     ),
     "debug": (
         lambda arguments: DebugOption.UNDERFLOW_OVERFLOW in arguments.debug,
         "it cannot look into a CRF, and training stops anyway at a loss that is not finite: leave it out",
+    ),
+    "do_train": (
+        lambda arguments: not arguments.do_train,
+        "this is a training: leave it out, or score a trained model with num_train_epochs 0",
     ),
     "fp16": (
         lambda arguments: arguments.fp16 and arguments.device.type == "cpu",
@@ -188,6 +192,7 @@ class TaggerTrainingArguments(TrainingArguments):
     dataloader_pin_memory: bool = torch.accelerator.is_available()
     logging_nan_inf_filter: bool = False  # it would hide a loss that is not finite, at which training stops
     seed: int = 42
+    do_train: bool = True
     hub_strategy: str = "end"
     learning_rate_decay: float | None = HfArg(default=None, help="The factor of all learning rates after each epoch.")
     head_learning_rate: float | None = HfArg(default=None, help="The rate outside the encoder. Default: learning_rate.")

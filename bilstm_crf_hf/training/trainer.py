@@ -182,7 +182,8 @@ class TaggerTrainer(Trainer):
         with self._averaged():
             metrics = super().evaluate(*args, **kwargs)
         if self.is_in_train:
-            self._check_finite("the validation loss", metrics.get("eval_loss", 0.0))
+            for key in ("loss", self.args.metric_for_best_model):
+                self._check_finite(f"the validation {key}", metrics.get(f"eval_{key}", 0.0))
         return metrics
 
     def train_and_score(
@@ -201,7 +202,15 @@ class TaggerTrainer(Trainer):
         Returns:
             The predictions of the best model for the validation split, and the figures of the run: `eval_...`,
             `test_...`, those of [`training_summary`], number of parameters and seed.
+
+        Raises:
+            FileNotFoundError, ValueError: see [`checkpoint_to_resume`] and `train`, and if `do_predict` is true without
+                test data.
         """
+        if self.args.do_predict and "test" not in inputs:
+            raise ValueError(
+                "do_predict is True, but there are no test data: name them with test_file, or leave it out"
+            )
         self.train(resume_from_checkpoint=checkpoint_to_resume(self.args))
         if self.is_world_process_zero():
             save_model(self, tokenizers)

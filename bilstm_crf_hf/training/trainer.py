@@ -452,7 +452,7 @@ class EpochReport(TrainerCallback, ExportableState):
         return {"args": {"columns": dict(self.columns)}, "attributes": {"seconds": [*self.seconds], "begun": begun}}
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Take over the seconds of the epochs before a resumed checkpoint."""
+        """Read the seconds of the epochs before a resumed checkpoint."""
         saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
         self.seconds, self.begun, self.began = saved.get("seconds", []), saved.get("begun", 0.0), 0.0
         if len(self.seconds) < int(state.epoch or 0):  # saved in the last step of an epoch, before its end

@@ -331,7 +331,7 @@ def test_a_rate_decays_by_epochs_whatever_their_number(corpus, tokenizer, tmp_pa
 
 
 def test_the_average_of_a_short_training_is_not_that_of_no_step(corpus, tokenizer, tmp_path):
-    options = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "max_steps": 3}
+    options = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "max_steps": 1}
     trainer = new_trainer(corpus, tokenizer, tmp_path, ema_decay=0.9, **options)
     before = trainer.model.classifier.weight.detach().clone()
     trainer.train()

@@ -274,9 +274,10 @@ def parse_arguments(
     for name in sorted({name for name in given if given.count(name) > 1}):
         logger.warning("--%s is given more than once: the last value counts", name)
     values = {} if path is None else _read_values(path, parser, types)
-    if sample is not None and "help" not in given and not DATA & {*given, *values}:
+    named = {*given, *(name for name, value in values.items() if value is not None)}
+    if sample is not None and "help" not in named and not DATA & named:
         base = _read_values(sample, parser, types)
-        left_out = BILSTM_SETTINGS if "model_name_or_path" in {*given, *values} else frozenset()
+        left_out = BILSTM_SETTINGS if "model_name_or_path" in named else frozenset()
         base = {name: value for name, value in base.items() if name not in left_out}
         values = base | values | joined_overrides(base, values)
     for action in parser._actions:
@@ -285,6 +286,9 @@ def parse_arguments(
     namespace, rest = parser.parse_known_args(argv)
     if rest:
         raise ValueError(f"there is no argument {rest[0]}; --help lists them")
+    for name in sorted(DATA & vars(namespace).keys()):
+        if getattr(namespace, name) == "":  # of an unset variable of the shell; the sample would take its place
+            raise ValueError(f"{name} is empty: name the data, or leave it out")
     vars(namespace).update(joined_overrides(values, vars(namespace)))
     parts = []
     for type_ in types:

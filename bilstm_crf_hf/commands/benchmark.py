@@ -33,6 +33,8 @@ from . import sample_files
 from .benchmark_models import Models
 from .benchmark_training import epoch_rows, profile_rows, step_rows
 
+SECTIONS = ("crf", "training", "epoch", "profile", "inference", "scaling", "stream")
+
 
 @dataclass
 class BenchmarkArguments:
@@ -45,7 +47,7 @@ class BenchmarkArguments:
     peers: bool = HfArg(default=False, help="Also time BERT-base, and spaCy and CRFsuite if they are installed.")
     sections: list[str] = HfArg(
         default_factory=lambda: ["crf", "training", "inference", "scaling", "stream"],
-        help="Tables to make: crf, training, epoch, profile, inference, scaling, stream.",
+        help=f"Tables to make: {', '.join(SECTIONS)}.",
     )
     crf_lengths: list[int] = HfArg(default_factory=lambda: [128], help="Lengths of the sequences in the crf table.")
     rounds: int = HfArg(default=7, help="Number of times that each candidate runs.")
@@ -53,6 +55,10 @@ class BenchmarkArguments:
     epoch_sentences: int | None = HfArg(default=None, help="Sentences to estimate an epoch from. Default: all.")
     stream_sentences: int = HfArg(default=50_000, help="Number of sentences in the measurement of memory.")
     output_dir: str = "outputs/benchmark"
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.sections) - set(SECTIONS)):
+            raise ValueError(f"sections: there is no table {', '.join(unknown)}, only {', '.join(SECTIONS)}")
 
 
 def crf_candidates(batch: int, timesteps: int, num_tags: int, device: str = "cpu") -> dict[str, Callable[[], object]]:

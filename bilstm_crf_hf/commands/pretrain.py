@@ -18,7 +18,7 @@ from ..data.raw_text import read_all
 from ..modeling_pretraining import BiLSTMForPreTraining
 from ..training.arguments import ModelArguments
 from ..training.checkpoints import checkpoint_to_resume
-from ..training.loading import checked_overrides, load_tokenizer
+from ..training.loading import checked_overrides, checked_values, load_tokenizer
 from ..training.pretraining import PretrainingArguments, TextArguments, encode_raw_texts
 from ..training.trainer import TaggerTrainer
 from .training_steps import start_training
@@ -52,7 +52,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     num_tags = 1 + pc.max(pc.list_flatten(dataset.data["labels"])).as_py() if text_arguments.morphemes else 1
     splits = dataset.train_test_split(text_arguments.validation_texts, seed=arguments.seed)
     fields = checked_overrides(model_arguments, BiLSTMCRFConfig)
-    model = BiLSTMForPreTraining.from_tokenizer(tokenizer, num_labels=num_tags, **fields)
+    with checked_values():
+        model = BiLSTMForPreTraining.from_tokenizer(tokenizer, num_labels=num_tags, **fields)
     logger.info("%d texts, %d parameters", len(dataset), model.bilstm.num_parameters())
 
     arguments.label_names = ["labels" if text_arguments.morphemes else "input_ids"]

@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from ..evaluation.runs import COMPARISON_RUN, RESULTS
 from ..hub.publishing import prepare, send
-from ..training.arguments import DATA, configure_logging, parse_arguments
+from ..training.arguments import BILSTM_SETTINGS, DATA, configure_logging, parse_arguments
 from ..training.trainer import TaggerTrainer
 from ..utils.files import write_folder_atomically
 from . import launcher
@@ -32,7 +32,8 @@ def start_training(
     *settings, arguments = parse_arguments(types, argv, description, sample)
     configure_logging(arguments.should_log)
     if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
-        logger.info("no data are named: the sample, with the settings in %s where no argument is given", sample)
+        left_out = f" (but not {', '.join(sorted(BILSTM_SETTINGS))})" if settings[0].model_name_or_path else ""
+        logger.info("no data are named: the sample, with the settings in %s%s and the arguments", sample, left_out)
     set_seed(arguments.seed)
     return *settings, arguments
 

@@ -72,11 +72,15 @@ BOUNDS = {
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_eval_metrics": (
         lambda arguments: arguments.batch_eval_metrics,
-        "a sentence may be in several batches, so scores need all of them: leave it out",
+        "scores need the predictions of all batches at once: leave it out",
     ),
     "debug": (
         lambda arguments: DebugOption.UNDERFLOW_OVERFLOW in arguments.debug,
         "it cannot look into a CRF, and training stops anyway at a loss that is not finite: leave it out",
+    ),
+    "do_train": (
+        lambda arguments: not arguments.do_train,
+        "this is a training: leave it out, or score a trained model with num_train_epochs 0",
     ),
     "fp16": (
         lambda arguments: arguments.fp16 and arguments.device.type == "cpu",
@@ -188,6 +192,7 @@ class TaggerTrainingArguments(TrainingArguments):
     dataloader_pin_memory: bool = torch.accelerator.is_available()
     logging_nan_inf_filter: bool = False  # it would hide a loss that is not finite, at which training stops
     seed: int = 42
+    do_train: bool = True
     hub_strategy: str = "end"
     learning_rate_decay: float | None = HfArg(default=None, help="The factor of all learning rates after each epoch.")
     head_learning_rate: float | None = HfArg(default=None, help="The rate outside the encoder. Default: learning_rate.")
@@ -269,9 +274,10 @@ def parse_arguments(
     for name in sorted({name for name in given if given.count(name) > 1}):
         logger.warning("--%s is given more than once: the last value counts", name)
     values = {} if path is None else _read_values(path, parser, types)
-    if sample is not None and "help" not in given and not DATA & {*given, *values}:
+    named = {*given, *(name for name, value in values.items() if value is not None)}
+    if sample is not None and "help" not in named and not DATA & named:
         base = _read_values(sample, parser, types)
-        left_out = BILSTM_SETTINGS if "model_name_or_path" in {*given, *values} else frozenset()
+        left_out = BILSTM_SETTINGS if "model_name_or_path" in named else frozenset()
         base = {name: value for name, value in base.items() if name not in left_out}
         values = base | values | joined_overrides(base, values)
     for action in parser._actions:
@@ -280,6 +286,9 @@ def parse_arguments(
     namespace, rest = parser.parse_known_args(argv)
     if rest:
         raise ValueError(f"there is no argument {rest[0]}; --help lists them")
+    for name in sorted(DATA & vars(namespace).keys()):
+        if getattr(namespace, name) == "":  # of an unset variable of the shell; the sample would take its place
+            raise ValueError(f"{name} is empty: name the data, or leave it out")
     vars(namespace).update(joined_overrides(values, vars(namespace)))
     parts = []
     for type_ in types:

@@ -29,13 +29,13 @@ class WeightAverage(TrainerCallback):
     def __init__(self, model: nn.Module, decay: float) -> None:
         def update(average, weights, updates_on_device) -> None:
             updates = self.average.n_averaged.item()  # kept on the host: reading the other waits for the device
-            torch._foreach_lerp_(average, weights, 1 - min(decay**INTERVAL, (1 + updates) / (10 + updates)))
+            torch._foreach_lerp_(average, weights, 1 - min(decay**self.interval, (1 + updates) / (10 + updates)))
 
-        self.average = AveragedModel(model, multi_avg_fn=update)
+        self.average, self.interval = AveragedModel(model, multi_avg_fn=update), INTERVAL
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Start from the weights of the model, or continue from those that `load` has read."""
-        self.interval = max(1, min(INTERVAL, state.max_steps))  # so that a short training updates it once
+        self.interval = max(1, min(INTERVAL, state.max_steps // INTERVAL))  # a short training updates it more often
         if state.global_step == 0:
             self.average.n_averaged.zero_()
             self.average.update_parameters(model)  # the first call copies the weights, and counts as one
@@ -43,7 +43,7 @@ class WeightAverage(TrainerCallback):
             self.average.n_averaged.fill_(1 + state.global_step // self.interval)
 
     def on_step_end(self, args, state, control, model: nn.Module, **kwargs) -> None:
-        """Update the average once in `INTERVAL` steps."""
+        """Update the average once in `interval` steps."""
         if state.global_step % self.interval == 0:
             self.average.update_parameters(model)
 

@@ -201,6 +201,8 @@ def train_classifier(
         plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, CONFUSION))
         scores = {label: results[f"eval_{label}_f1"] for label in labels if f"eval_{label}_f1" in results}
         print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores.items()))
+        if not data_arguments.examples:
+            return trainer
         print("\nExamples, classified by the saved model:")
         classifier = pipeline("text-classification", model=arguments.output_dir, trust_remote_code=True)
         for text, best in zip(data_arguments.examples, classifier(data_arguments.examples, truncation=True)):

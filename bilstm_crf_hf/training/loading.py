@@ -1,7 +1,8 @@
 """Model and tokenizer of a training: a new BiLSTM, a pretrained model, or a new head on a pretrained encoder."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,15 +59,13 @@ def load_model(
             configuration or a value that it cannot have, if the task has no such head, or if the model cannot read
             morphemes.
     """
-    try:
+    with checked_values():
         if arguments.model_name_or_path is None:
             model = _new_bilstm(arguments, tokenizer, labels, task)
         elif arguments.head is not None:
             model = _new_head(arguments, arguments.head, tokenizer, labels, task)
         else:
             model = _pretrained(arguments, labels, task)
-    except StrictDataclassError as error:
-        raise ValueError(f"config_overrides: {' '.join(str(error).split())}") from None
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     return model
 
@@ -142,6 +141,15 @@ def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: T
         )
     kiwi()  # raises an error that says how to install Kiwi
     return {"kiwi_version": installed_kiwi_version()} if config.kiwi_version is None else {}
+
+
+@contextmanager
+def checked_values() -> Iterator[None]:
+    """Raise ValueError within the context if a field of `config_overrides` cannot have its value."""
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(f"config_overrides: {' '.join(str(error).split())}") from None
 
 
 def checked_overrides(arguments: ModelArguments, config_class: type[PreTrainedConfig]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""`Trainer` with a learning rate for each part of the model, batches grouped by length, and a line for each epoch."""
+"""`Trainer` with a learning rate for each part of the model, batches grouped by length, and checks of its numbers."""
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
@@ -15,9 +14,8 @@ import torch
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
-from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
@@ -30,6 +28,7 @@ from .averaging import WeightAverage
 from .checkpoints import check_settings, checkpoint_to_resume, newest_checkpoint, run_settings, save_settings
 from .cuda_graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
+from .progress import EpochReport, ProgressBars
 
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
 ROW_UPDATE_FACTOR = 5
@@ -151,7 +150,7 @@ class TaggerTrainer(Trainer):
             self.add_callback(self.average)
 
     @property
-    def epoch_report(self) -> "EpochReport":
+    def epoch_report(self) -> EpochReport:
         """Return the callback that reports the epochs; `Trainer` may replace it when it resumes."""
         return next(each for each in self.callback_handler.callbacks if isinstance(each, EpochReport))
 
@@ -182,7 +181,8 @@ class TaggerTrainer(Trainer):
         with self._averaged():
             metrics = super().evaluate(*args, **kwargs)
         if self.is_in_train:
-            self._check_finite("the validation loss", metrics.get("eval_loss", 0.0))
+            for key in ("loss", self.args.metric_for_best_model):
+                self._check_finite(f"the validation {key}", metrics.get(f"eval_{key}", 0.0))
         return metrics
 
     def train_and_score(
@@ -201,7 +201,15 @@ class TaggerTrainer(Trainer):
         Returns:
             The predictions of the best model for the validation split, and the figures of the run: `eval_...`,
             `test_...`, those of [`training_summary`], number of parameters and seed.
+
+        Raises:
+            FileNotFoundError, ValueError: see [`checkpoint_to_resume`] and `train`, and if `do_predict` is true without
+                test data.
         """
+        if self.args.do_predict and "test" not in inputs:
+            raise ValueError(
+                "do_predict is True, but there are no test data: name them with test_file, or leave it out"
+            )
         self.train(resume_from_checkpoint=checkpoint_to_resume(self.args))
         if self.is_world_process_zero():
             save_model(self, tokenizers)
@@ -418,58 +426,3 @@ def _labels_tokens(dataset: Any) -> bool:
     """Return whether the rows of a data set have a label for each token."""
     row = None if dataset is None else next(iter(dataset), None)
     return isinstance(row, Mapping) and isinstance(row.get("labels"), Sequence)
-
-
-class ProgressBars(ProgressCallback):
-    """Progress bars without `Trainer`'s dictionaries."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        """Print nothing: `EpochReport` prints a line."""
-
-
-class EpochReport(TrainerCallback, ExportableState):
-    """One line with the scores in `columns` for each epoch, and the seconds of the epochs, which checkpoints keep."""
-
-    def __init__(self, columns: Mapping[str, str]) -> None:
-        self.columns = columns
-        self.seconds: list[float] = []  # of training in each epoch, without evaluation at its end
-        self.began = 0.0  # start of the current epoch; 0 between epochs
-        self.begun = 0.0  # seconds of the current epoch before a resumed checkpoint
-        self.is_training = False
-
-    def state(self) -> dict[str, dict[str, Any]]:
-        """Return the seconds of the epochs so far, for a checkpoint."""
-        begun = time.perf_counter() - self.began if self.began else 0.0
-        return {"args": {"columns": dict(self.columns)}, "attributes": {"seconds": [*self.seconds], "begun": begun}}
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Take over the seconds of the epochs before a resumed checkpoint."""
-        saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}) if state.global_step else {}
-        self.seconds, self.begun, self.began = saved.get("seconds", []), saved.get("begun", 0.0), 0.0
-        if len(self.seconds) < int(state.epoch or 0):  # saved in the last step of an epoch, before its end
-            self.seconds, self.begun = [*self.seconds, self.begun], 0.0
-        self.is_training = True
-
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        """Print no further lines."""
-        self.is_training = False
-
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        """Start the clock."""
-        self.began, self.begun = time.perf_counter() - self.begun, 0.0
-
-    def on_epoch_end(self, args, state, control, **kwargs) -> None:
-        """Stop the clock."""
-        self.seconds.append(time.perf_counter() - self.began)
-        self.began = 0.0
-
-    def on_evaluate(self, args, state, control, metrics: dict[str, float], **kwargs) -> None:
-        """Print losses, scores and seconds, unless no step has been made."""
-        if not (self.is_training and state.is_world_process_zero and state.global_step):
-            return
-        seconds = time.perf_counter() - self.began if self.began else self.seconds[-1]
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry][-1:]
-        parts = [f"epoch {state.epoch:.3g}/{state.num_train_epochs:g}", *(f"loss {loss:.4f}" for loss in losses)]
-        shown = {"loss": "validation loss", **self.columns}
-        parts += [f"{name} {metrics[f'eval_{key}']:.4f}" for key, name in shown.items() if f"eval_{key}" in metrics]
-        tqdm.write("  ".join([*parts, f"{seconds:.1f} s"]))

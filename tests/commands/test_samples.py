@@ -72,6 +72,13 @@ def test_with_data_of_ones_own_the_settings_are_the_defaults(argv):
     assert (training.num_train_epochs, training.output_dir) == (6, "outputs/ner")
 
 
+def test_an_empty_name_is_not_the_sample():
+    with pytest.raises(ValueError, match="train_file is empty: name the data"):
+        parse("sample.yaml", "--train_file", "")
+    Path("config.yaml").write_text("train_file: ~\n")
+    assert parse("sample.yaml", "config.yaml")[2].num_train_epochs == 20
+
+
 def test_settings_for_a_new_bilstm_do_not_apply_to_another_model():
     model, data, training = parse("sentiment_sample.yaml", "--model_name_or_path", "bert")
     assert (model.config_overrides, model.min_frequency) == (None, 2)

@@ -283,6 +283,13 @@ def test_a_summary_has_the_lowest_loss_and_no_curve_without_evaluations():
     assert training_summary([], [], "f1") == {"epochs": 0, "train_seconds": 0, "seconds_per_epoch": 0.0}
 
 
+def test_scores_on_test_data_need_some(corpus, tokenizer, tmp_path):
+    trainer = new_trainer(corpus, tokenizer, tmp_path, do_predict=True)
+    with pytest.raises(ValueError, match="do_predict is True, but there are no test data"):
+        score(trainer, corpus)
+    assert trainer.state.global_step == 0
+
+
 def test_labels_of_a_crf_are_not_smoothed(corpus, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but it smooths the labels of a softmax"):
         new_trainer(corpus, tokenizer, tmp_path / "out", label_smoothing_factor=0.1)
@@ -324,7 +331,7 @@ def test_a_rate_decays_by_epochs_whatever_their_number(corpus, tokenizer, tmp_pa
 
 
 def test_the_average_of_a_short_training_is_not_that_of_no_step(corpus, tokenizer, tmp_path):
-    options = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "max_steps": 3}
+    options = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False, "max_steps": 1}
     trainer = new_trainer(corpus, tokenizer, tmp_path, ema_decay=0.9, **options)
     before = trainer.model.classifier.weight.detach().clone()
     trainer.train()

@@ -15,7 +15,7 @@ REFUSED = {
     "num_items_in_batch": "its loss is a mean over the batch: leave num_items_in_batch out, and divide the loss by the "
     "number of batches whose gradients are accumulated",
 }
-"""Why a model does not take an argument that other models take. None and false stand for its absence."""
+"""Reasons why a model does not take an argument that other models take. None and false stand for its absence."""
 
 
 def takes_standard_arguments(forward: Callable) -> Callable:

@@ -109,9 +109,10 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         Raises:
             ValueError: if the configuration does not name each of them, or has another number of labels than the model.
         """
-        names = [self.config.id2label.get(i) for i in range(len(self.config.id2label))]
+        labels = self.config.id2label or {}
+        names = [labels.get(i) for i in range(len(labels))]
         if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"config.id2label must name the labels 0 to {len(names) - 1}, got {self.config.id2label}")
+            raise ValueError(f"config.id2label must name the labels 0 to {len(names) - 1}, got {labels}")
         if self.num_labels != len(names):
             raise ValueError(
                 f"config has {len(names)} labels, but the model was made for {self.num_labels}: load it with "

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 LSTM_ELEMENTS = 2**25
 """Number of elements of a tensor (T, B, D) or (T, B, H) that an LSTM reads or writes at a time. oneDNN, which runs it
-on the CPU, fails on about four times as many; a usual batch has fewer."""
+on the CPU, fails on four times as many of one sentence; a usual batch has fewer."""
 
 
 class Sequences:

@@ -51,10 +51,11 @@ def test_a_long_text_is_tagged_like_the_same_text_in_one_piece(tokenizer, texts)
 
 @pytest.mark.slow
 def test_more_tokens_than_one_call_of_the_lstm_kernel_takes():
-    """oneDNN reports that it could not create a primitive from about 2^27 elements (T, B, H) on."""
-    layer = BiLSTMLayer((1, 1), 2 * 2**10)
-    length = 2**17 + 2**12
-    x = torch.zeros(length, 1, 1)
-    sequences = Sequences(torch.ones(1, length, dtype=torch.long), None, [])
+    """oneDNN reports that it could not create a primitive for one sentence of 2^27 elements (T, H)."""
+    layer = BiLSTMLayer((1, 1), 2 * 64)
+    x = torch.randn(2**21 + 2**16, 1, 1)
     with torch.no_grad():
-        assert layer((x, x), sequences).shape == (length, 1, 2 * 2**10)
+        output = layer._run(layer.forward_lstm, x)
+        assert output.shape == (len(x), 1, 64)
+        end = layer.forward_lstm(x[-200:])[0]  # an LSTM with random weights forgets what is farther away
+    assert_close(output[-1], end[-1], atol=1e-6, rtol=1e-6)

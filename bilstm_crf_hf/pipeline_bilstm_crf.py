@@ -102,7 +102,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
         """Return the results of texts, whose windows are padded to the longest."""
-        self.model.eval()  # the caller may train the model between two calls
+        if any(module.training for module in self.model.modules()):  # the caller may train it between two calls
+            self.model.eval()
         encoded, details = self.encode(texts, **preprocess)
         windows: list[list[dict]] = [[] for _ in texts]
         if len(details) > len(texts):

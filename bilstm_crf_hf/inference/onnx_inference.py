@@ -5,6 +5,7 @@ It reads the files beside the graph: `tokenizer.json`, `config.json`, and the co
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -22,14 +23,13 @@ inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attentio
 session = onnxruntime.InferenceSession(model)
 package = sys.modules["exported"] = ModuleType("exported")
 package.__path__ = [str(Path(model).parent)]
-from exported.alignment import spans_from_token_tags  # noqa: E402
-
+alignment = import_module("exported.alignment")
 if kiwi_version := config.get("kiwi_version", config.get("morphemes")):
-    from exported.morphemes import check_version, morpheme_ids
-
-    check_version(kiwi_version)
-    inputs["morpheme_ids"] = morpheme_ids(texts, [encoding.offsets for encoding in encodings])
+    morphemes = import_module("exported.morphemes")
+    morphemes.check_version(kiwi_version)
+    inputs["morpheme_ids"] = morphemes.morpheme_ids(texts, [encoding.offsets for encoding in encodings])
 (predictions,) = session.run(None, inputs)
 for text, encoding, row in zip(texts, encodings, predictions.tolist()):
     tags = [None if out else labels.get(str(i)) for i, out in zip(row, encoding.special_tokens_mask)]
-    print(text, [(text[start:end], label) for start, end, label in spans_from_token_tags(text, encoding.offsets, tags)])
+    spans = alignment.spans_from_token_tags(text, encoding.offsets, tags)
+    print(text, [(text[start:end], label) for start, end, label in spans])

@@ -455,6 +455,17 @@ def test_differences_are_marked_and_what_is_known_is_faint():
     )
 
 
+def test_markup_in_labels_is_text():
+    label = "<img src=x onerror=alert(1)>"
+    span = {"start": 0, "end": 2, "label": label, "score": 0.5}
+    html = app.load_template(app._hues([f"B-{label}"]))
+    rows = [("서울", [span], [{"probability": 0.5, "entities": [span]}, {"probability": 0.4, "entities": []}])]
+    shown = [html.entities(rows), html.labels([(label, [span])]), html.legend(False), html.header(label, label)]
+    for part in shown + [html.alert(label)]:
+        assert "<img" not in part
+        assert "&lt;img src=x onerror=alert(1)&gt;" in part
+
+
 def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

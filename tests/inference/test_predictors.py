@@ -3,10 +3,23 @@
 import pytest
 import torch
 from conftest import LABELS
-from transformers import AutoConfig, BertConfig, BertForTokenClassification, BloomConfig, BloomForTokenClassification
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertForTokenClassification,
+    BloomConfig,
+    BloomForTokenClassification,
+    XLMRobertaConfig,
+    XLMRobertaForTokenClassification,
+)
 
-from bilstm_crf_hf import BiLSTMCRFConfig, EncoderCRFConfig, EncoderCRFForTokenClassification
-from bilstm_crf_hf.inference.predictors import load_predictor
+from bilstm_crf_hf import (
+    BiLSTMCRFConfig,
+    BiLSTMCRFTokenClassificationPipeline,
+    EncoderCRFConfig,
+    EncoderCRFForTokenClassification,
+)
+from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
 
 POSITIONS = 32
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
@@ -17,13 +30,20 @@ def bert(vocab_size: int, **options) -> BertConfig:
     return BertConfig(vocab_size=vocab_size, max_position_embeddings=POSITIONS, **sizes, **options)
 
 
-@pytest.mark.parametrize("kind", ["bilstm", "stock", "encoder with a CRF", "without positions"])
+@pytest.mark.parametrize(
+    "kind", ["bilstm", "stock", "stock that counts from padding", "encoder with a CRF", "without positions"]
+)
 def test_windows_are_as_long_as_the_model_allows(kind, tagger, tokenizer, tmp_path):
     size, own_limit = len(tokenizer), tokenizer.model_max_length
     torch.manual_seed(0)
     model, limit, stride = {
         "bilstm": lambda: (tagger, own_limit, None),
         "stock": lambda: (BertForTokenClassification(bert(size, **NAMES)), POSITIONS, 8),
+        "stock that counts from padding": lambda: (
+            XLMRobertaForTokenClassification(XLMRobertaConfig(**bert(size, **NAMES).to_dict() | {"pad_token_id": 1})),
+            POSITIONS - 2,
+            7,
+        ),
         "encoder with a CRF": lambda: (
             EncoderCRFForTokenClassification(EncoderCRFConfig(encoder_config=bert(size), **NAMES)),
             POSITIONS,
@@ -40,6 +60,25 @@ def test_windows_are_as_long_as_the_model_allows(kind, tagger, tokenizer, tmp_pa
     predictor = load_predictor(str(tmp_path), 4)
     assert predictor.pipe.tokenizer.model_max_length == limit
     assert predictor.options.get("stride") == stride
+    text = "서울에서 " * 100
+    entities, empty = (row["entities"] for row in predictor([text, " "]))
+    assert entities[-1]["end"] > len(text) - 50
+    assert empty == []
+
+
+def test_a_stock_model_with_weights_that_are_not_finite_is_refused(tokenizer, tmp_path):
+    model = BertForTokenClassification(bert(len(tokenizer), **NAMES))
+    torch.nn.init.constant_(model.classifier.bias, torch.nan)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"the weight classifier\.bias holds NaN or infinity"):
+        load_predictor(str(tmp_path), 4)
+
+
+def test_half_of_a_surrogate_pair_is_an_error_with_the_index_of_the_text(tagger, tokenizer):
+    predictor = EntityPredictor(BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer), 4)
+    with pytest.raises(ValueError, match=r"text 2: character 0 is '\\udc00'"):
+        predictor(["서울", "", "\udc00", "춘천에서"])
 
 
 @pytest.mark.parametrize("config", [BiLSTMCRFConfig(), EncoderCRFConfig(encoder_config=bert(8))], ids=["bilstm", "crf"])

@@ -10,6 +10,7 @@ it under other names, set ALLOWED_HOSTS to them, separated by commas.
 
 import argparse
 import ipaddress
+import json
 import os
 import socket
 import sys
@@ -20,10 +21,6 @@ from urllib.parse import urlsplit
 
 import gradio as gr
 from jinja2 import Environment, FileSystemLoader
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.responses import JSONResponse
 from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
@@ -310,7 +307,7 @@ def _name(pipe: Pipeline) -> str:
 
 
 class Guard:
-    """An ASGI middleware that refuses requests to other hosts, and bodies of more than `MAX_BYTES`, unread.
+    """An ASGI middleware that refuses requests to other hosts, and bodies of more than `MAX_BYTES`.
 
     Otherwise a page in the reader's browser could send texts to this server under a name of its own (DNS rebinding).
     """
@@ -319,27 +316,28 @@ class Guard:
         self.app, self.hosts = app, {host.lower() for host in hosts}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] not in ("http", "websocket"):
+        if scope["type"] == "websocket":  # the page has none
+            return None
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
-        if not self._is_known(headers.get("host", "")):
-            message = "This host is not served here: see ALLOWED_HOSTS."
-            return await JSONResponse({"detail": message}, 400)(scope, receive, send)
-        too_large = f"A request may have at most {MAX_BYTES:,} bytes."
-        close = {"connection": "close"}  # otherwise the server would go on receiving the body
-        if int(headers.get("content-length", 0)) > MAX_BYTES:
-            return await JSONResponse({"detail": too_large}, 413, close)(scope, receive, send)
-        size = 0
-
-        async def counted() -> Any:
-            nonlocal size
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if not self._is_known(headers.get(b"host", "")):
+            return await refuse(send, 400, "This host is not served here: see ALLOWED_HOSTS.")
+        size, body, more = int(headers.get(b"content-length", 0)), bytearray(), True
+        while more and size <= MAX_BYTES:
             message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BYTES:
-                raise HTTPException(413, too_large, close)
-            return message
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            size, more = max(size, len(body)), message.get("more_body", False)
+        if size > MAX_BYTES:
+            return await refuse(send, 413, f"A request may have at most {MAX_BYTES:,} bytes.")
+        messages = iter([{"type": "http.request", "body": bytes(body)}])
 
-        return await self.app(scope, counted, send)
+        async def receive_again() -> Any:
+            return next(messages, None) or await receive()
+
+        return await self.app(scope, receive_again, send)
 
     def _is_known(self, host: str) -> bool:
         """Return whether a `Host` is an address in numbers, which no other name stands for, or among `hosts`."""
@@ -351,6 +349,13 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+async def refuse(send: Any, status: int, message: str) -> None:
+    """Answer a request with a message, and close its connection, since the rest of its body is not read."""
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": message}).encode()})
 
 
 def allowed_hosts() -> set[str]:
@@ -386,7 +391,7 @@ def main(argv: list[str], description: str = __doc__) -> None:
         classifier = load("text-classification", arguments.classifier, arguments.classifier_revision)
     build(tagger, classifier).queue(max_size=QUEUE_SIZE, default_concurrency_limit=1).launch(
         server_port=arguments.server_port,
-        app_kwargs={"middleware": [Middleware(Guard, hosts=allowed_hosts())]},
+        app_kwargs={"middleware": [(Guard, (), {"hosts": allowed_hosts()})]},  # class and arguments, as of Starlette
         max_file_size=MAX_BYTES,
         theme=THEME,
         css_paths=Path(__file__).with_name("style.css"),

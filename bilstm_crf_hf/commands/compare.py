@@ -17,6 +17,7 @@ from ..evaluation.comparison_page import write_report
 from ..evaluation.runs import Run, read_run
 from ..evaluation.tasks import TAGGING
 from ..utils.environment import hardware, versions
+from ..utils.files import locked
 from ..utils.timing import seconds_of
 from .training_steps import train
 
@@ -86,23 +87,23 @@ def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     arguments, options = parse(argv)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    # Folders come first, and the runs are compared after each step, to find a mismatch before hours of training.
-    paths = sorted(arguments.systems, key=lambda path: path.suffix in YAML)
-    runs: list[Run] = []
-    for path in paths:
-        runs += runs_of(path, arguments, options, recipes)
-        systems = group_runs(runs)
-    count = min(arguments.latency_sentences, len(systems[0].best.predictions.texts))
-    print(f"measuring speed on {count} sentences ...", flush=True)
-    speeds = measure_speeds(systems, count)
-    conditions = {
-        "one sentence": f"median of {count} sentences, one at a time, {ROUNDS} times",
-        "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
-        "CPU": hardware(),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-    }
-    write_report(arguments.output_dir, systems, speeds, conditions, arguments.sentences)
+    with locked(arguments.output_dir):
+        # Folders come first, and the runs are compared after each step, to find a mismatch before hours of training.
+        paths = sorted(arguments.systems, key=lambda path: path.suffix in YAML)
+        runs: list[Run] = []
+        for path in paths:
+            runs += runs_of(path, arguments, options, recipes)
+            systems = group_runs(runs)
+        count = min(arguments.latency_sentences, len(systems[0].best.predictions.texts))
+        print(f"measuring speed on {count} sentences ...", flush=True)
+        speeds = measure_speeds(systems, count)
+        conditions = {
+            "one sentence": f"median of {count} sentences, one at a time, {ROUNDS} times",
+            "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
+            "CPU": hardware(),
+            "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        }
+        write_report(arguments.output_dir, systems, speeds, conditions, arguments.sentences)
     for system in systems:
         speed = speeds[system.name].sentences_per_second
         print(f"{system.name}: {system.task.main_metric_name} {system.score:.4f}, {speed:.0f} sentences a second")

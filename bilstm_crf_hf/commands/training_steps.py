@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,21 @@ from ..evaluation.runs import COMPARISON_RUN, RESULTS
 from ..hub.publishing import prepare, send
 from ..training.arguments import configure_logging, parse_arguments
 from ..training.trainer import TaggerTrainer
-from ..utils.files import write_folder_atomically
+from ..utils.files import locked, write_folder_atomically, write_json
 from . import launcher
 
 
 def start_training(types: Sequence[type], argv: Sequence[str], description: str) -> tuple[Any, ...]:
     """Return the arguments of a command, those of the training last, after setting up logging and the seed.
 
-    The arguments of this function are those of [`parse_arguments`].
+    The arguments of this function are those of [`parse_arguments`]. Other processes are kept out of the output folder
+    as long as the arguments of the training exist, at most until the process ends, see [`locked`].
     """
     *settings, arguments = parse_arguments(types, argv, description)
+    if arguments.process_index == 0:
+        lock = ExitStack()
+        lock.enter_context(locked(Path(arguments.output_dir)))
+        weakref.finalize(arguments, lock.close)
     configure_logging(arguments.should_log)
     set_seed(arguments.seed)
     return *settings, arguments
@@ -53,6 +60,7 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
         recipes: folder of the launchers in a clone.
 
     Raises:
+        BlockingIOError: if a process of an earlier comparison still trains there.
         ValueError: if the folder contains a run with other settings, or something else.
         RuntimeError: if the training fails.
     """
@@ -68,10 +76,10 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
     if folder.exists():
         if not started.is_file():
             raise ValueError(f"{folder} is not a run of this comparison: move it away")
-        shutil.rmtree(folder)
+        with locked(folder):
+            shutil.rmtree(folder)
     with write_folder_atomically(folder) as unfinished:  # so that the folder has its settings from the start
-        content = json.dumps(settings, ensure_ascii=False, indent=2)
-        Path(unfinished, COMPARISON_RUN).write_text(content, encoding="utf-8")
+        write_json(unfinished / COMPARISON_RUN, settings)
     command = [sys.executable, *launcher(recipe, recipes), str(config), *options]
     command += ["--seed", str(seed), "--output_dir", str(folder)]
     print(" ".join(command), flush=True)

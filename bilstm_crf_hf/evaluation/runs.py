@@ -1,6 +1,7 @@
 """The run folder: the names of its files, what a finished training writes there, and reading it back."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from transformers.modelcard import extract_hyperparameters_from_trainer
 
 from ..alignment import Span, tags_from_spans
 from ..utils.environment import hardware, versions
-from ..utils.files import write_atomically
+from ..utils.files import to_json, write_atomically, write_json
 from .metrics import ClassificationMetric, entity_scores
 from .plots import plot_training
 from .tasks import CLASSIFICATION, TAGGING, Task, task_of
@@ -25,9 +26,8 @@ CONFIG = "config.json"
 RESULTS = "all_results.json"
 """Scores, times and sizes; written last, so that a folder with this file holds a finished run."""
 TRAINER_STATE = "trainer_state.json"
-TRAINING_ARGUMENTS = "training_args.bin"
 TRAINING_RUN = "training_run.json"
-"""Arguments, hyperparameters, hardware and versions; it has file names of the user, so it is never published."""
+"""Arguments, hyperparameters, hardware and versions."""
 PREDICTIONS = "validation_predictions.jsonl"
 COMPARISON_RUN = "comparison_run.json"
 """Settings with which the command `compare` started the run."""
@@ -38,9 +38,6 @@ ENCODER_TOKENIZER = "pieces"
 FIELDS = ("text", "gold", "predicted")
 """The fields of a line of `PREDICTIONS`."""
 CURVES, CONFUSION = "training.png", "confusion.png"
-
-LOCAL_FILES = (TRAINING_RUN, PREDICTIONS, TRAINER_STATE, TRAINING_ARGUMENTS, COMPARISON_RUN, SOFT_LABELS)
-"""Files that are never published: they hold paths, sentences of the data set, or a pickle."""
 
 
 # Writing
@@ -71,11 +68,10 @@ def save_run(
         "hardware": hardware(trainer.args.device),
         "versions": versions(),
     }
-    with write_atomically(folder / TRAINING_RUN) as file:
-        file.write(json.dumps(facts, ensure_ascii=False, indent=2).encode())
+    write_json(folder / TRAINING_RUN, facts)
     save_predictions(folder / PREDICTIONS, predictions)
     plot_training(trainer.state.log_history, folder / CURVES, columns, training_columns)
-    trainer.save_metrics("all", results, combined=False)
+    write_json(folder / RESULTS, dict(sorted(results.items())))
 
 
 def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
@@ -85,7 +81,7 @@ def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) ->
     """
     rows = (dict(zip(FIELDS, row, strict=True)) for row in predictions)
     with write_atomically(path) as file:
-        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
+        file.writelines(f"{to_json(row, str(path))}\n".encode() for row in rows)
 
 
 def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
@@ -99,7 +95,8 @@ def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     listed["optimizer"] = f"{type(optimizer).__name__}, betas {arguments.adam_beta1:g} and {arguments.adam_beta2:g}"
     if own["learning_rate_decay"]:
         listed["lr_scheduler_type"] = "exponential, one step per epoch"
-    return listed | {name: value for name, value in own.items() if value}
+    # JSON has no infinity, which `max_grad_norm` may be.
+    return listed | {name: "inf" if value == math.inf else value for name, value in own.items() if value}
 
 
 def validation_curve(log_history: list[dict[str, Any]], metric: str) -> list[tuple[float, float]]:

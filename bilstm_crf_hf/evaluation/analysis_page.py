@@ -27,7 +27,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     plot_reliability([Bin(**part) for part in numbers["calibration"]["bins"]], folder / PICTURE)
     counts = {kind: numbers["errors"][-1][kind] for kind in ERROR_KINDS}
     markdown = render_template(
-        "analysis_template.md",
+        "evaluation/analysis_template.md",
         numbers=numbers,
         model=Path(model).name,
         trust=numbers["calibration"],

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -146,7 +147,7 @@ def to_markdown(
     for row in tables["differences"]:
         differences[row["right"], row["wrong"]].append(row)
     return render_template(
-        "comparison_template.md",
+        "evaluation/comparison_template.md",
         systems=systems,
         tables=tables,
         pictures=pictures,
@@ -164,7 +165,7 @@ def to_html(markdown: str, pictures: dict[str, tuple[str, str]]) -> str:
     parser = MarkdownIt("commonmark").enable("table")
     parser.add_render_rule("image", lambda self, tokens, i, *_: _inline(*pictures[tokens[i].attrs["src"]]))
     title = markdown.partition("\n")[0].lstrip("# ")
-    return render_template("comparison_template.html", title=title, body=parser.render(markdown))
+    return render_template("evaluation/comparison_template.html", title=title, body=Markup(parser.render(markdown)))
 
 
 def _inline(title: str, svg: str) -> str:

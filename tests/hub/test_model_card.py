@@ -88,11 +88,11 @@ KLUE-NER; CC BY-SA 4.0.
 
 | setting | value |
 |---|---|
-| learning_rate | 0.002 |
-| min_frequency | 2 |
-| hidden_size | 256 |
-| word_dropout | 0.0 |
-| ngrams | [] |
+| `learning_rate` | 0.002 |
+| `min_frequency` | 2 |
+| `hidden_size` | 256 |
+| `word_dropout` | 0.0 |
+| `ngrams` | \\[\\] |
 
 ## Limitations
 
@@ -236,7 +236,7 @@ def test_data_that_are_not_on_the_hub_are_custom(tmp_path):
 def test_what_a_model_that_reads_morphemes_needs(tmp_path):
     text = render_card(finished_run(tmp_path, {"read_morphemes": True}, kiwi_version="0.24.0"), "a/b", "v1").text
     assert "`pip install kiwipiepy kiwipiepy_model==0.24.0`" in text
-    assert "| read_morphemes | True |" in text
+    assert "| `read_morphemes` | True |" in text
     assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text
 
 

@@ -14,15 +14,8 @@ from safetensors.torch import load_file, save_file
 from bilstm_crf_hf.commands import publish
 from bilstm_crf_hf.hub import publishing
 from bilstm_crf_hf.hub.model_card import TrainedModel, render_card
-from bilstm_crf_hf.hub.publishing import (
-    ABSOLUTE_PATH,
-    EVAL_RESULTS,
-    TOKEN,
-    check_export,
-    check_files,
-    describe,
-    prepare,
-)
+from bilstm_crf_hf.hub.published_files import ABSOLUTE_PATH, EVAL_RESULTS, PUBLISHED, SECRETS, check_files
+from bilstm_crf_hf.hub.publishing import check_export, describe, prepare
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.files import write_atomically
 from .comparison import RESAMPLES, Speed, System, labels_of_runs, tables_of
-from .markdown import Rows, render_template, values_of
+from .markdown import Rows, escape_cell, render_template, values_of
 from .tasks import TAGGING
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -205,7 +205,6 @@ def write_report(
 
 def _csv(rows: Rows) -> str:
     file = StringIO()
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerows([escape_cell(value) for value in row] for row in (rows[0], *(row.values() for row in rows)))
     return file.getvalue()

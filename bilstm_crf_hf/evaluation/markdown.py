@@ -1,4 +1,4 @@
-"""Text, tables and templates in Markdown and HTML. What a template inserts is escaped, unless it is `Markup`.
+"""Text, tables and templates in Markdown, HTML and CSV. Templates escape what they insert, unless it is `Markup`.
 
 Labels, texts, file names and descriptions come from data and models of others: they are shown as they are, and never
 become markup, links or scripts.
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+FORMULA, NUMBER = tuple("=+-@\t\r\n＝＋－＠"), re.compile(r"[-+]?\d+(\.\d+)?")
 
 Rows = list[dict[str, Any]]
 """The rows of a table: values, or `Cell`s, by the headings of their columns."""
@@ -51,6 +53,16 @@ def escape_html(text: str) -> Markup:
     return Markup(escape(one_line(text)))
 
 
+def escape_cell(value: Any) -> Any:
+    """Return a value for a cell of a CSV file, in which spreadsheets do not take a text for a formula.
+
+    They take one that begins with one of these characters, see OWASP, "CSV Injection". Numbers stay numbers.
+    """
+    if isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
 def code_span(text: str) -> Markup:
     """Return a text as code in a line, or in a table, of Markdown."""
     text = one_line(text).replace("|", r"\|")
@@ -73,7 +85,7 @@ def restrict_markdown(text: str) -> Markup:
 def markdown_table(rows: Rows, decimals: int = 4) -> Markup:
     """Return one or more rows as a table in Markdown, columns of numbers aligned right."""
     aligned = ["---" if isinstance(value, str) else "---:" for value in rows[0].values()]
-    lines = [[escape_markdown(str(name)) for name in rows[0]], aligned]
+    lines: list[list[str]] = [[escape_markdown(str(name)) for name in rows[0]], aligned]
     lines += [[_text(value, decimals) for value in row.values()] for row in rows]
     return Markup("\n".join(f"| {' | '.join(line)} |" for line in lines))
 

@@ -59,7 +59,7 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
         text.set_text(count)
     axes.set(xlabel="predicted", ylabel="gold" if font else "gold (classes by number: id2label in config.json)")
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set(fontfamily=font)
+        label.set(fontfamily=font, parse_math=False)
     for label in axes.get_xticklabels():
         label.set(rotation=45, ha="right", rotation_mode="anchor")
     _save(figure, path)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import __version__
 from ..evaluation.runs import CONFIG, CONFUSION, CURVES, ENCODER_TOKENIZER, RESULTS
+from ..utils.files import LOCK
 
 PACKAGE = "bilstm_crf_hf"
 ROOT = Path(__file__).parents[1]
@@ -69,7 +70,7 @@ def copy_published(folder: Path, target: Path) -> list[str]:
 
 def _entries(folder: Path) -> Iterator[Path]:
     """Yield what is in a run folder, and in place of a folder of `PUBLISHED` what is in it."""
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.name != LOCK):
         known = path.name in PUBLISHED and path.is_dir() and not path.is_symlink()
         yield from sorted(path.iterdir()) if known else [path]
 
@@ -110,7 +111,7 @@ TOKEN = re.compile(
     rf"|eyJ{_TAIL}{{8,}}\.eyJ{_TAIL}{{8,}}\.)"  # JSON Web Tokens
     # These have letters and digits only, like the encoded tables in some tokenizers: they have to stand alone.
     rf"|(?<![A-Za-z0-9+/_-])(?:A[KS]IA[0-9A-Z]{{16}}|AIza{_TAIL}{{35}})(?![A-Za-z0-9+/_-])"  # AWS, Google
-    r"|(?i:aws\W?secret|secret\W?access\W?key|AccountKey)[\w\"' ]{0,20}[=:][\"' ]*[A-Za-z0-9/+]{40}"  # AWS, Azure
+    r"|(?i:aws[\W_]?secret|secret[\W_]?access[\W_]?key|AccountKey)[\w\"' ]{0,20}[=:][\"' ]*[A-Za-z0-9/+]{40}"
     r"|hooks\.slack\.com/services/\w+/\w+/\w+"
 )
 """Access tokens of the usual services."""
@@ -208,7 +209,7 @@ def _secrets(text: str, has_paths: bool) -> Iterator[str]:
     """Yield number and fault of each line with a secret, which is not repeated, or a path of this machine."""
     # As JSON writes Hangul and slashes.
     text = re.sub(r"\\u(?!00[01])([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), text).replace(r"\/", "/")
-    own, faults = get_token(), {}
+    own, faults = get_token(), dict[int, str]()
     patterns = SECRETS | ({"your access token": re.compile(re.escape(own))} if own else {})
     for kind, pattern in patterns.items():
         for found in pattern.finditer(text):

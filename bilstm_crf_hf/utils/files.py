@@ -13,6 +13,9 @@ from typing import IO, Any
 import psutil
 from filelock import FileLock, Timeout
 
+LOCK = ".lock"
+"""Name of the file that locks a folder, and ending of the one that locks a file."""
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
@@ -102,7 +105,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
     """
     folder = folder.resolve()
     created = not folder.exists()
-    lock = FileLock(folder / (f".{name}.lock" if name else ".lock"), 0, thread_local=False, is_singleton=True)
+    lock = FileLock(folder / (f".{name}{LOCK}" if name else LOCK), 0, thread_local=False, is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

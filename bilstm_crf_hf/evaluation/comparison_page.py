@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.files import write_atomically
 from .comparison import RESAMPLES, Speed, System, labels_of_runs, tables_of
-from .markdown import Rows, escape_cell, render_template, values_of
+from .markdown import Rows, escape_cell, one_line, render_template, values_of
 from .tasks import TAGGING
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -83,7 +83,7 @@ def _styles(systems: Sequence[System]) -> Iterator[tuple[System, dict[str, Any]]
 
 def _plain(text: str) -> str:
     """Remove what matplotlib would read as mathematics, or as a line without a legend."""
-    return text.replace("$", r"\$").lstrip("_")
+    return one_line(text).replace("$", r"\$").lstrip("_")
 
 
 def _draw_curves(axes: Axes, systems: Sequence[System], by_time: bool) -> None:
@@ -205,6 +205,6 @@ def write_report(
 
 def _csv(rows: Rows) -> str:
     file = StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file)  # with the line ends of RFC 4180, which also let it quote fields with either of them
     writer.writerows([escape_cell(value) for value in row] for row in (rows[0], *(row.values() for row in rows)))
     return file.getvalue()

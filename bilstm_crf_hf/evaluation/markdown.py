@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-FORMULA, NUMBER = tuple("=+-@\t\r\n＝＋－＠"), re.compile(r"[-+]?\d+(\.\d+)?")
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""Characters with which a formula of a spreadsheet begins."""
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 
 Rows = list[dict[str, Any]]
 """The rows of a table: values, or `Cell`s, by the headings of their columns."""
@@ -56,7 +58,7 @@ def escape_html(text: str) -> Markup:
 def escape_cell(value: Any) -> Any:
     """Return a value for a cell of a CSV file, in which spreadsheets do not take a text for a formula.
 
-    They take one that begins with one of these characters, see OWASP, "CSV Injection". Numbers stay numbers.
+    They take one that begins with a character of `FORMULA`; see OWASP, "CSV Injection". Numbers stay numbers.
     """
     if isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value):
         return f"'{value}"

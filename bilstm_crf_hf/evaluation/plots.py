@@ -11,6 +11,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from ..utils.files import write_atomically
 from .calibration import Bin
+from .markdown import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
         label.set(rotation=45, ha="right", rotation_mode="anchor")
     _save(figure, path)
     if font is None:
-        key = ", ".join(f"{i} {label}" for i, label in enumerate(labels))
+        key = ", ".join(f"{i} {one_line(label)}" for i, label in enumerate(labels))
         logger.warning("%s: no installed font has the names of the classes, they are numbered: %s", path.name, key)
 
 

@@ -39,7 +39,7 @@ def values_of(rows: Rows) -> Rows:
 
 
 def one_line(text: str) -> str:
-    """Put a text on one line, with visible control characters: terminals obey some, and HTML does not allow them."""
+    """Return a text on one line, with visible control characters: terminals obey them, and HTML does not allow some."""
     text = " ".join(text.split())
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", lambda c: ascii(c[0])[1:-1], text)
 

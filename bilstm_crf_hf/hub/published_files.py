@@ -215,7 +215,7 @@ def _secrets(text: str, has_paths: bool) -> Iterator[str]:
         for found in pattern.finditer(text):
             faults.setdefault(_line(text, found.start()), f"{kind}: remove it, and revoke it")
     for found in ABSOLUTE_PATH.finditer(text) if has_paths else ():
-        faults.setdefault(_line(text, found.start()), f"a path of this machine, {found[0]}: remove it")
+        faults.setdefault(_line(text, found.start()), f"a path of this machine, {found[0][:80]}: remove it")
     yield from (f"{number}: {fault}" for number, fault in sorted(faults.items()))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from ..evaluation.comparison import Speed, System, group_runs
 from ..evaluation.comparison_page import write_report
+from ..evaluation.markdown import one_line
 from ..evaluation.runs import Run, read_run
 from ..inference.predictors import load_predictor
 from ..utils.environment import hardware, versions
@@ -107,5 +108,6 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         write_report(arguments.output_dir, systems, speeds, conditions, arguments.sentences)
     for system in systems:
         speed = speeds[system.name].sentences_per_second
-        print(f"{system.name}: {system.task.main_metric_name} {system.score:.4f}, {speed:.0f} sentences a second")
+        name, score = one_line(system.name), f"{system.task.main_metric_name} {system.score:.4f}"
+        print(f"{name}: {score}, {speed:.0f} sentences a second")
     print(f"saved in {arguments.output_dir}: report.html, report.md, tables as CSV, pictures")

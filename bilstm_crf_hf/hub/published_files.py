@@ -36,10 +36,11 @@ TOKENIZERS = (
 )
 """Files of the tokenizers of transformers."""
 WEIGHTS = ("model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json")
+LICENSES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 PUBLISHED = {
-    "": (CONFIG, *WEIGHTS, *TOKENIZERS, *CODE, CARD, RESULTS, CURVES, CONFUSION, "LICENSE*", "NOTICE*"),
+    "": (CONFIG, *WEIGHTS, *TOKENIZERS, *CODE, CARD, RESULTS, CURVES, CONFUSION, *LICENSES),
     ENCODER_TOKENIZER: TOKENIZERS,
-    "onnx": ("model*.onnx", CONFIG, *TOKENIZERS, *CODE, "onnx_inference.py"),
+    "onnx": ("model.onnx", "model_int8.onnx", CONFIG, *TOKENIZERS, *CODE, "onnx_inference.py"),
     ".eval_results": ("*.yaml",),
 }
 """Patterns of the names of the files that are sent, by folder."""
@@ -159,7 +160,8 @@ def _faults(path: Path) -> Iterator[str]:
         start = file.read(8)
     if suffix == ".safetensors":
         try:
-            safe_open(path, "pt")
+            with safe_open(path, "pt"):
+                pass
         except SafetensorError as error:
             yield f" is no safetensors file ({error}): save the model again"
             return

@@ -27,17 +27,13 @@ REPO_ID = "tester/ner"
 SECRET = "hf_" + "aB3" * 12
 PIECES = ("tokenizer.json", "tokenizer_config.json")
 JUNK = {
-    **dict.fromkeys(
-        ("id_rsa", "credentials", ".env", ".hidden", "notes.md", "model.onnx", "helper.py"), SECRET.encode()
-    ),
+    **dict.fromkeys(("id_rsa", "credentials", ".env", ".hidden", "LICENSE.key", "helper.py"), SECRET.encode()),
     **dict.fromkeys(
         ("training_args.bin", "optimizer.pt", "pytorch_model.bin", "weights", "vectors.npy"), b"\x80\x04N."
     ),
     **dict.fromkeys(("train.csv", "soft_labels.parquet", "analysis.json", "config.json.bak", "Config.json"), b"text"),
-    **dict.fromkeys(
-        ("pieces/notes.txt", "onnx/graph.pkl", "onnx/sub/model.onnx", "checkpoint-1/model.safetensors"), b""
-    ),
-    "bell\x1b[31m.txt": b"",
+    **dict.fromkeys(("notes.md", "model.onnx", "pieces/notes.txt", "onnx/graph.pkl", "onnx/model_other.onnx"), b""),
+    **dict.fromkeys(("onnx/sub/model.onnx", "checkpoint-1/model.safetensors", "bell\x1b[31m.txt"), b""),
 }
 """What a run folder may have beside the files of a model."""
 

@@ -93,8 +93,8 @@ def _non_finite(value: Any, field: str = "") -> Iterator[tuple[str, float]]:
 def locked(folder: Path, name: str = "") -> Iterator[None]:
     """Keep other processes out of a folder, or away from a file in it, until the context ends.
 
-    The lock is a hidden file in the folder, which is created if necessary. The operating system releases the lock of a
-    process that is killed. Contexts of one process may be nested.
+    The lock is a hidden file in the folder, which is created if necessary, and removed if it is empty at the end. The
+    operating system releases the lock of a process that is killed. Contexts of one process may be nested.
 
     Args:
         name: name of the file, which need not exist. Default: the whole folder.
@@ -104,7 +104,7 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         OSError: if nothing can be written to the folder.
     """
     folder = folder.resolve()
-    created = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = FileLock(folder / (f".{name}{LOCK}" if name else LOCK), 0, thread_local=False, is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,9 +123,9 @@ def locked(folder: Path, name: str = "") -> Iterator[None]:
         if lock.lock_counter == 1 and os.name == "posix":  # elsewhere `release` removes the file
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-        if created:
+        for path in created:
             with suppress(OSError):  # not empty
-                folder.rmdir()
+                path.rmdir()
 
 
 def _holder(file: str) -> str:

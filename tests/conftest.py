@@ -1,6 +1,9 @@
-"""Sentences and small taggers that the tests share."""
+"""Sentences, small taggers and another process that the tests share."""
 
 import os
+import signal
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +25,7 @@ from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SP
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
 from bilstm_crf_hf.training.trainer import TaggerTrainer
+from bilstm_crf_hf.utils.files import locked
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
 
@@ -126,3 +130,25 @@ def finish_run(model: BiLSTMCRFForTokenClassification, tokenizer, folder: Path, 
     settings = [ModelArguments(), SourceArguments(**data), CardArguments(license="apache-2.0")]
     save_run(trainer, settings, results, predictions, {"f1": "F1"}, {})
     return folder
+
+
+@contextmanager
+def keeping_out(folder: Path, name: str = ""):
+    """Let another process lock a folder, or a file in it, in the context; return the id of the process."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with locked(folder, name):
+                os.write(write, b"locked")
+                time.sleep(1000)
+        finally:
+            os._exit(1)
+    assert os.read(read, 6) == b"locked"
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        os.waitpid(pid, 0)
+        os.close(read)
+        os.close(write)

@@ -21,6 +21,7 @@ from ..evaluation.analysis_page import write_analysis
 from ..inference.predictors import EntityPredictor, load_predictor
 from ..pipeline_bilstm_crf import BATCH_SIZE
 from ..training.arguments import configure_logging, parse_arguments
+from ..utils.files import locked
 
 
 @dataclass
@@ -47,18 +48,19 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     arguments, sources, corpus = parse_arguments((AnalysisArguments, SplitArguments, CorpusArguments), argv, __doc__)
     configure_logging()
-    datasets = read_splits(load_ner_datasets, sources, {}, {"validation"}, **corpus.options)
-    name = arguments.model_name_or_path
-    predictor = load_predictor(name, BATCH_SIZE, trust_remote_code=arguments.trust_remote_code)
-    if not isinstance(predictor, EntityPredictor):
-        raise ValueError(f"{name} classifies texts: name a tagger")
-    analysis = Analysis(
-        tag_sentences(predictor, datasets["validation"]),
-        entity_texts(datasets["train"]) if "train" in datasets else None,
-        arguments.bins,
-        arguments.gold_error_score,
-    )
-    numbers = write_analysis(Path(arguments.output_dir), analysis, name, arguments.sentences)
+    with locked(Path(arguments.output_dir)):
+        datasets = read_splits(load_ner_datasets, sources, {}, {"validation"}, **corpus.options)
+        name = arguments.model_name_or_path
+        predictor = load_predictor(name, BATCH_SIZE, trust_remote_code=arguments.trust_remote_code)
+        if not isinstance(predictor, EntityPredictor):
+            raise ValueError(f"{name} classifies texts: name a tagger")
+        analysis = Analysis(
+            tag_sentences(predictor, datasets["validation"]),
+            entity_texts(datasets["train"]) if "train" in datasets else None,
+            arguments.bins,
+            arguments.gold_error_score,
+        )
+        numbers = write_analysis(Path(arguments.output_dir), analysis, name, arguments.sentences)
     trust = numbers["calibration"]
     print(
         f"F1 {numbers['scores']['F1']:.4f}, expected calibration error {trust['ECE']:.4f}, Brier score "

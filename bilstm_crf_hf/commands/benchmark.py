@@ -5,7 +5,6 @@ The command writes benchmark.md, benchmark.json and, for the section `profile`, 
 """
 
 import copy
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from ..data.tokenization import build_character_tokenizer
 from ..evaluation.markdown import Cell, formatted, markdown_table
 from ..training.arguments import parse_arguments
 from ..utils.environment import hardware, versions
+from ..utils.files import write_json
 from ..utils.timing import medians
 from . import sample_files
 from .benchmark_models import Models
@@ -229,4 +229,4 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         print(section, flush=True)
         text += f"{section}\n"
     (folder / "benchmark.md").write_text(text, encoding="utf-8")
-    (folder / "benchmark.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+    write_json(folder / "benchmark.json", report)

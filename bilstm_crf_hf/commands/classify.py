@@ -22,11 +22,11 @@ from .training_steps import publish_if_asked, start_training
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    *settings, arguments = start_training(
+    with start_training(
         (ModelArguments, DataArguments, CardArguments, ClassifierTrainingArguments),
         argv,
         __doc__,
         sample_config("sentiment_sample.yaml", recipes),
-    )
-    setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
-    publish_if_asked(train_classifier(setup, setup.inputs["train"], settings, arguments))
+    ) as (*settings, arguments):
+        setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
+        publish_if_asked(train_classifier(setup, setup.inputs["train"], settings, arguments))

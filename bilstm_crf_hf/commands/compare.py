@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from transformers import pipeline
+import torch
 
 from ..evaluation.comparison import Speed, System, group_runs
 from ..evaluation.comparison_page import write_report
+from ..evaluation.markdown import one_line
 from ..evaluation.runs import Run, read_run
-from ..evaluation.tasks import TAGGING
+from ..inference.predictors import load_predictor
 from ..utils.environment import hardware, versions
+from ..utils.files import locked
 from ..utils.timing import seconds_of
 from .training_steps import train
 
@@ -36,6 +38,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--recipe", choices=("ner", "classify", "sequence_classification"), default="ner")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of the runs of each YAML file")
     parser.add_argument("--latency_sentences", type=int, default=200, help="sentences to measure the speed on")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that models bring along")
     parser.add_argument("--sentences", type=int, default=20, help="sentences to quote on which systems differ, or 0")
     arguments = parser.parse_args(argv[:cut])
     if arguments.recipe == "classify":
@@ -65,7 +68,7 @@ def runs_of(path: Path, arguments: argparse.Namespace, options: list[str], recip
     return runs
 
 
-def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
+def measure_speeds(systems: list[System], sentences: int, trust_remote_code: bool = False) -> dict[str, Speed]:
     """Measure the speed of the best run of each system on a number of validation sentences.
 
     The systems take turns, so that other load on the machine affects all of them.
@@ -73,9 +76,9 @@ def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
     texts = systems[0].best.predictions.texts[:sentences]
     taggers = {}
     for system in systems:
-        task, folder = system.task, str(system.best.folder)
-        options = {"aggregation_strategy": "simple"} if task is TAGGING else {"truncation": True}
-        taggers[system.name] = pipeline(task.pipeline_tag, folder, trust_remote_code=True, device="cpu", **options)
+        device = torch.device("cpu")
+        predictor = load_predictor(str(system.best.folder), BATCH_SIZE, "", trust_remote_code, device)
+        taggers[system.name] = partial(predictor.pipe, **predictor.options)
     single: dict[str, list[float]] = {name: [] for name in taggers}
     batches: dict[str, list[float]] = {name: [] for name in taggers}
     for tagger in taggers.values():
@@ -90,24 +93,25 @@ def measure_speeds(systems: list[System], sentences: int) -> dict[str, Speed]:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     arguments, options = parse(argv)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    # Folders come first, and the runs are compared after each step, to find a mismatch before hours of training.
-    paths = sorted(arguments.systems, key=lambda path: path.suffix in YAML)
-    runs: list[Run] = []
-    for path in paths:
-        runs += runs_of(path, arguments, options, recipes)
-        systems = group_runs(runs)
-    count = min(arguments.latency_sentences, len(systems[0].best.predictions.texts))
-    print(f"measuring speed on {count} sentences ...", flush=True)
-    speeds = measure_speeds(systems, count)
-    conditions = {
-        "one sentence": f"median of {count} sentences, one at a time, {ROUNDS} times",
-        "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
-        "CPU": hardware(),
-        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
-    }
-    write_report(arguments.output_dir, systems, speeds, conditions, arguments.sentences)
+    with locked(arguments.output_dir):
+        # Folders come first, and the runs are compared after each step, to find a mismatch before hours of training.
+        paths = sorted(arguments.systems, key=lambda path: path.suffix in YAML)
+        runs: list[Run] = []
+        for path in paths:
+            runs += runs_of(path, arguments, options, recipes)
+            systems = group_runs(runs)
+        count = min(arguments.latency_sentences, len(systems[0].best.predictions.texts))
+        print(f"measuring speed on {count} sentences ...", flush=True)
+        speeds = measure_speeds(systems, count, arguments.trust_remote_code)
+        conditions = {
+            "one sentence": f"median of {count} sentences, one at a time, {ROUNDS} times",
+            "sentences a second": f"the same in batches of {BATCH_SIZE}, median of {ROUNDS} times, systems in turn",
+            "CPU": hardware(),
+            "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+        }
+        write_report(arguments.output_dir, systems, speeds, conditions, arguments.sentences)
     for system in systems:
         speed = speeds[system.name].sentences_per_second
-        print(f"{system.name}: {system.task.main_metric_name} {system.score:.4f}, {speed:.0f} sentences a second")
+        name, score = one_line(system.name), f"{system.task.main_metric_name} {system.score:.4f}"
+        print(f"{name}: {score}, {speed:.0f} sentences a second")
     print(f"saved in {arguments.output_dir}: report.html, report.md, tables as CSV, pictures")

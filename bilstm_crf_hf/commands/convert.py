@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from ..hub.legacy_checkpoint import convert_checkpoint
+from ..utils.files import locked
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
@@ -20,8 +21,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     parser.add_argument("output_dir", help="the new folder, which must not exist or must be empty")
     parser.add_argument("--tokenizer", help="tokenizer in a folder or on the Hub; default: that in SOURCE")
     arguments = parser.parse_args(argv)
+    output = Path(arguments.output_dir).absolute()
     try:
-        convert_checkpoint(arguments.source, arguments.output_dir, arguments.tokenizer)
+        with locked(output.parent, output.name):  # beside the folder, which must be empty
+            convert_checkpoint(arguments.source, arguments.output_dir, arguments.tokenizer)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"saved in {arguments.output_dir}")

@@ -88,30 +88,30 @@ def label_texts(teachers: list[Teacher], texts: list[str], corpus: EncodedCorpus
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    *settings, arguments = start_training(
+    with start_training(
         (ModelArguments, DataArguments, DistillationArguments, CardArguments, TaggerTrainingArguments),
         argv,
         __doc__,
         sample_config("sample.yaml", recipes),
-    )
-    model_arguments, data_arguments, teacher_arguments, _ = settings
-    check_output(arguments.output_dir, teacher_arguments.teachers)
-    model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
-    corpus = corpora["train"]
-    check_arguments(arguments, model, corpus.inputs, EntityScorer(corpora["validation"]))
-    if getattr(model, "crf", None) is None:
-        raise ValueError(f"{model_arguments.model_name_or_path} has no CRF, which the loss is for: give --head crf")
+    ) as (*settings, arguments):
+        model_arguments, data_arguments, teacher_arguments, _ = settings
+        check_output(arguments.output_dir, teacher_arguments.teachers)
+        model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
+        corpus = corpora["train"]
+        check_arguments(arguments, model, corpus.inputs, EntityScorer(corpora["validation"]))
+        if getattr(model, "crf", None) is None:
+            raise ValueError(f"{model_arguments.model_name_or_path} has no CRF, which the loss is for: give --head crf")
 
-    def label() -> Dataset:
-        texts, trust = texts_to_label(teacher_arguments, corpus, arguments.seed), model_arguments.trust_remote_code
-        teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in teacher_arguments.teachers]
-        return label_texts(teachers, texts, corpus, arguments.per_device_eval_batch_size)
+        def label() -> Dataset:
+            texts, trust = texts_to_label(teacher_arguments, corpus, arguments.seed), model_arguments.trust_remote_code
+            teachers = [load_teacher(name, corpus.labels, arguments, trust) for name in teacher_arguments.teachers]
+            return label_texts(teachers, texts, corpus, arguments.per_device_eval_batch_size)
 
-    student = student_fingerprint(corpus.processor, corpus.labels)
-    soft = load_soft_labels(teacher_arguments, student, arguments, label)
-    if arguments.num_train_epochs == 0:
-        return
-    gold = with_soft_labels(corpus.inputs, len(corpus.labels))
-    arguments.remove_unused_columns = False  # soft labels are not an input of the model
-    rows = concatenate_datasets([gold, soft.cast(gold.features)])
-    publish_if_asked(train_tagger(model, corpora, rows, settings, arguments, DistillationTrainer))
+        student = student_fingerprint(corpus.processor, corpus.labels)
+        soft = load_soft_labels(teacher_arguments, student, arguments, label)
+        if arguments.num_train_epochs == 0:
+            return
+        gold = with_soft_labels(corpus.inputs, len(corpus.labels))
+        arguments.remove_unused_columns = False  # soft labels are not an input of the model
+        rows = concatenate_datasets([gold, soft.cast(gold.features)])
+        publish_if_asked(train_tagger(model, corpora, rows, settings, arguments, DistillationTrainer))

@@ -87,17 +87,17 @@ def label_texts(setup: ClassificationSetup, settings: Sequence[Any], arguments: 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    *settings, arguments = start_training(
+    with start_training(
         (ModelArguments, DataArguments, TeacherArguments, CardArguments, ClassifierTrainingArguments),
         argv,
         __doc__,
         sample_config("sentiment_sample.yaml", recipes),
-    )
-    check_output(arguments.output_dir, settings[2].teachers)
-    setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
-    student = student_fingerprint(BiLSTMCRFProcessor(setup.tokenizer), setup.labels)
-    soft = load_soft_labels(settings[2], student, arguments, lambda: label_texts(setup, settings, arguments))
-    if arguments.num_train_epochs == 0:
-        return
-    rows = concatenate_datasets([with_soft_labels(setup.inputs["train"], len(setup.labels)), soft.cast(SOFT)])
-    publish_if_asked(train_classifier(setup, rows, settings, arguments))
+    ) as (*settings, arguments):
+        check_output(arguments.output_dir, settings[2].teachers)
+        setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
+        student = student_fingerprint(BiLSTMCRFProcessor(setup.tokenizer), setup.labels)
+        soft = load_soft_labels(settings[2], student, arguments, lambda: label_texts(setup, settings, arguments))
+        if arguments.num_train_epochs == 0:
+            return
+        rows = concatenate_datasets([with_soft_labels(setup.inputs["train"], len(setup.labels)), soft.cast(SOFT)])
+        publish_if_asked(train_classifier(setup, rows, settings, arguments))

@@ -1,9 +1,9 @@
 """Export a tagger to ONNX: bilstm-crf export-onnx MODEL [--output_dir DIR] [--int8] [--file SENTENCES]
 
 Writes model.onnx, tokenizer.json, config.json, and onnx_inference.py with the code that it needs, which tags without
-PyTorch and this package. The Viterbi paths of the graph are compared with those of
-PyTorch on real sentences first; if any differs, nothing is written. With --int8 there is also model_int8.onnx with
-quantised weights; the share of its paths that equal PyTorch's and its F1 are printed.
+PyTorch and this package. The Viterbi paths of the graph are compared with those of PyTorch on real sentences first; if
+any differs, nothing is written. With --int8 there is also model_int8.onnx with quantised weights; the share of its
+paths that equal PyTorch's and its F1 are printed.
 """
 
 import argparse
@@ -26,7 +26,9 @@ from ..data.encoding import EncodedCorpus
 from ..data.ner import load_ner_datasets
 from ..evaluation.metrics import EntityScorer
 from ..inference.onnx import export_onnx
+from ..pipeline_bilstm_crf import check_finite
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..utils.files import locked, write_atomically
 from . import sample_files
 
 BATCH_SIZE = 32
@@ -105,18 +107,19 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     arguments = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
-    model = BiLSTMCRFForTokenClassification.from_pretrained(arguments.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
-    data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
-    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    corpus = EncodedCorpus(data, BiLSTMCRFProcessor(tokenizer, model.config), labels)
     output_dir = arguments.output_dir or Path(arguments.model, "onnx")
-    with tempfile.TemporaryDirectory() as folder:
+    with locked(output_dir), tempfile.TemporaryDirectory() as folder:
+        model = BiLSTMCRFForTokenClassification.from_pretrained(arguments.model).eval()
+        check_finite(model)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
+        data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
+        labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        corpus = EncodedCorpus(data, BiLSTMCRFProcessor(tokenizer, model.config), labels)
         write_graphs(model, corpus, Path(folder), arguments.int8)
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        output_dir.mkdir(parents=True, exist_ok=True)
         written = [*sorted(Path(folder).glob("*.onnx")), Path(folder, "tokenizer.json"), Path(folder, "config.json")]
-        for file in (*written, *SCRIPTS, *(CODE if model.config.kiwi_version else ())):
-            shutil.copy(file, output_dir)
-            print(f"{output_dir / file.name}: {file.stat().st_size / 1e6:.1f} MB")
+        for source in (*written, *SCRIPTS, *(CODE if model.config.kiwi_version else ())):
+            with source.open("rb") as content, write_atomically(output_dir / source.name) as file:
+                shutil.copyfileobj(content, file)
+            print(f"{output_dir / source.name}: {source.stat().st_size / 1e6:.1f} MB")

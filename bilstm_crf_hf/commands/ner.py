@@ -16,11 +16,11 @@ from .training_steps import publish_if_asked, start_training
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    *settings, arguments = start_training(
+    with start_training(
         (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
         argv,
         __doc__,
         sample_config("sample.yaml", recipes),
-    )
-    model, corpora = prepare_tagging(settings[0], settings[1], sample_files("ner", "txt", recipes))
-    publish_if_asked(train_tagger(model, corpora, corpora["train"].inputs, settings, arguments))
+    ) as (*settings, arguments):
+        model, corpora = prepare_tagging(settings[0], settings[1], sample_files("ner", "txt", recipes))
+        publish_if_asked(train_tagger(model, corpora, corpora["train"].inputs, settings, arguments))

@@ -22,7 +22,7 @@ from accelerate.utils import parse_flag_from_env
 from transformers.hf_argparser import HfArg
 from transformers.utils.logging import disable_progress_bar
 
-from ..inference.files import check_files, predict_file
+from ..inference.files import check_files, keep_output, predict_file
 from ..inference.predictors import load_predictor
 from ..training.arguments import FILE_TYPES, configure_logging, parse_arguments
 
@@ -62,9 +62,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         disable_progress_bar()
 
     name, trust_remote_code = arguments.model_name_or_path, arguments.trust_remote_code
-    predictor = load_predictor(name, arguments.batch_size, arguments.column_prefix, trust_remote_code, state.device)
     options = (arguments.text_column, arguments.shard_size, arguments.overwrite_output)
-    predict_file(predictor, input_file, output_file, *options, state)
+    with keep_output(output_file, state):
+        predictor = load_predictor(name, arguments.batch_size, arguments.column_prefix, trust_remote_code, state.device)
+        predict_file(predictor, input_file, output_file, *options, state)
     if state.is_main_process:
         print(f"saved in {output_file}")
     state.destroy_process_group()

@@ -24,7 +24,7 @@ from ..evaluation.markdown import Rows, markdown_table
 from ..evaluation.runs import read_run
 from ..training.arguments import joined_overrides
 from ..training.config_files import argument_of, entries, read_entries
-from ..utils.files import write_atomically
+from ..utils.files import locked, write_atomically
 from .training_steps import train
 
 SCORES = {"f1": "F1", "klue_entity_macro_f1": "macro F1"}
@@ -82,16 +82,16 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     if len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error("--seeds has a seed twice")
     runs = read_sweep(arguments.sweep)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    finished = []
-    for name, values in runs.items():
-        config = arguments.output_dir / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False), encoding="utf-8")
-        for seed in arguments.seeds:
-            folder = arguments.output_dir / f"{name}-seed{seed}"
-            train(folder, config, "ner", seed, options, recipes)
-            finished.append(read_run(folder))
-        table = markdown_table(rows_of(group_runs(finished)))
-        with write_atomically(arguments.output_dir / "sweep.md") as file:
-            file.write(f"{table}\n".encode())
+    with locked(arguments.output_dir):
+        finished = []
+        for name, values in runs.items():
+            config = arguments.output_dir / f"{name}.yaml"
+            config.write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False), encoding="utf-8")
+            for seed in arguments.seeds:
+                folder = arguments.output_dir / f"{name}-seed{seed}"
+                train(folder, config, "ner", seed, options, recipes)
+                finished.append(read_run(folder))
+            table = markdown_table(rows_of(group_runs(finished)))
+            with write_atomically(arguments.output_dir / "sweep.md") as file:
+                file.write(f"{table}\n".encode())
     print(f"{table}\nsaved in {arguments.output_dir / 'sweep.md'}")

@@ -20,7 +20,7 @@ from transformers.hf_argparser import HfArg
 from ..data.raw_text import read_texts
 from ..data.tokenization import build_character_tokenizer
 from ..training.arguments import TEXTS, configure_logging, parse_arguments
-from ..utils.files import write_atomically
+from ..utils.files import locked, write_atomically
 
 METHODS = {"word2vec": Word2Vec, "fasttext": partial(FastText, bucket=2**17)}
 """Models by the values of `--method`. With its 2**21 buckets by default, fastText writes files of a gigabyte."""
@@ -85,17 +85,19 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         for path in arguments.input_file:
             yield from read_texts(path, arguments.text_column)
 
-    if arguments.tokenizer_name:
-        tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name)
-    else:
-        tokenizer = build_character_tokenizer(texts(), arguments.min_count)
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder, "tokens.txt")
-        logger.info("%d tokens of text", write_tokens(texts(), tokenizer, corpus))
-        model = METHODS[arguments.method](
-            corpus_file=str(corpus), sg=1, **{name: getattr(arguments, name) for name in SETTINGS}
-        )
-    save_vectors(model, Path(arguments.output_file))
-    logger.info("%d vectors of %d elements in %s", len(model.wv), model.vector_size, arguments.output_file)
-    for token in model.wv.index_to_key[100:103]:
-        logger.info("  %s: %s", token, " ".join(other for other, _ in model.wv.most_similar(token, topn=8)))
+    output = Path(arguments.output_file)
+    with locked(output.parent, output.name):
+        if arguments.tokenizer_name:
+            tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name)
+        else:
+            tokenizer = build_character_tokenizer(texts(), arguments.min_count)
+        with tempfile.TemporaryDirectory() as folder:
+            corpus = Path(folder, "tokens.txt")
+            logger.info("%d tokens of text", write_tokens(texts(), tokenizer, corpus))
+            model = METHODS[arguments.method](
+                corpus_file=str(corpus), sg=1, **{name: getattr(arguments, name) for name in SETTINGS}
+            )
+        save_vectors(model, output)
+        logger.info("%d vectors of %d elements in %s", len(model.wv), model.vector_size, arguments.output_file)
+        for token in model.wv.index_to_key[100:103]:
+            logger.info("  %s: %s", token, " ".join(other for other, _ in model.wv.most_similar(token, topn=8)))

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,29 @@ from ..evaluation.runs import COMPARISON_RUN, RESULTS
 from ..hub.publishing import prepare, send
 from ..training.arguments import BILSTM_SETTINGS, DATA, configure_logging, parse_arguments
 from ..training.trainer import TaggerTrainer
-from ..utils.files import write_folder_atomically
+from ..utils.files import locked, write_folder_atomically, write_json
 from . import launcher
 
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
 def start_training(
     types: Sequence[type], argv: Sequence[str], description: str, sample: Path | None = None
-) -> tuple[Any, ...]:
-    """Return the arguments of a command, those of the training last, after setting up logging and the seed.
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the arguments of a command, those of the training last, after setting up logging and the seed.
 
-    The arguments of this function are those of [`parse_arguments`].
+    The arguments of this function are those of [`parse_arguments`]. Other processes are kept out of the output folder
+    until the context ends, see [`locked`]; of the processes of a training, the first has the lock.
     """
     *settings, arguments = parse_arguments(types, argv, description, sample)
-    configure_logging(arguments.should_log)
-    if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
-        left_out = f" (but not {', '.join(sorted(BILSTM_SETTINGS))})" if settings[0].model_name_or_path else ""
-        logger.info("no data are named: the sample, with the settings in %s%s and the arguments", sample, left_out)
-    set_seed(arguments.seed)
-    return *settings, arguments
+    with locked(Path(arguments.output_dir)) if arguments.process_index == 0 else nullcontext():
+        configure_logging(arguments.should_log)
+        if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
+            left_out = f" (but not {', '.join(sorted(BILSTM_SETTINGS))})" if settings[0].model_name_or_path else ""
+            logger.info("no data are named: the sample, with the settings in %s%s and the arguments", sample, left_out)
+        set_seed(arguments.seed)
+        yield *settings, arguments
 
 
 def check_output(output_dir: str, models: Sequence[str] | None) -> None:
@@ -69,6 +73,7 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
         recipes: folder of the launchers in a clone.
 
     Raises:
+        BlockingIOError: if a process of an earlier comparison still trains there.
         ValueError: if the folder contains a run with other settings, or something else, or the options name the seed or
             the folder.
         RuntimeError: if the training fails.
@@ -87,10 +92,10 @@ def train(folder: Path, config: Path, recipe: str, seed: int, options: list[str]
     if folder.exists():
         if not started.is_file():
             raise ValueError(f"{folder} is not a run of this comparison: move it away")
-        shutil.rmtree(folder)
+        with locked(folder):
+            shutil.rmtree(folder)
     with write_folder_atomically(folder) as unfinished:  # so that the folder has its settings from the start
-        content = json.dumps(settings, ensure_ascii=False, indent=2)
-        Path(unfinished, COMPARISON_RUN).write_text(content, encoding="utf-8")
+        write_json(unfinished / COMPARISON_RUN, settings)
     command = [sys.executable, *launcher(recipe, recipes), str(config), *options]
     command += ["--seed", str(seed), "--output_dir", str(folder)]
     print(" ".join(command), flush=True)

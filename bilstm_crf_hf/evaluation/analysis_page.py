@@ -1,10 +1,9 @@
 """The report of an analysis: Markdown, all numbers as JSON, and the reliability diagram."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import write_atomically
+from ..utils.files import write_atomically, write_json
 from .analysis import Analysis
 from .calibration import Bin
 from .errors import ERROR_KINDS
@@ -28,7 +27,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
     plot_reliability([Bin(**part) for part in numbers["calibration"]["bins"]], folder / PICTURE)
     counts = {kind: numbers["errors"][-1][kind] for kind in ERROR_KINDS}
     markdown = render_template(
-        "analysis_template.md",
+        "evaluation/analysis_template.md",
         numbers=numbers,
         model=Path(model).name,
         trust=numbers["calibration"],
@@ -39,8 +38,7 @@ def write_analysis(folder: Path, analysis: Analysis, model: str, sentences: int 
         quoted=numbers["probable gold errors"][:sentences],
         picture=PICTURE if folder.joinpath(PICTURE).exists() else None,
     )
-    with write_atomically(folder / "analysis.json") as file:
-        file.write(json.dumps(numbers, ensure_ascii=False, indent=2).encode())
+    write_json(folder / "analysis.json", numbers)
     with write_atomically(folder / "analysis.md") as file:
         file.write(markdown.encode())
     return numbers

@@ -12,13 +12,14 @@ from typing import Any
 
 import matplotlib
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..utils.files import write_atomically
 from .comparison import RESAMPLES, Speed, System, labels_of_runs, tables_of
-from .markdown import Rows, render_template, values_of
+from .markdown import Rows, escape_cell, one_line, render_template, values_of
 from .tasks import TAGGING
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -82,7 +83,7 @@ def _styles(systems: Sequence[System]) -> Iterator[tuple[System, dict[str, Any]]
 
 def _plain(text: str) -> str:
     """Remove what matplotlib would read as mathematics, or as a line without a legend."""
-    return text.replace("$", r"\$").lstrip("_")
+    return one_line(text).replace("$", r"\$").lstrip("_")
 
 
 def _draw_curves(axes: Axes, systems: Sequence[System], by_time: bool) -> None:
@@ -146,7 +147,7 @@ def to_markdown(
     for row in tables["differences"]:
         differences[row["right"], row["wrong"]].append(row)
     return render_template(
-        "comparison_template.md",
+        "evaluation/comparison_template.md",
         systems=systems,
         tables=tables,
         pictures=pictures,
@@ -164,7 +165,7 @@ def to_html(markdown: str, pictures: dict[str, tuple[str, str]]) -> str:
     parser = MarkdownIt("commonmark").enable("table")
     parser.add_render_rule("image", lambda self, tokens, i, *_: _inline(*pictures[tokens[i].attrs["src"]]))
     title = markdown.partition("\n")[0].lstrip("# ")
-    return render_template("comparison_template.html", title=title, body=parser.render(markdown))
+    return render_template("evaluation/comparison_template.html", title=title, body=Markup(parser.render(markdown)))
 
 
 def _inline(title: str, svg: str) -> str:
@@ -204,7 +205,6 @@ def write_report(
 
 def _csv(rows: Rows) -> str:
     file = StringIO()
-    writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(file)  # with the line ends of RFC 4180, which also let it quote fields with either of them
+    writer.writerows([escape_cell(value) for value in row] for row in (rows[0], *(row.values() for row in rows)))
     return file.getvalue()

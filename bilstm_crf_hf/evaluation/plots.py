@@ -11,6 +11,7 @@ from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from ..utils.files import write_atomically
 from .calibration import Bin
+from .markdown import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,12 +61,12 @@ def plot_confusion(gold: Sequence[int], predicted: Sequence[int], labels: Sequen
         text.set_text(count)
     axes.set(xlabel="predicted", ylabel="gold" if font else "gold (classes by number: id2label in config.json)")
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set(fontfamily=font)
+        label.set(fontfamily=font, parse_math=False)
     for label in axes.get_xticklabels():
         label.set(rotation=45, ha="right", rotation_mode="anchor")
     _save(figure, path)
     if font is None:
-        key = ", ".join(f"{i} {label}" for i, label in enumerate(labels))
+        key = ", ".join(f"{i} {one_line(label)}" for i, label in enumerate(labels))
         logger.warning("%s: no installed font has the names of the classes, they are numbered: %s", path.name, key)
 
 

@@ -1,11 +1,10 @@
 """The run folder: the names of its files, what a finished training writes there, and reading it back."""
 
-import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,7 @@ from transformers.modelcard import extract_hyperparameters_from_trainer
 from ..alignment import Span, tags_from_spans
 from ..data.rows import parse_json, read_rows
 from ..utils.environment import hardware, versions
-from ..utils.files import write_atomically
+from ..utils.files import to_json, write_atomically, write_json
 from .metrics import ClassificationMetric, entity_scores
 from .plots import plot_training
 from .tasks import CLASSIFICATION, TAGGING, Task, task_of
@@ -27,9 +26,8 @@ CONFIG = "config.json"
 RESULTS = "all_results.json"
 """Scores, times and sizes; written last, so that a folder with this file holds a finished run."""
 TRAINER_STATE = "trainer_state.json"
-TRAINING_ARGUMENTS = "training_args.bin"
 TRAINING_RUN = "training_run.json"
-"""Arguments, hyperparameters, hardware and versions; it has file names of the user, so it is never published."""
+"""Arguments, hyperparameters, hardware and versions."""
 PREDICTIONS = "validation_predictions.jsonl"
 COMPARISON_RUN = "comparison_run.json"
 """Settings with which the command `compare` started the run."""
@@ -40,9 +38,6 @@ ENCODER_TOKENIZER = "pieces"
 FIELDS = ("text", "gold", "predicted")
 """The fields of a line of `PREDICTIONS`."""
 CURVES, CONFUSION = "training.png", "confusion.png"
-
-LOCAL_FILES = (TRAINING_RUN, PREDICTIONS, TRAINER_STATE, TRAINING_ARGUMENTS, COMPARISON_RUN, SOFT_LABELS)
-"""Files that are never published: they hold paths, sentences of the data set, or a pickle."""
 
 
 # Writing
@@ -71,10 +66,10 @@ def save_run(
         "hardware": hardware(trainer.args.device),
         "versions": versions(),
     }
-    save_json(folder / TRAINING_RUN, facts)
+    write_json(folder / TRAINING_RUN, facts)
     save_predictions(folder / PREDICTIONS, predictions)
     plot_training(trainer.state.log_history, folder / CURVES, columns, training_columns)
-    save_json(folder / RESULTS, dict(sorted(results.items())))
+    write_json(folder / RESULTS, dict(sorted(results.items())))
 
 
 def save_model(trainer: "Trainer", tokenizers: Mapping[str, Any]) -> None:
@@ -90,14 +85,6 @@ def save_model(trainer: "Trainer", tokenizers: Mapping[str, Any]) -> None:
         tokenizer.save_pretrained(folder / name)
 
 
-def save_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file completely or not at all; raise ValueError if a number is not finite: JSON has no such."""
-    if wrong := [name for name, value in values.items() if isinstance(value, float) and not isfinite(value)]:
-        raise ValueError(f"{path} is not written: {', '.join(f'{name} is {values[name]}' for name in wrong)}")
-    with write_atomically(path) as file:
-        file.write(json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False).encode())
-
-
 def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) -> None:
     """Write one JSON object per line, completely or not at all, with the text, gold and prediction of each example.
 
@@ -105,7 +92,7 @@ def save_predictions(path: Path, predictions: Iterable[tuple[str, Any, Any]]) ->
     """
     rows = (dict(zip(FIELDS, row, strict=True)) for row in predictions)
     with write_atomically(path) as file:
-        file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)
+        file.writelines(f"{to_json(row, str(path))}\n".encode() for row in rows)
 
 
 def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
@@ -119,7 +106,8 @@ def training_hyperparameters(trainer: "Trainer") -> dict[str, Any]:
     listed["optimizer"] = f"{type(optimizer).__name__}, betas {arguments.adam_beta1:g} and {arguments.adam_beta2:g}"
     if own["learning_rate_decay"]:
         listed["lr_scheduler_type"] = "exponential, one step per epoch"
-    return listed | {name: value for name, value in own.items() if value}
+    # JSON has no infinity, which `max_grad_norm` may be.
+    return listed | {name: "inf" if value == math.inf else value for name, value in own.items() if value}
 
 
 def validation_curve(log_history: list[dict[str, Any]], metric: str) -> list[tuple[float, float]]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from markupsafe import Markup
 
-from ..evaluation.markdown import formatted, markdown_table
+from ..evaluation.markdown import formatted, markdown_table, render_template
 from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
+from .published_files import PACKAGE
 
-PACKAGE = "bilstm_crf_hf"
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 SPLITS = {"eval": "validation", "test": "test"}
 """Splits of a data set, by the prefix of their scores in `all_results.json`."""
@@ -100,19 +101,22 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
     """
     model = TrainedModel(folder)
     name = repo_id.split("/")[-1]
-    return ModelCard.from_template(
-        card_metadata(model, name),
-        template_path=str(Path(__file__).with_name("model_card_template.md")),
+    content = render_template(
+        "hub/model_card_template.md",
+        card_data=Markup(card_metadata(model, name).to_yaml()),
         name=name,
         repo_id=repo_id,
         revision=revision,
         model=model,
+        is_tagging=model.task is TAGGING,
         architecture=model.config["architectures"][0],
+        has_code=bool(model.config.get("auto_map")),
         splits=SPLITS,
         kiwi_version=model.config.get("kiwi_version") or model.config.get("morphemes"),
         packages=" ".join(_requirement(name) for name in NEEDED),
         comparison=None if comparison is None else _comparison(comparison / "systems.csv"),
     )
+    return ModelCard(content)
 
 
 def card_metadata(model: TrainedModel, name: str) -> ModelCardData:

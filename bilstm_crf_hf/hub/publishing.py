@@ -1,56 +1,33 @@
-"""Publication of a trained model on the Hub: selection of the files, checks, and the upload."""
+"""Publication of a trained model on the Hub: the card, the checks, and the upload."""
 
 import json
 import logging
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import HfApi, ModelCard, get_token
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import validate_repo_id
 from transformers import pipeline
 
-from ..evaluation.runs import LOCAL_FILES, PREDICTIONS, read_predictions
+from ..evaluation.runs import PREDICTIONS, read_predictions
 from ..evaluation.tasks import TAGGING
-from ..pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
-from ..utils.files import write_atomically
-from .model_card import PACKAGE, TrainedModel, check_card, eval_results_yaml, render_card
+from ..pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline, check_finite
+from ..utils.files import locked, write_atomically
+from .model_card import TrainedModel, check_card, eval_results_yaml, render_card
+from .published_files import CARD, CODE, EVAL_RESULTS, PACKAGE, check_files, copy_published, files_of
 
 logger = logging.getLogger(__name__)
 
-CARD, EVAL_RESULTS = "README.md", ".eval_results/bilstm_crf_hf.yaml"
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-"""Endings of files that may contain pickled code."""
-BINARY = (".png", ".jpg", ".jpeg", ".gif", ".model")
-"""Endings of pictures and SentencePiece models, whose readable parts are checked: they may name a file."""
-VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
-"""Files that are not checked for paths: some of their tokens look like paths."""
-
-TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:hf_(?:[a-z]+_)?[A-Za-z0-9]{20,}|api_org_[A-Za-z]{20,}|gh[opusr]_[A-Za-z0-9]{20,}"
-    r"|github_pat_[A-Za-z0-9_]{20,}|sk-(?=[a-z-]*[A-Z0-9])[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16})"
-)
-"""Access tokens of the Hub and its organizations, GitHub, OpenAI, Anthropic and AWS."""
-ABSOLUTE_PATH = re.compile(
-    r"(?<![\w/.<~)}\]*-])(?:file://)?/(?:[\w.@+-]+/)+[\w.@+-]+"
-    r"|(?<![\w/.])[A-Za-z]:\\{1,2}[\w.@+-][\w.@+ -]*\\{1,2}[\w.@+-]+"
-)
-"""Absolute paths of a folder and something in it; `/s` or `C:\\n` alone are more often something else. Paths in URLs,
-relative paths (`./a/b`, `~/a/b`, `${A}/b/c`) and words separated by slashes do not match."""
-
 PINNED = re.compile(r'model="([^"]+)", revision="([^"]+)"')
 """Repository and tag in the snippet of a card."""
-
-CODE = {path.name for path in Path(__file__).parents[1].glob("*.py")} - {"__init__.py"}
-"""The code that a saved model may contain: all files of the package's root."""
 
 EXPORTED = re.compile(
     r"(?:configuration|modeling|pipeline|processing)\w*\.py|model[\w-]*\.safetensors(?:\.index\.json)?"
@@ -64,58 +41,60 @@ TOLERANCE = 1e-4
 
 
 class Publication(NamedTuple):
-    """A checked publication: the folder with all its files, the repository, its visibility if new, and the tag."""
+    """A checked publication.
+
+    Attributes:
+        folder: folder with all its files, and no others.
+        repo_id, revision: repository and tag.
+        private: visibility of the repository, if it is new.
+        left_out: names of what the run folder has beside these files.
+    """
 
     folder: Path
     repo_id: str
     revision: str
     private: bool | None
+    left_out: Sequence[str] = ()
 
 
 @contextmanager
 def prepare(
     folder: Path, repo_id: str, revision: str = "v1", private: bool | None = None, comparison: Path | None = None
 ) -> Iterator[Publication]:
-    """Write the card, if the folder has none, collect the files to be sent in a temporary folder, and check them.
+    """Write the card, if the folder has none, copy the files to be sent to a temporary folder, and check the copies.
 
-    The files are neither hidden nor in `runs.LOCAL_FILES`. The temporary folder exists as long as the context.
+    The files are those of `published_files.PUBLISHED`. The temporary folder exists as long as the context, in which no
+    other process that respects the lock writes to the run folder.
 
     See `model_card.render_card` for the arguments; `private` is for a new repository, None the default of the Hub.
 
     Raises:
+        BlockingIOError: if another process is at work in the folder.
         FileNotFoundError: if a file of the run is missing.
-        ValueError: if a file must not be published, the card is of another run or publication, or the model has another
-            output when it is loaded without this package.
+        ValueError: if a file must not be published, the card is of another run or publication, the weights are not
+            finite, or the model has another output when it is loaded without this package.
     """
     if repo_id.count("/") != 1:
         raise ValueError(f"{repo_id!r} is not the name of a repository: give it as name/model")
     validate_repo_id(repo_id)
-    model = TrainedModel(folder)
-    card_path = folder / CARD
-    if not card_path.exists():
-        with write_atomically(card_path) as file:
-            file.write(f"{render_card(folder, repo_id, revision, comparison)}\n".encode())
-        logger.info("wrote %s: read it, and edit it if needed", card_path)
-    card = ModelCard.load(card_path)
-    check_card(card, model.results, card_path)
-    check_snippet(card, repo_id, revision, card_path)
-    with tempfile.TemporaryDirectory() as temporary:
-        staged = Path(temporary, "model")
-        staged.mkdir()
-        for path in folder.iterdir():
-            if path.is_file() and not path.name.startswith(".") and path.name not in LOCAL_FILES:
-                shutil.copy2(path, staged / path.name)
+    with locked(folder), tempfile.TemporaryDirectory() as temporary:
+        model = TrainedModel(folder)
+        card_path, staged = folder / CARD, Path(temporary, "model")
+        if not card_path.exists():
+            with write_atomically(card_path) as file:
+                file.write(f"{render_card(folder, repo_id, revision, comparison)}\n".encode())
+            logger.info("wrote %s: read it, and edit it if needed", card_path)
+        if left_out := copy_published(folder, staged):
+            logger.info("not sent, since they are no files of a model: %s", ", ".join(left_out))
         if (scores := eval_results_yaml(folder)) is not None:
-            staged.joinpath(EVAL_RESULTS).parent.mkdir()
+            staged.joinpath(EVAL_RESULTS).parent.mkdir(exist_ok=True)
             staged.joinpath(EVAL_RESULTS).write_text(scores, encoding="utf-8")
+        card = ModelCard.load(staged / CARD)
+        check_card(card, model.results, card_path)
+        check_snippet(card, repo_id, revision, card_path)
         check_files(staged)
         check_export(folder, staged, model, Path(temporary))
-        yield Publication(staged, repo_id, revision, private)
-
-
-def files_of(folder: Path) -> dict[str, Path]:
-    """Return all files in a folder and its subfolders, by their paths relative to the folder."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        yield Publication(staged, repo_id, revision, private, left_out)
 
 
 def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> None:
@@ -129,46 +108,6 @@ def check_snippet(card: ModelCard, repo_id: str, revision: str, path: Path) -> N
                 f"{path}: the snippet loads {found[0]} at {found[1]}, not {repo_id} at {revision}: correct it, or "
                 "delete the card to have a new one written"
             )
-
-
-def check_files(folder: Path) -> None:
-    """Raise ValueError if weights are missing, or a file contains a pickle, an access token or a local path."""
-    files, faults = files_of(folder), []
-    if not any(name.endswith(".safetensors") for name in files):
-        faults.append("there are no weights (*.safetensors)")
-    for name, path in files.items():
-        if path.suffix.lower() in PICKLED:
-            faults.append(f"{name}: may contain pickled code: save it as safetensors, or move it away")
-            continue
-        try:
-            faults += [f"{name}:{fault}" for fault in _secrets(_text(path), has_paths=name not in VOCABULARIES)]
-        except UnicodeDecodeError:
-            faults.append(f"{name}: is not text in UTF-8 and cannot be checked: move it away")
-    if faults:
-        raise ValueError("nothing was sent:\n  " + "\n  ".join(faults))
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file: the header of a safetensors file, the readable parts of a file in `BINARY`."""
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            return file.read(min(length, path.stat().st_size)).decode()
-    if suffix in BINARY:
-        return b"\n".join(re.findall(rb"[\x20-\x7e]{8,}", path.read_bytes())).decode()
-    return path.read_text(encoding="utf-8")
-
-
-def _secrets(text: str, has_paths: bool) -> Iterator[str]:
-    """Yield number and fault of each line with an access token, which is not repeated, or a path of this machine."""
-    own = get_token()
-    for number, line in enumerate(text.splitlines(), 1):
-        line = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), line)  # as JSON writes Hangul
-        if TOKEN.search(line) or (own and own in line):
-            yield f"{number}: an access token: remove it, and revoke it"
-        elif has_paths and (found := ABSOLUTE_PATH.search(line)):
-            yield f"{number}: a path of this machine, {found[0]}: remove it"
 
 
 CLEAN = """
@@ -191,6 +130,7 @@ def check_export(folder: Path, staged: Path, model: TrainedModel, scratch: Path)
     own = task.pipeline_tag in model.config.get("custom_pipelines", {})
     pipeline_class = {"pipeline_class": BiLSTMCRFTokenClassificationPipeline} if own else {}
     ours = pipeline(task.pipeline_tag, model=str(folder), device="cpu", **pipeline_class)
+    check_finite(ours.model)
     texts = list(task.examples)
     if (path := folder / PREDICTIONS).is_file():
         texts += read_predictions(path, task).texts[:COMPARED_TEXTS]
@@ -241,11 +181,12 @@ def _equal(expected: Any, found: Any) -> bool:
 
 
 def describe(publication: Publication) -> str:
-    """Return the repository, the tag, and the files with their sizes in bytes."""
+    """Return the repository, the tag, the files with their sizes in bytes, and the names of what is left out."""
     sizes = {name: path.stat().st_size for name, path in files_of(publication.folder).items()}
     lines = [f"  {size:>12,}  {name}" for name, size in sizes.items()]
     visibility = {None: "default visibility", True: "private", False: "public"}[publication.private]
     first = f"{publication.repo_id} ({visibility}, if it is new), tag {publication.revision}: {len(sizes)} files"
+    lines += [f"  {'left out':>12}  {name}" for name in publication.left_out]
     return "\n".join([f"{first}, {sum(sizes.values()):,} bytes", *lines])
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +21,15 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from ..data.rows import READERS, Row, check_suffix, read_rows, text_of
-from ..utils.files import write_atomically
+from ..utils.files import locked, to_json, write_atomically, write_json
 from .predictors import Predictor
 
 logger = logging.getLogger(__name__)
 
 ROW_GROUP_SHARDS = 64
 """Number of shards that form a row group of a Parquet file."""
+SHARDS = ".parts"
+"""Suffix of the folder with the shards of an output."""
 
 
 class Writer:
@@ -99,7 +102,7 @@ class Writer:
                 yield self.predictor.format_line(text, values)
                 continue
             try:
-                yield json.dumps(row.columns | self._prefixed(values), ensure_ascii=False)
+                yield to_json(row.columns | self._prefixed(values), row.place)
             except TypeError as error:  # Parquet files and sheets have dates, Parquet files also bytes
                 raise ValueError(f"{row.place}: {error}: write a .parquet file") from None
 
@@ -128,7 +131,7 @@ class Shards:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.folder = output.with_name(f"{output.name}.parts")
+        self.folder = output.with_name(f"{output.name}{SHARDS}")
         self.manifest, self.finished = self.folder / "manifest.json", self.folder / "finished.json"
         self._joined = self.folder / f"joined{output.suffix}"
 
@@ -137,15 +140,15 @@ class Shards:
 
         Raises:
             FileExistsError: if the output exists and `overwrite` is false, or if the folder exists without a manifest.
-            ValueError: if the existing shards were made with other settings.
+            ValueError: if the existing shards were made with other settings, or their manifest is damaged.
         """
-        if self.folder.exists() and not any(self.folder.iterdir()):
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()  # the run was killed before the last step of `finish`
         if self.output.exists() and not overwrite and not self.finished.exists():
             raise FileExistsError(f"{self.output} exists: name another --output_file, or set --overwrite_output")
         for manifest in (self.finished, self.manifest):
             if manifest.exists():
-                before = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
+                before = self._read(manifest)["settings"]
                 changed = [key for key, now in settings.items() if before.get(key) != now]
                 if changed:
                     changes = [f"{key} was {before.get(key)}, is {settings[key]}" for key in changed]
@@ -154,12 +157,26 @@ class Shards:
                         "same settings to finish that run, or delete the folder to start over"
                     )
                 return
-        if self.folder.exists() and any(path.suffix != ".tmp" for path in self.folder.iterdir()):
+        if self.folder.exists() and (
+            not self.folder.is_dir() or any(path.suffix != ".tmp" for path in self.folder.iterdir())
+        ):
             raise FileExistsError(f"{self.folder} exists, but no prediction run made it: move or delete it")
         content = {"settings": settings} | check()
         self.folder.mkdir(parents=True, exist_ok=True)
-        with write_atomically(self.manifest) as file:
-            file.write(json.dumps(content, ensure_ascii=False, indent=1).encode())
+        write_json(self.manifest, content)
+
+    def contents(self) -> dict[str, Any] | None:
+        """Return what `check` found, from the manifest; None if all shards are joined already."""
+        return self._read(self.manifest) if self.manifest.exists() else None
+
+    def _read(self, manifest: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(manifest.read_text(encoding="utf-8"))
+            if isinstance(content["settings"], dict):
+                return content
+        except (ValueError, TypeError, LookupError):
+            pass  # see below
+        raise ValueError(f"{manifest} is damaged: delete {self.folder} to start over")
 
     def path(self, i: int) -> Path:
         """Return the file of shard `i`."""
@@ -185,11 +202,28 @@ class Shards:
 
 
 def check_files(input_file: Path, output_file: Path) -> None:
-    """Raise FileNotFoundError if the input does not exist, and ValueError if a suffix is unknown."""
+    """Check the names of the two files.
+
+    Raises:
+        FileNotFoundError: if the input does not exist.
+        ValueError: if a suffix is unknown; if the output is a folder, the input, or in the folder of another output.
+    """
     check_suffix(input_file, READERS)
     check_suffix(output_file, Writer.SUFFIXES)
     if not input_file.is_file():
         raise FileNotFoundError(f"{input_file}: no such file")
+    if output_file.is_dir():
+        raise ValueError(f"{output_file} is a folder: name a file")
+    if output_file.exists() and output_file.samefile(input_file):
+        raise ValueError(f"{output_file} is the input: name another file for the output")
+    folder = output_file.resolve().parent
+    if folder.suffix == SHARDS and Path(folder.stem).suffix in Writer.SUFFIXES:
+        raise ValueError(f"{output_file}: its folder holds the shards of another output: name a file in another folder")
+
+
+def keep_output(output_file: Path, state: PartialState) -> AbstractContextManager[None]:
+    """Return a context in which only the processes that share the work write an output, see [`locked`]."""
+    return locked(output_file.parent, output_file.name) if state.is_main_process else nullcontext()
 
 
 def predict_file(
@@ -212,8 +246,10 @@ def predict_file(
         state: the processes that share the work. All of them call this function.
 
     Raises:
+        BlockingIOError: if another run writes the same output.
         FileNotFoundError, FileExistsError: see [`check_files`] and [`Shards.begin`].
         ValueError: see these, [`rows.read_rows`] and [`Writer.check`]; if the input file changes during the run.
+        RuntimeError: with the place of the row, if the model fails. Finished shards stay.
     """
     check_files(input_file, output_file)
     writer = Writer(input_file, output_file.suffix.lower(), text_column, predictor)
@@ -225,21 +261,21 @@ def predict_file(
         while shard := list(islice(rows, shard_size)):
             yield shard
 
-    if state.is_main_process:
-        settings = {"text_column": text_column, "shard_size": shard_size, "device": state.device.type}
-        shards.begin(version | settings | predictor.settings(), overwrite, lambda: writer.check(read_shards()))
-    state.wait_for_everyone()
-    sizes: list[int] = []
-    if shards.manifest.exists():
-        manifest = json.loads(shards.manifest.read_text(encoding="utf-8"))
-        if output_file.suffix.lower() == ".parquet":
-            writer.schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(manifest["schema"])))
-        sizes = [min(shard_size, manifest["rows"] - first) for first in range(0, manifest["rows"], shard_size)]
-        _predict_shards(writer, shards, read_shards(), sizes, state)
-    if state.is_main_process:
-        if _file_version(input_file) != version:
-            raise ValueError(f"{input_file} has changed during the run: delete {shards.folder} and start over")
-        shards.finish(lambda file: writer.join(file, [shards.path(i) for i in range(len(sizes))]))
+    with keep_output(output_file, state):
+        if state.is_main_process:
+            settings = {"text_column": text_column, "shard_size": shard_size, "device": state.device.type}
+            shards.begin(version | settings | predictor.settings(), overwrite, lambda: writer.check(read_shards()))
+        state.wait_for_everyone()
+        sizes: list[int] = []
+        if (manifest := shards.contents()) is not None:
+            if output_file.suffix.lower() == ".parquet":
+                writer.schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(manifest["schema"])))
+            sizes = [min(shard_size, manifest["rows"] - first) for first in range(0, manifest["rows"], shard_size)]
+            _predict_shards(writer, shards, read_shards(), sizes, state)
+        if state.is_main_process:
+            if _file_version(input_file) != version:
+                raise ValueError(f"{input_file} has changed during the run: delete {shards.folder} and start over")
+            shards.finish(lambda file: writer.join(file, [shards.path(i) for i in range(len(sizes))]))
 
 
 def _predict_shards(
@@ -256,12 +292,28 @@ def _predict_shards(
     with tqdm(total=sum(sizes), initial=rows_done, unit=" rows", disable=not state.is_main_process) as bar:
         for i, rows in enumerate(islice(contents, max(mine, default=-1) + 1)):
             if i in mine:
-                predictions = writer.predictor([text_of(row, writer.text_column) for row in rows])
+                predictions = _predict(writer.predictor, rows, writer.text_column)
                 with write_atomically(shards.path(i)) as file:
                     writer.write(file, rows, predictions)
                 bar.update(sum(sizes[i] for i in shards.done()) - bar.n)
         state.wait_for_everyone()
         bar.update(sum(sizes) - bar.n)
+
+
+def _predict(predictor: Predictor, rows: list[Row], text_column: str) -> list[dict[str, Any]]:
+    """Return the predictions for a shard; if the model fails, raise RuntimeError with the place of the text."""
+    texts = [text_of(row, text_column) for row in rows]
+    try:
+        return predictor(texts)
+    except Exception as error:
+        place, remedy = f"{rows[0].place} to {rows[-1].place}", "set a smaller --batch_size"
+        for row, text in zip(rows, texts, strict=True):
+            try:
+                predictor([text])
+            except Exception:  # the error below has the first one as its cause
+                place, remedy = row.place, "correct or remove this text"
+                break
+        raise RuntimeError(f"{place}: the model fails ({type(error).__name__}: {error}): {remedy}") from error
 
 
 def _file_version(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -430,6 +431,32 @@ def test_report_holds_all_and_needs_nothing(tmp_path, write):
     assert [row["system"] for row in csv_rows(tmp_path / "out" / "systems.csv")] == [s.name for s in systems]
     assert len(csv_rows(tmp_path / "out" / "bootstrap.csv")) == 3
     assert len(csv_rows(tmp_path / "out" / "runs.csv")) == 4
+
+
+def test_names_of_folders_never_become_markup_or_formulas(tmp_path):
+    names = ["=1+1<img src=x onerror=alert(1)>", "+x\n\n<b>`[y](javascript:1)", "@\x1b[31m|z"]
+    systems, page = report_of([entity_run(tmp_path / name, i) for i, name in enumerate(names, 1)], tmp_path / "out")
+    assert not {"script", "link", "img", "b", "iframe", "a"} & {tag for tag, _ in page.tags}
+    assert names[0] in page.text
+    assert "+x <b>`[y](javascript:1)" in page.text
+    assert r"@\x1b[31m|z" in page.text
+    assert {row["system"] for row in csv_rows(tmp_path / "out" / "systems.csv")} == {f"'{name}" for name in names}
+    assert not any("\x1b" in path.read_text("utf-8") for path in (tmp_path / "out").iterdir() if path.suffix != ".csv")
+    assert all(ElementTree.parse(path) for path in (tmp_path / "out").glob("*.svg"))
+
+
+def test_speed_is_measured_without_the_code_that_a_model_brings_along(tagger, tokenizer, texts, tmp_path):
+    tagger.save_pretrained(tmp_path / "run")
+    tokenizer.save_pretrained(tmp_path / "run")
+    for name in ("crf.py", "pipeline_bilstm_crf.py"):
+        with (tmp_path / "run" / name).open("a") as file:
+            file.write(f"\nopen({str(tmp_path / 'ran')!r}, 'w')\n")
+    best = SimpleNamespace(folder=tmp_path / "run", predictions=SimpleNamespace(texts=texts))
+    speeds = compare.measure_speeds([SimpleNamespace(name="a", best=best)], 2)
+    assert speeds["a"].sentences_per_second > 0
+    assert not (tmp_path / "ran").exists()
+    compare.measure_speeds([SimpleNamespace(name="a", best=best)], 2, trust_remote_code=True)
+    assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Cards, whole, and what the Hub reads of them, from the files that a run leaves."""
 
+import ast
 import csv
 import json
 import re
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 
+from bilstm_crf_hf.evaluation.markdown import escape_markdown
 from bilstm_crf_hf.evaluation.runs import TRAINING_RUN
 from bilstm_crf_hf.hub.model_card import check_card, eval_results_yaml, render_card
 from bilstm_crf_hf.training.arguments import CardArguments
@@ -88,11 +91,11 @@ KLUE-NER; CC BY-SA 4.0.
 
 | setting | value |
 |---|---|
-| learning_rate | 0.002 |
-| min_frequency | 2 |
-| hidden_size | 256 |
-| word_dropout | 0.0 |
-| ngrams | [] |
+| `learning_rate` | 0.002 |
+| `min_frequency` | 2 |
+| `hidden_size` | 256 |
+| `word_dropout` | 0.0 |
+| `ngrams` | \\[\\] |
 
 ## Limitations
 
@@ -236,7 +239,7 @@ def test_data_that_are_not_on_the_hub_are_custom(tmp_path):
 def test_what_a_model_that_reads_morphemes_needs(tmp_path):
     text = render_card(finished_run(tmp_path, {"read_morphemes": True}, kiwi_version="0.24.0"), "a/b", "v1").text
     assert "`pip install kiwipiepy kiwipiepy_model==0.24.0`" in text
-    assert "| read_morphemes | True |" in text
+    assert "| `read_morphemes` | True |" in text
     assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text
 
 
@@ -283,3 +286,41 @@ def test_a_model_without_a_head_has_no_card(tmp_path, architectures):
 
 def test_the_arguments_of_a_card_are_those_that_runs_have():
     assert set(CardArguments.__dataclass_fields__) <= set(ARGUMENTS)
+
+
+EVIL = "a\n---\n<img src=x onerror=alert(1)> | `b` [c](javascript:1) \"'{{ 7 * 7 }}"
+
+
+def test_names_and_labels_of_others_never_become_markup_code_or_metadata(tmp_path):
+    """Read back with parsers of YAML, Markdown and Python."""
+    named = ("dataset_name", "dataset_config_name", "license", "language", "dataset_description")
+    arguments = dict.fromkeys(named, EVIL) | {"examples": [EVIL], "config_overrides": {EVIL: EVIL}, "base_model": EVIL}
+    scores = {f"eval_{EVIL}_{name}": 0.5 for name in ("f1", "precision", "recall", "number")}
+    labels = {"0": f"B-{EVIL}", "1": f"I-{EVIL}", "2": "O"}
+    folder = finished_run(tmp_path, arguments, scores, id2label=labels, kiwi_version=EVIL)
+    run = json.loads((folder / TRAINING_RUN).read_text(encoding="utf-8"))
+    run |= {"hardware": EVIL, "versions": {EVIL: EVIL}}
+    (folder / TRAINING_RUN).write_text(json.dumps(run), encoding="utf-8")
+
+    card = written(render_card(folder, "someone/mine", EVIL), tmp_path)
+    assert (card.data.license, card.data.language, card.data.base_model) == (EVIL, EVIL, EVIL)
+    assert card.data.widget == [{"text": EVIL}]
+    assert yaml.safe_load(eval_results_yaml(folder) or "[]") == []
+    assert card.text.lstrip().startswith("# mine\n")
+    tokens = MarkdownIt("commonmark").enable("table").parse(card.text)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not [
+        token for token in (*tokens, *inline) if token.type in ("html_block", "html_inline", "image", "link_open")
+    ]
+    cells = [token.content for token in tokens if token.type == "inline"]
+    assert cells.count(escape_markdown(EVIL).replace(r"\|", "|")) == 2  # the label and the value of a setting
+    (snippet,) = [token.content for token in tokens if token.type == "fence"]
+    strings = [node.value for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Constant)]
+    assert set(strings) == {"token-classification", "someone/mine", EVIL, True}
+    assert sum(token.type == "table_open" for token in tokens) == 3
+
+
+def test_a_card_links_to_where_its_data_come_from(tmp_path):
+    arguments = {"dataset_description": "[KLUE](https://klue-benchmark.com), *news* <b>"}
+    text = render_card(finished_run(tmp_path, arguments), "a/b", "v1").text
+    assert "\n[KLUE](https://klue-benchmark.com), *news* &lt;b>.\n" in text

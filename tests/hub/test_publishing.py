@@ -1,6 +1,7 @@
 """What is sent to the Hub, and what is refused; test_hub.py is about sending it."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,28 +12,30 @@ from conftest import finish_run
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
+from bilstm_crf_hf import __version__
 from bilstm_crf_hf.commands import publish
 from bilstm_crf_hf.hub import publishing
 from bilstm_crf_hf.hub.model_card import TrainedModel, render_card
-from bilstm_crf_hf.hub.publishing import (
-    ABSOLUTE_PATH,
-    EVAL_RESULTS,
-    TOKEN,
-    check_export,
-    check_files,
-    describe,
-    prepare,
-)
+from bilstm_crf_hf.hub.published_files import ABSOLUTE_PATH, EVAL_RESULTS, PUBLISHED, SECRETS, check_files
+from bilstm_crf_hf.hub.publishing import check_export, describe, prepare
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 
 pytestmark = pytest.mark.slow
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+ROOT = Path(__file__).parents[2] / "bilstm_crf_hf"
 REPO_ID = "tester/ner"
 SECRET = "hf_" + "aB3" * 12
-LOCAL = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json", "training_args.bin", ".hidden"} | {
-    "soft_labels.parquet"
+PIECES = ("tokenizer.json", "tokenizer_config.json")
+JUNK = {
+    **dict.fromkeys(("id_rsa", "credentials", ".env", ".hidden", "LICENSE.key", "helper.py"), SECRET.encode()),
+    **dict.fromkeys(
+        ("training_args.bin", "optimizer.pt", "pytorch_model.bin", "weights", "vectors.npy"), b"\x80\x04N."
+    ),
+    **dict.fromkeys(("train.csv", "soft_labels.parquet", "analysis.json", "config.json.bak", "Config.json"), b"text"),
+    **dict.fromkeys(("notes.md", "model.onnx", "pieces/notes.txt", "onnx/graph.pkl", "onnx/model_other.onnx"), b""),
+    **dict.fromkeys(("onnx/sub/model.onnx", "checkpoint-1/model.safetensors", "bell\x1b[31m.txt"), b""),
 }
+"""What a run folder may have beside the files of a model."""
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +79,18 @@ def refusal(run: Path, repo_id: str = REPO_ID, **options: str) -> str:
 
 @pytest.fixture(scope="module")
 def prepared(finished, tmp_path_factory):
-    """A run's folder, beside its records those of a run under Trainer alone, and its publication."""
+    """A run's folder with other files in it, and its publication."""
     run = shutil.copytree(finished, tmp_path_factory.mktemp("prepared") / "run")
-    for name in (".hidden", "training_args.bin", "checkpoint-1/training_args.bin", "soft_labels.parquet"):
-        (run / name).write_bytes(b"")
+    for name, content in JUNK.items():
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_bytes(content)
+    for name in PIECES:
+        shutil.copy(run / name, run / "pieces" / name)
+    (run / "onnx" / "model.onnx").write_bytes(b"\x08\x07graph")
+    for name in ("morphemes.py", "inference/onnx_inference.py"):
+        shutil.copy(ROOT / name, run / "onnx")
+    (run / "LICENSE").write_text("Apache License")
+    (run / "latest").symlink_to("checkpoint-1")
     with prepare(run, REPO_ID) as publication:
         yield run, publication
 
@@ -88,19 +99,69 @@ def sent_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_sent_is_the_model_its_code_and_card_and_no_record_of_this_machine(prepared):
+def test_what_is_sent_is_the_model_its_code_and_card_and_nothing_else(prepared):
     run, publication = prepared
-    there = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     sent = sent_files(publication.folder)
-    assert {"model.safetensors", "config.json", "tokenizer.json", "modeling_bilstm_crf.py", "README.md"} <= set(sent)
-    assert set(sent) - set(there) == {EVAL_RESULTS}
-    assert set(there) - set(sent) == LOCAL
-    assert sent == {name: there.get(name, content) for name, content in sent.items()}
+    assert set(sent) == {
+        *("README.md", "LICENSE", "all_results.json", "config.json", "model.safetensors", "training.png"),
+        *("tokenizer.json", "tokenizer_config.json", "pieces/tokenizer.json", "pieces/tokenizer_config.json"),
+        *("onnx/model.onnx", "onnx/morphemes.py", "onnx/onnx_inference.py", EVAL_RESULTS),
+        *("alignment.py", "configuration_bilstm_crf.py", "crf.py", "input_features.py", "lattice.py", "morphemes.py"),
+        *("modeling_bilstm_crf.py", "pipeline_bilstm_crf.py", "processing_bilstm_crf.py"),
+    }
+    assert all(content == (run / name).read_bytes() for name, content in sent.items() if name != EVAL_RESULTS)
+
+
+def test_what_is_left_out_is_said_by_name(prepared):
+    run, publication = prepared
+    records = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json"}
+    files = {name for name in JUNK if not name.startswith(("bell", "checkpoint", "onnx/sub"))}
+    assert set(publication.left_out) == files | records | {
+        "checkpoint-1/",
+        "onnx/sub/",
+        "latest/",
+        r"'bell\x1b[31m.txt'",
+    }
+    assert {f"left out  {name}" in describe(publication) for name in publication.left_out} == {True}
+    assert "\x1b" not in describe(publication)
+
+
+def test_nothing_that_changes_afterwards_is_sent(run, monkeypatch):
+    """All checks look at the copies that are sent."""
+    monkeypatch.setattr(publishing, "check_export", lambda *_: None)
+    with prepare(run, REPO_ID) as publication:
+        before = sent_files(publication.folder)
+        append(run / "README.md", SECRET)
+        (run / "crf.py").unlink()
+        assert sent_files(publication.folder) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "LICENSE", "onnx/model.onnx", "pieces", "onnx"])
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe"])
+def test_links_and_what_is_no_file_are_not_followed(run, card, tmp_path, name, kind):
+    target = tmp_path / "target"
+    if kind == "folder":
+        target.mkdir()
+        (target / "tokenizer.json").write_text(SECRET)
+    else:
+        target.write_text(SECRET)
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name) if kind == "pipe" else (run / name).symlink_to(target)
+    expected = "folder: put the folder" if name in PUBLISHED else "regular file: put the file"
+    assert refusal(run) == f"nothing was sent:\n  {name}: is a link or no {expected} itself here"
+
+
+def test_a_run_folder_may_be_named_by_a_link(run, monkeypatch):
+    monkeypatch.setattr(publishing, "check_export", lambda *_: None)
+    (run.parent / "best").symlink_to(run)
+    with prepare(run.parent / "best", REPO_ID) as publication:
+        assert (publication.folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
 def test_what_will_be_sent_is_said_file_by_file(prepared):
     _, publication = prepared
-    first, *lines = describe(publication).splitlines()
+    first, *lines = (line for line in describe(publication).splitlines() if "left out" not in line)
     sizes = {name: int(size.replace(",", "")) for size, name in map(str.split, lines)}
     assert sizes == {name: len(content) for name, content in sent_files(publication.folder).items()}
     assert first.startswith(f"{REPO_ID} (default visibility, if it is new), tag v1: {len(sizes)} files, ")
@@ -124,7 +185,11 @@ def test_dry_run_checks_all_and_sends_nothing(run, capsys, monkeypatch):
     monkeypatch.setattr(publishing, "HfApi", None)
     monkeypatch.setattr(publishing, "check_export", lambda folder, *_: checked.append(folder))
     publish.main([str(run), REPO_ID, "--revision", "v7", "--private", "--dry_run"])
-    first, *files, last = capsys.readouterr().out.splitlines()
+    first, *lines, last = capsys.readouterr().out.splitlines()
+    files = [line for line in lines if "left out" not in line]
+    assert [line.split()[-1] for line in lines[len(files) :]] == [
+        *("checkpoint-1/", "trainer_state.json", "training_run.json", "validation_predictions.jsonl")
+    ]
     assert first.startswith(f"{REPO_ID} (private, if it is new), tag v7: {len(files)} files, ")
     assert {"README.md", "model.safetensors"} < {line.split()[1] for line in files}
     assert last == "nothing was sent"
@@ -146,33 +211,43 @@ def test_a_card_is_written_once_and_then_the_authors(run, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "modeling_bilstm_crf.py", "tokenizer_config.json", "tokenizer.json", "notes", "weights"]
+    ("name", "line"),
+    [
+        ("README.md", "\ntoken={}\n"),
+        ("LICENSE", "\n{}"),
+        ("modeling_bilstm_crf.py", "\n# token={}\n"),
+        ("tokenizer_config.json", '"token": "{}",\n'),
+        ("tokenizer.json", '"token": "{}",\n'),
+        ("model.safetensors", ""),
+    ],
 )
-def test_a_token_in_any_file_is_refused_and_not_repeated(run, card, name):
-    lines = len((run / name).read_text(encoding="utf-8").splitlines()) if (run / name).exists() else 0
-    if name == "weights":
-        name, lines = "model.safetensors", 0
+def test_a_token_in_any_file_is_refused_and_not_repeated(run, card, name, line):
+    place = 1
+    if name == "model.safetensors":
         save_file(load_file(run / name), run / name, metadata={"format": "pt", "by": SECRET})
+    elif name.endswith(".json"):
+        edit(run / name, "{\n", "{\n" + line.format(SECRET))
+        place = 2
     else:
-        append(run / name, f"\ntoken={SECRET}\n")
+        append(run / name, line.format(SECRET))
+        place = next(i for i, text in enumerate((run / name).read_text("utf-8").split("\n"), 1) if SECRET in text)
     message = refusal(run)
-    assert re.search(rf"nothing was sent:\n  {name}:\d+: an access token: remove it, and revoke it$", message)
-    assert int(message.split(":")[2]) > lines
+    assert f"\n  {name}:{place}: an access token: remove it, and revoke it" in message
     assert SECRET[:8] not in message
 
 
-def test_the_users_own_token_is_known_whatever_it_looks_like(run, monkeypatch):
-    append(run / "notes.md", "\npassword: correct-horse\n")
+def test_the_users_own_token_is_known_whatever_it_looks_like(run, card, monkeypatch):
+    append(run / "README.md", "\npassword: correct-horse\n")
     monkeypatch.setenv("HF_TOKEN", "correct-horse")
     message = refusal(run)
-    assert "notes.md:2: an access token" in message
+    assert re.search(r"README.md:\d+: your access token", message)
     assert "correct-horse" not in message
 
 
-@pytest.mark.parametrize("name", ["README.md", "pipeline_bilstm_crf.py", "config.json", "all_results.json"])
+@pytest.mark.parametrize("name", ["README.md", "config.json", "all_results.json"])
 def test_a_path_of_this_machine_in_any_file_is_refused(run, card, name):
     if name.endswith(".json"):
-        edit(run / name, "{", '{"made_in": "/home/someone/runs/3",')
+        edit(run / name, "{", '{"_name_or_path": "/home/someone/runs/3",')
     else:
         append(run / name, "\n# made in /home/someone/runs/3\n")
     assert re.search(
@@ -181,17 +256,27 @@ def test_a_path_of_this_machine_in_any_file_is_refused(run, card, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "fault"),
     [
-        *((name, b"") for name in ("pytorch_model.bin", "optimizer.pt", "model.PTH", "vectors.npy", "crf.pkl")),
-        ("model", b"\x80\x04\x95\x05"),
-        ("notes.txt", "손흥민".encode("cp949")),
+        ("tokenizer.json", b"\x80\x04\x95\x05", "may contain pickled code"),
+        ("LICENSE", b"PK\x03\x04\x00data.pkl", "may contain pickled code"),
+        ("spiece.model", b"\x80\x02}q", "may contain pickled code"),
+        ("training.png", b"\x93NUMPY", "may contain pickled code"),
+        ("training.png", b"<svg onload=alert(1)>", "is no picture"),
+        ("model.safetensors", b"\x80\x04\x95\x05", "is no safetensors file"),
+        ("model.safetensors", b"PK\x03\x04\x00data.pkl", "is no safetensors file"),
+        ("model.safetensors", b"", "is no safetensors file"),
+        ("LICENSE", "손흥민".encode("cp949"), "is not text in UTF-8"),
+        ("all_results.json", b'{"eval_f1": NaN}', "is not JSON \\(it holds NaN"),
+        ("added_tokens.json", b'{"a": 1', "is not JSON"),
+        ("crf.py", b"import os\n", "is not that of bilstm_crf_hf"),
     ],
 )
-def test_pickles_and_what_cannot_be_looked_through_are_refused(run, name, content):
-    (run / name).write_bytes(content)
-    reason = "is not text" if content else "may contain pickled code: save it as safetensors"
-    assert refusal(run).startswith(f"nothing was sent:\n  {name}: {reason}")
+def test_contents_that_do_not_fit_their_names_are_refused(prepared, tmp_path, name, content, fault):
+    folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"nothing was sent:\n  {name}: {fault}"):
+        check_files(folder)
 
 
 def test_a_folder_without_weights_is_refused_and_all_faults_are_listed(run):
@@ -199,10 +284,10 @@ def test_a_folder_without_weights_is_refused_and_all_faults_are_listed(run):
     append(run / "crf.py", f"# {SECRET}\n# /home/someone/runs/3\n")
     assert [re.sub(r":\d+", "", line).strip() for line in refusal(run).splitlines()] == [
         "nothing was sent:",
-        "there are no weights (*.safetensors)",
+        "there are no weights (model.safetensors)",
+        f"crf.py: is not that of bilstm_crf_hf {__version__}: load the model with this version and save it again",
         "crf.py: an access token: remove it, and revoke it",
         "crf.py: a path of this machine, /home/someone/runs/3: remove it",
-        "model.bin: may contain pickled code: save it as safetensors, or move it away",
     ]
 
 
@@ -217,6 +302,23 @@ TOKENS = [
     f"github_pat_11{'A0b' * 9}_{'c9D' * 9}",
     f"sk-proj-{'aB-_9' * 9}",
     f"AKIA{'Z9' * 8}",
+    f"key=ASIA{'Z9' * 8}",
+    f"aws_secret_access_key = {'aB3/' * 10}",
+    f"AIza{'aB3-x' * 7}",
+    f"xoxb-{'1234567890-' * 3}abc",
+    "https://hooks.slack.com/services/T000/B000/XXXX",
+    f"glpat-{'aB3_x' * 4}",
+    f"npm_{'aB3x' * 9}",
+    f"pypi-AgEIcHlwaS5vcmc{'aB3x' * 12}",
+    f"sk_live_{'aB3x' * 6}",
+    f"sk-ant-api03-{'aB-_9' * 9}",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "-----BEGIN OPENSSH PRIVATE KEY-----",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----",
+    "https://someone:correct-horse@example.org/ner.git",
+    "postgres://u:p4ssw0rd@localhost:5432",
+    "redis://:p4ssw0rd@[::1]:6379",
 ]
 NO_TOKENS = [
     "hf_hub_download, hf_raise_for_status, hf_transfer",
@@ -225,6 +327,14 @@ NO_TOKENS = [
     "task-specific-learning-rates-for-everything",
     "62a4d28ab4bd07c6ff4a3d0d1ac0fc0a0c8e9a11",
     "SHF_AAAAAAAAAAAAAAAAAAAAAAAAA",
+    f"{'Zx/9' * 40}AKIA{'Z9' * 8}/{'Zx9+' * 40}AIza{'aB3x9' * 7}Zx9=",  # the table of a SentencePiece tokenizer
+    "global-average-pooling-of-all-tokens-is-used",
+    "https://user:${PASSWORD}@host, https://<user>:<password>@host, ssh://git@github.com:22/a",
+    "docker://image:latest@sha256:0123",
+    "http://localhost:8000/@me https://example.org:8080",
+    "-----BEGIN CERTIFICATE----- ssh-rsa AAAAB3NzaC1yc2E",
+    '{"access_token": 3, "password": 17, "secret": 9, "##_key": 5, "://": 7, ":a@": 8}',
+    "aws_access_key_id = ...; aws_secret_access_key = ...",
 ]
 PATHS = [
     "/home/someone/runs/3",
@@ -256,19 +366,19 @@ NO_PATHS = [
 
 @pytest.mark.parametrize("line", TOKENS)
 def test_tokens_are_seen(line):
-    assert TOKEN.search(line)
+    assert any(pattern.search(line) for pattern in SECRETS.values())
 
 
 @pytest.mark.parametrize("line", NO_TOKENS)
 def test_what_is_no_token_is_not_taken_for_one(line):
-    assert not TOKEN.search(line)
+    assert not any(pattern.search(line) for pattern in SECRETS.values())
 
 
 @pytest.mark.parametrize("path", ["/home/홍길동/bert", "C:\\Users\\홍길동\\bert", "/data/모델/ner"])
 def test_paths_are_seen_as_json_writes_them(prepared, tmp_path, path):
     folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
-    (folder / "extra.json").write_text(json.dumps({"_name_or_path": path}), encoding="utf-8")
-    with pytest.raises(ValueError, match="extra.json:1: a path of this machine"):
+    (folder / "added_tokens.json").write_text(json.dumps({"_name_or_path": path}), encoding="utf-8")
+    with pytest.raises(ValueError, match="added_tokens.json:1: a path of this machine"):
         check_files(folder)
 
 
@@ -279,11 +389,11 @@ def test_paths_are_seen_as_json_writes_them(prepared, tmp_path, path):
         (f"\0{SECRET}\0".encode(), "an access token"),
     ],
 )
-@pytest.mark.parametrize("name", ["spm.model", "training.png"])
+@pytest.mark.parametrize("name", ["spm.model", "training.png", "onnx/model.onnx"])
 def test_binary_files_are_searched_too(prepared, tmp_path, name, content, message):
     folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
-    (folder / name).write_bytes(b"\x89\xff\xfe" + content)
-    with pytest.raises(ValueError, match=f"{name}:1: {message}"):
+    (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe" + content)
+    with pytest.raises(ValueError, match=rf"{name}:\d: {message}"):
         check_files(folder)
 
 
@@ -346,8 +456,10 @@ def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
 # ---------------------------------------------------------------- models that are refused
 
 
-def test_code_that_says_something_else_than_the_package_is_refused(run):
+def test_code_that_says_something_else_than_the_package_is_refused(run, monkeypatch):
     edit(run / "modeling_bilstm_crf.py", "return self.classifier(self.bilstm", "return -self.classifier(self.bilstm")
+    assert "modeling_bilstm_crf.py: is not that of bilstm_crf_hf" in refusal(run)
+    monkeypatch.setattr(publishing, "check_files", lambda _: None)
     message = refusal(run)
     assert message.startswith("nothing was sent: without bilstm_crf_hf the output for '손흥민은 1992년")
     assert "Save the model again with the code of this version" in message
@@ -359,6 +471,7 @@ def test_code_runs_without_the_package_and_without_the_users_token(run, monkeypa
     monkeypatch.setenv("HF_TOKEN_PATH", str(run.parent / "token"))
     code = "\nfrom huggingface_hub import get_token\nassert get_token() is None\nimport bilstm_crf_hf\n"
     append(run / "crf.py", code)
+    monkeypatch.setattr(publishing, "check_files", lambda _: None)
     message = refusal(run)
     assert message.startswith("nothing was sent: the files do not load without bilstm_crf_hf:\n")
     assert message.splitlines()[-1].startswith("ModuleNotFoundError: import of bilstm_crf_hf halted")
@@ -371,6 +484,14 @@ def test_weights_that_differ_from_the_runs_are_refused(run, tmp_path):
     save_file(weights, staged / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match="the output for"):
         check_export(run, staged, TrainedModel(run), tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(run, value):
+    weights = load_file(run / "model.safetensors")
+    weights["crf.transitions"][0, 0] = value
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    assert "the weight crf.transitions holds NaN or infinity" in refusal(run)
 
 
 # ---------------------------------------------------------------- training that publishes

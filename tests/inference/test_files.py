@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -513,3 +514,151 @@ def test_models_that_make_no_predictions_are_refused(models):
 def test_sizes_are_counts():
     with pytest.raises(ValueError, match="shard_size is 0: set it to 1 or more"):
         predict.PredictionArguments("model", "in.txt", "out.txt", shard_size=0)
+
+
+# ---------------------------------------------------------------- what goes wrong on the way
+
+
+class Failing(SeoulPredictor):
+    """Fails with the texts that contain 부산, and with more than `most` texts at a time."""
+
+    most = 100
+
+    def __call__(self, texts):
+        if len(texts) > self.most or any("부산" in text for text in texts):
+            raise IndexError("could not create a primitive")
+        return super().__call__(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("in.jsonl", r"in\.jsonl:5"), ("in.txt", r"in\.txt:5"), ("in.parquet", r"in\.parquet: row 4")]
+)
+def test_a_text_with_which_the_model_fails_is_named_and_finished_shards_stay(tmp_path, name, place):
+    source = write(tmp_path / name, [{"text": f"서울 {i}"} for i in range(4)] + [{"text": "부산"}])
+    output = tmp_path / "out.jsonl"
+    options = ("text", 3, False, PartialState(cpu=True))
+    message = rf"{place}: the model fails \(IndexError: could not create a primitive\): correct or remove this text"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=message) as error:
+            predict_file(Failing(), source, output, *options)
+        assert isinstance(error.value.__cause__, IndexError)
+        assert Shards(output).done() == {0}
+    seen = []
+    predictor = SeoulPredictor()  # a version that does not fail
+    predictor.convert = lambda text, result: seen.append(text) or {"entities": []}
+    predict_file(predictor, source, output, *options)
+    assert seen == ["서울 3", "부산"]
+    assert len(read(output)) == 5
+
+
+def test_a_batch_with_which_the_model_fails_is_named(tmp_path):
+    source, predictor = write(tmp_path / "in.jsonl", [{"text": "서울"}] * 5), Failing()
+    predictor.most = 2
+    message = r"in\.jsonl:1 to .*in\.jsonl:3: the model fails \(IndexError: .*\): set a smaller --batch_size"
+    with pytest.raises(RuntimeError, match=message):
+        predict_file(predictor, source, tmp_path / "out.jsonl", "text", 3, False, PartialState(cpu=True))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("in.jsonl", "in.jsonl is the input: name another file"),
+        ("link.jsonl", "link.jsonl is the input: name another file"),
+        ("folder.jsonl", "folder.jsonl is a folder: name a file"),
+        ("a.jsonl.parts/00000001.jsonl", "its folder holds the shards of another output"),
+    ],
+)
+def test_an_output_that_would_destroy_something_is_refused(tmp_path, output, message):
+    source = write(tmp_path / "in.jsonl", [{"text": "서울"}])
+    (tmp_path / "link.jsonl").symlink_to(source)
+    (tmp_path / "folder.jsonl").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        predict_seoul(source, tmp_path / output, overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == before
+    assert read(source) == [{"text": "서울"}]
+
+
+def test_an_output_in_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"text": "서울"}])
+    for folder in ("/sys/kernel", tmp_path / "in.jsonl"):
+        with pytest.raises(OSError, match="nothing can be written here .*: name another output"):
+            predict_seoul(source, Path(folder, "out.jsonl"))
+    predict_seoul(source, tmp_path / "new" / "folder" / "out.jsonl")
+    assert os.listdir(tmp_path / "new" / "folder") == ["out.jsonl"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"settings": 1}', "\x80"])
+def test_a_damaged_manifest_is_named(tmp_path, content):
+    source = write(tmp_path / "in.jsonl", [{"text": "서울"}])
+    (tmp_path / "out.jsonl.parts").mkdir()
+    (tmp_path / "out.jsonl.parts" / "manifest.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"manifest.json is damaged: delete .*out.jsonl.parts to start over"):
+        predict_seoul(source, tmp_path / "out.jsonl")
+
+
+def test_a_file_in_the_place_of_the_shards_is_left_alone(tmp_path):
+    source = write(tmp_path / "in.jsonl", [{"text": "서울"}])
+    (tmp_path / "out.jsonl.parts").write_text("mine")
+    with pytest.raises(FileExistsError, match="out.jsonl.parts exists, but no prediction run made it"):
+        predict_seoul(source, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl.parts").read_text() == "mine"
+
+
+def test_shards_of_another_version_are_refused_by_name(tmp_path):
+    source, state = write(tmp_path / "in.jsonl", [{"text": "서울"}, {"text": "부산"}]), PartialState(cpu=True)
+    with pytest.raises(RuntimeError, match="the model fails"):
+        predict_file(Failing(), source, tmp_path / "out.jsonl", "text", 1, False, state)
+    newer = SeoulPredictor()
+    newer.settings = lambda: {"model": "서울", "bilstm_crf_hf": "9.0"}
+    with pytest.raises(ValueError, match=r"shards of a run with other settings \(bilstm_crf_hf was None, is 9.0\)"):
+        predict_file(newer, source, tmp_path / "out.jsonl", "text", 1, False, state)
+
+
+def test_a_number_that_json_does_not_have_is_refused_before_anything_is_predicted(tmp_path):
+    rows = [{"text": "서울", "x": 0.5}, {"text": "서울", "x": float("nan")}]
+    source = write(tmp_path / "in.parquet", rows)
+    with pytest.raises(ValueError, match=r"in\.parquet: row 1: x is nan, which JSON cannot hold"):
+        predict_seoul(source, tmp_path / "out.jsonl")
+    assert os.listdir(tmp_path) == ["in.parquet"]
+    predict_seoul(source, tmp_path / "out.parquet")
+
+
+def test_a_full_disk_is_said_and_leaves_what_is_finished(tmp_path):
+    source, output = write(tmp_path / "in.jsonl", [{"text": "서울" * 10**i} for i in range(5)]), tmp_path / "out.jsonl"
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+            predict_file(SeoulPredictor(), source, output, "text", 1, False, PartialState(cpu=True))
+        except OSError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    parts = Shards(output)
+    assert os.read(reading, 1000).decode() == f"[Errno 27] File too large: '{parts.path(3)}'"
+    assert sorted(os.listdir(parts.folder)) == ["00000000.jsonl", "00000001.jsonl", "00000002.jsonl", "manifest.json"]
+    predict_file(SeoulPredictor(), source, output, "text", 1, False, PartialState(cpu=True))
+    assert len(read(output)) == 5
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_write_one_output(models, texts, tmp_path):
+    """The first one is held up half-way, while the second one is refused."""
+    write(tmp_path / "in.jsonl", [{"id": i, "text": texts[i % 8]} for i in range(80)])
+    first = start(tmp_path, models / "tagger", 1)
+    while not Shards(tmp_path / "out.jsonl").done():
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    second = start(tmp_path, models / "tagger", 1)
+    _, errors = second.communicate(timeout=300)
+    assert second.returncode == 1
+    assert f"out.jsonl: another process is at work here (process {first.pid}, " in errors
+    assert "Loading weights" not in errors
+    first.send_signal(signal.SIGCONT)
+    finish(first)
+    assert [row["id"] for row in read(tmp_path / "out.jsonl")] == list(range(80))
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "out.jsonl."))]

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, set_seed
 
 from bilstm_crf_hf.commands import ner
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
@@ -28,7 +28,7 @@ TINY = json.dumps({"embedding_size": 8, "hidden_size": 8, "ngrams": [], "jamo_em
 def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 2), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS)
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 def new_trainer(corpus, tokenizer, folder, model=None, rows=None, **options) -> TaggerTrainer:

@@ -21,7 +21,7 @@ from transformers import (
 
 from bilstm_crf_hf.commands import classify, ner
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import read_inline
+from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation import runs
 from bilstm_crf_hf.evaluation.metrics import EntityScorer, entity_scores
 from bilstm_crf_hf.evaluation.runs import read_predictions, save_json, training_summary
@@ -37,7 +37,7 @@ TINY = json.dumps({"embedding_size": 8, "hidden_size": 8, "ngrams": [], "jamo_em
 def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 2), encoding="utf-8")
-    return EncodedCorpus(read_inline(path), BiLSTMCRFProcessor(tokenizer), LABELS)
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 def new_bert(tokenizer) -> BertForTokenClassification:

@@ -91,6 +91,15 @@ def test_values_in_a_mapping_have_the_types_of_json(tmp_path):
     }  # fmt: skip
 
 
+def test_a_file_in_json_is_one_in_yaml(tmp_path):
+    content = (
+        '{"label_names": ["no", 1, "1e3"], "seed": 7, "bf16": false, "config_overrides": {"jamo_embedding_size": 0}}'
+    )
+    model, data, training = parse(tmp_path, content)
+    assert (data.label_names, training.seed, training.bf16) == (["no", "1", "1e3"], 7, False)
+    assert model.config_overrides == {"jamo_embedding_size": 0}
+
+
 @pytest.mark.parametrize("value", ["", "~", "null"])
 def test_no_value_is_none_where_the_argument_can_be_none(tmp_path, value):
     model, _, training = parse(tmp_path, f"save_total_limit: {value}\nhead: {value}")

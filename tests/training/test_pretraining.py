@@ -319,3 +319,20 @@ def test_the_recipe_learns_the_tags_of_morphemes(sample_texts, tmp_path, monkeyp
 def test_the_recipe_takes_no_weights(tmp_path, monkeypatch, option):
     with pytest.raises(ValueError, match="pretraining starts from random weights"):
         pretrain.main(["--input_file", "raw.txt", f"--{option}", "somewhere"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--validation_texts", "99"), "there are 3 texts: give more than the 99 for validation"),
+        (("--config_overrides", '{"hidden_size": "a"}'), "config_overrides: .*expected int, got str"),
+        (("--metric_for_best_model", "f1", "--validation_texts", "1"), "metric_for_best_model is f1: set loss"),
+    ],
+)
+def test_what_cannot_be_pretrained_is_refused(tmp_path, argv, message):
+    (tmp_path / "raw.txt").write_text("좋은 날\n나쁜 날\n추운 날", encoding="utf-8")
+    options = ["--input_file", str(tmp_path / "raw.txt"), "--validation_texts", "1", "--min_frequency", "1"]
+    options += ["--output_dir", str(tmp_path / "out"), "--use_cpu", "true"]
+    with pytest.raises(ValueError, match=message):
+        pretrain.main([*options, *argv])
+    assert not (tmp_path / "out").exists()

@@ -64,7 +64,7 @@ def test_a_teacher_of_other_labels_is_refused(teachers):
 def test_the_loss_is_the_cross_entropy_to_the_probabilities(texts):
     """Compare the loss of the model and the loss with class weights with sums by hand."""
     tokenizer = build_character_tokenizer(texts)
-    model = new_classifier(tokenizer, CLASSES)
+    model = new_classifier(tokenizer, CLASSES, problem_type="single_label_classification")
     soft = np.random.default_rng(0).dirichlet(np.ones(6), len(texts)).astype(np.float32)
     rows = [dict(tokenizer(text, return_token_type_ids=False)) for text in texts]
     batch = DataCollatorWithPadding(tokenizer)([row | {"labels": said} for row, said in zip(rows, soft.tolist())])

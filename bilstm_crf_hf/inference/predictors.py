@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .. import __version__
+from ..alignment import character_ranges
 from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, check_finite, render_entities
 from ..processing_bilstm_crf import check_text, default_stride, usable_positions
 
@@ -104,10 +105,22 @@ class EntityPredictor(Predictor):
 
     def convert(self, text: str, result: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the entities. `word` is cut from the text, since the stock pipeline decodes it from tokens."""
-        entities = [{name: entity[name] for name in self.entity} for entity in result]
-        for entity in entities:  # the stock pipeline returns NumPy scores
-            entity |= {"score": float(entity["score"]), "word": text[entity["start"] : entity["end"]]}
-        return {"entities": entities}
+        places = [(entity["start"], entity["end"]) for entity in result]
+        if getattr(self.pipe, "processor", None) is None:  # the stock pipeline takes the offsets of tokens as they are
+            places = character_ranges(text, places)
+        return {
+            "entities": [
+                {
+                    "entity_group": entity["entity_group"],
+                    "score": float(entity["score"]),  # the stock pipeline returns NumPy's
+                    "start": start,
+                    "end": end,
+                    "word": text[start:end],
+                }
+                for entity, (start, end) in zip(result, places, strict=True)
+                if start < end
+            ]
+        }
 
     def format_line(self, text: str, values: dict[str, Any]) -> str:
         """Return the text with its entities marked, as in `<춘천:LC>에서`."""

@@ -1,5 +1,7 @@
 """How long texts may be for a predictor, by the configuration of its model."""
 
+import unicodedata
+
 import pytest
 import torch
 from conftest import LABELS
@@ -19,6 +21,7 @@ from bilstm_crf_hf import (
     EncoderCRFConfig,
     EncoderCRFForTokenClassification,
 )
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
 
 POSITIONS = 32
@@ -88,3 +91,18 @@ def test_the_limit_is_no_field_of_a_saved_configuration(config, tmp_path):
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert loaded.max_position_embeddings == config.max_position_embeddings
     assert loaded.max_position_embeddings == (POSITIONS if isinstance(config, EncoderCRFConfig) else None)
+
+
+@pytest.mark.parametrize("text", ["손흥민은 각각 춘천에 갔다", "카페(café)에 산다"])
+def test_entities_of_a_stock_model_end_with_whole_characters_of_decomposed_text(text, tokenizer, texts, tmp_path):
+    """The tokenizer composes jamo and marks, and its offsets end after the first of them."""
+    own = build_character_tokenizer([*texts, text])
+    torch.manual_seed(3)
+    BertForTokenClassification(bert(len(own), initializer_range=1.0, **NAMES)).save_pretrained(tmp_path)
+    own.save_pretrained(tmp_path)
+    predictor = load_predictor(str(tmp_path), 4)
+    decomposed = unicodedata.normalize("NFD", text)
+    expected, found = (row["entities"] for row in predictor([text, decomposed]))
+    assert len(expected) > 1
+    assert [unicodedata.normalize("NFC", entity["word"]) for entity in found] == [e["word"] for e in expected]
+    assert all(entity["word"] == decomposed[entity["start"] : entity["end"]] for entity in found)

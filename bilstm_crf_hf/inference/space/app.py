@@ -352,7 +352,7 @@ class Guard:
 
 
 async def refuse(send: Any, status: int, message: str) -> None:
-    """Answer a request with a message, and close its connection, since the rest of its body is not read."""
+    """Send a message as the answer to a request, and close its connection: the rest of the body is not read."""
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps({"detail": message}).encode()})

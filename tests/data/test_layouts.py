@@ -103,7 +103,7 @@ def test_unicode_line_separators_are_characters_of_the_text(write):
 
 
 def test_a_carriage_return_within_a_line_is_an_error(write):
-    path = write("mac.tsv", "김\tB-PS\r구\tI-PS\r")
+    path = write("a.tsv", "김\tB-PS\r구\tI-PS\n")
     with fails_at(path, 1, "a carriage return within the line"):
         read_corpus(path)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
 from bilstm_crf_hf.commands import ner
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments

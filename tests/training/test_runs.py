@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
+from corpora import read_corpus
 from transformers import (
     AutoModelForTokenClassification,
     BertConfig,
@@ -21,7 +22,6 @@ from transformers import (
 
 from bilstm_crf_hf.commands import classify, ner
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
-from bilstm_crf_hf.data.ner import read_corpus
 from bilstm_crf_hf.evaluation import runs
 from bilstm_crf_hf.evaluation.metrics import EntityScorer, entity_scores
 from bilstm_crf_hf.evaluation.runs import read_predictions, save_json, training_summary

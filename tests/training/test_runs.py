@@ -24,7 +24,7 @@ from bilstm_crf_hf.commands import classify, ner
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.evaluation import runs
 from bilstm_crf_hf.evaluation.metrics import EntityScorer, entity_scores
-from bilstm_crf_hf.evaluation.runs import read_predictions, save_json, training_summary
+from bilstm_crf_hf.evaluation.runs import read_predictions, training_summary
 from bilstm_crf_hf.evaluation.tasks import TAGGING, label_maps
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
@@ -158,14 +158,6 @@ def test_a_learning_rate_that_is_too_high_leaves_no_model(tmp_path, monkeypatch,
     with pytest.raises(ValueError, match=r"step \d+: training stops.*Lower the learning rate \(1e\+30\)"):
         command.main([*files(command), "--learning_rate", "1e30", "--output_dir", "run"])
     check_nothing_is_finished(tmp_path / "run")
-
-
-def test_json_never_holds_nan(tmp_path):
-    with pytest.raises(ValueError, match="results.json is not written: eval_loss is nan"):
-        save_json(tmp_path / "results.json", {"f1": 1.0, "eval_loss": math.nan})
-    with pytest.raises(ValueError, match="JSON"):
-        save_json(tmp_path / "results.json", {"nested": [math.inf]})
-    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- what a run leaves

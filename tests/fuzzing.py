@@ -211,12 +211,14 @@ def parquet_files() -> list[bytes]:
 
 def xlsx_files() -> list[bytes]:
     from openpyxl import Workbook
+    from raw_xlsx import xlsx
 
-    files = []
+    cells = [list(ROWS[0]), *(list(row.values()) for row in ROWS)]
+    files = [xlsx(cells)]
     for shared in (True, False):
         book = Workbook(write_only=not shared)
         sheet = book.active if shared else book.create_sheet()
-        for row in [list(ROWS[0]), *(list(row.values()) for row in ROWS)]:
+        for row in cells:
             sheet.append(row)
         file = io.BytesIO()
         book.save(file)

@@ -110,9 +110,9 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
             ValueError: if the configuration does not name each of them, or has another number of labels than the model.
         """
         labels = self.config.id2label or {}
-        names = [labels.get(i) for i in range(len(labels))]
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"config.id2label must name the labels 0 to {len(names) - 1}, got {labels}")
+        names = [name for name in map(labels.get, range(len(labels))) if isinstance(name, str)]
+        if len(names) != len(labels):
+            raise ValueError(f"config.id2label must name the labels 0 to {len(labels) - 1}, got {labels}")
         if self.num_labels != len(names):
             raise ValueError(
                 f"config has {len(names)} labels, but the model was made for {self.num_labels}: load it with "

@@ -110,14 +110,15 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
             ValueError: if the configuration does not name each of them, or has another number of labels than the model.
         """
         labels = self.config.id2label or {}
-        if not all(isinstance(labels.get(i), str) for i in range(len(labels))):
+        names = [name for name in map(labels.get, range(len(labels))) if isinstance(name, str)]
+        if len(names) != len(labels):
             raise ValueError(f"config.id2label must name the labels 0 to {len(labels) - 1}, got {labels}")
-        if self.num_labels != len(labels):
+        if self.num_labels != len(names):
             raise ValueError(
-                f"config has {len(labels)} labels, but the model was made for {self.num_labels}: load it with "
+                f"config has {len(names)} labels, but the model was made for {self.num_labels}: load it with "
                 "from_pretrained(..., id2label=..., ignore_mismatched_sizes=True) for a new head"
             )
-        return [labels[i] for i in range(len(labels))]
+        return names
 
     def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
         """Return the sequences in a batch."""

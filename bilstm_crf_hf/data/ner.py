@@ -66,7 +66,7 @@ def load_ner_datasets(
     `rows.TYPED_SUFFIXES` are read by [`read_annotations`], others have one of the `LAYOUTS`.
 
     Args:
-        dataset_name: a data set on the Hub, or anything else that `datasets.load_dataset` takes.
+        dataset_name: a data set on the Hub, or a folder with a file for each split, such as `train.jsonl`.
         data_files: the file of each split, in place of `dataset_name`.
         text_column, label_column: see [`read_annotations`].
         entity_types: all entity types, if `train` does not contain all of them. Inline marks of other types are errors.

@@ -33,6 +33,7 @@ class Predictor:
     class_names: Mapping[str, str | tuple[str, ...]]
     columns: dict[str, pa.DataType]
     empty: dict[str, Any]
+    pipe: Any = None  # a subclass that overrides `__call__` needs none
 
     def __init__(self, pipe: Pipeline, batch_size: int, prefix: str = "", **options: Any) -> None:
         self.pipe, self.batch_size, self.prefix, self.options = pipe, batch_size, prefix, options

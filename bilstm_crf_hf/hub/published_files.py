@@ -35,7 +35,7 @@ TOKENIZERS = (
     *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.bpe.model"),
 )
 """Files of the tokenizers of transformers."""
-WEIGHTS = ("model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors", "model.safetensors.index.json")
+WEIGHTS = ("model.safetensors", "model-*-of-[0-9]*.safetensors", "model.safetensors.index.json")
 LICENSES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "NOTICE.md", "NOTICE.txt")
 PUBLISHED = {
     "": (CONFIG, *WEIGHTS, *TOKENIZERS, *CODE, CARD, RESULTS, CURVES, CONFUSION, *LICENSES),

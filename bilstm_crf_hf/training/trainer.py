@@ -178,6 +178,8 @@ class TaggerTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate like `Trainer`. During a training with `ema_decay`, the average of the weights is evaluated."""
+        if self.is_in_train:
+            self._check_weights()
         with self._averaged():
             metrics = super().evaluate(*args, **kwargs)
         if self.is_in_train:

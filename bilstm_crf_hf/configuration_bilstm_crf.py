@@ -58,7 +58,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
 
     model_type = "bilstm_crf"
     _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
-    keys_to_ignore_at_inference = ["path_log_probs"]
+    keys_to_ignore_at_inference = ["predictions", "path_log_probs"]  # Trainer's metrics get the logits
     attribute_map = {"morphemes": "kiwi_version"}  # the name of the field in models that were saved before
     max_position_embeddings = None  # a BiLSTM reads sequences of any length
 

@@ -43,7 +43,7 @@ class EncoderCRFConfig(EncoderConfig):
     """
 
     model_type = "encoder_crf"
-    keys_to_ignore_at_inference = ["path_log_probs"]
+    keys_to_ignore_at_inference = ["predictions", "path_log_probs"]
 
     num_lstm_layers: int = 0
     lstm_hidden_size: int = 256

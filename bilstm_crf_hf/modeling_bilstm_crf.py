@@ -110,6 +110,8 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
             ValueError: if the configuration does not name each of them, or has another number of labels than the model.
         """
         labels = self.config.id2label or {}
+        if "0" in labels:  # as in config.json, where keys are strings; the pipelines look up integers
+            labels = self.config.id2label = {int(i) if str(i).isdigit() else i: name for i, name in labels.items()}
         names = [name for name in map(labels.get, range(len(labels))) if isinstance(name, str)]
         if len(names) != len(labels):
             raise ValueError(f"config.id2label must name the labels 0 to {len(labels) - 1}, got {labels}")

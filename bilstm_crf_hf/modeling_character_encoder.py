@@ -30,7 +30,7 @@ class CharacterEncoderConfig(EncoderConfig):
     """
 
     model_type = "character_encoder"
-    keys_to_ignore_at_inference = ["path_log_probs"]
+    keys_to_ignore_at_inference = ["predictions", "path_log_probs"]
     sub_configs = {"encoder_config": AutoConfig, "bilstm_config": BiLSTMCRFConfig}
 
     bilstm_config: dict | BiLSTMCRFConfig | None = None

@@ -50,7 +50,8 @@ class EncoderPreTrainedModel(BiLSTMCRFPreTrainedModel):
         self.config.encoder_config.vocab_size = value.num_embeddings
 
     def attended(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return the attention mask, (B, S). If none is given, it is 1 on all tokens but padding."""
+        """Return the attention mask, (B, S), after a check. If none is given, it is 1 on all tokens but padding."""
+        check_inputs(input_ids, attention_mask)
         if attention_mask is not None:
             return attention_mask
         if self.config.pad_token_id is None:
@@ -177,7 +178,6 @@ class EncoderForSequenceClassification(EncoderPreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Compute the logits (B, K); see `BiLSTMForSequenceClassification` for the arguments."""
         attention_mask = self.attended(input_ids, attention_mask)
-        check_inputs(input_ids, attention_mask)
         options = {
             "position_ids": position_ids,
             "output_hidden_states": output_hidden_states,

@@ -51,11 +51,16 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
       not) or a torch `Dataset`; except for a list or tuple, results are an iterator that reads a few batches ahead.
 
     Raises:
-        ValueError: if a weight is not finite.
+        ValueError: if a weight is not finite, or for a model that reads the pieces of a second tokenizer.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if hasattr(self.model.config, "bilstm_config"):
+            raise ValueError(
+                f"{type(self.model).__name__} also reads the pieces of its encoder's tokenizer, which a pipeline does not "
+                "have: distill a smaller tagger from it (bilstm-crf distill) for a pipeline"
+            )
         check_finite(self.model)
         self.processor = BiLSTMCRFProcessor(self.tokenizer, self.model.config, strict=False)
         self._warned_of_words = False
@@ -79,8 +84,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                 positive.
         """
         batch_size = next(size for size in (batch_size, self._batch_size, BATCH_SIZE) if size is not None)
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: set it to 1 or more")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}: set it to an integer from 1 on")
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         parameters = [old | new for old, new in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
         are_words = parameters[0].get("is_split_into_words", False)

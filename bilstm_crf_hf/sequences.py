@@ -69,9 +69,11 @@ def check_inputs(input_ids: Tensor, attention_mask: Tensor | None) -> None:
     """Raise a ValueError if the inputs of a model have no valid shape or type."""
     if torch.compiler.is_compiling():
         return
-    shape = None if input_ids is None else tuple(input_ids.shape)
-    if shape is None or len(shape) != 2 or 0 in shape or input_ids.is_floating_point():
-        got = shape if shape is None else f"{input_ids.dtype} of shape {shape}"
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(f"input_ids must be a tensor, got {type(input_ids).__name__}")
+    shape = tuple(input_ids.shape)
+    if len(shape) != 2 or 0 in shape or input_ids.is_floating_point():
+        got = f"{input_ids.dtype} of shape {shape}"
         raise ValueError(f"input_ids must be integers of shape (B, S), for B texts of S tokens, got {got}")
     if attention_mask is not None and attention_mask.shape != input_ids.shape:
         raise ValueError(f"attention_mask must have the shape of input_ids, {shape}, got {tuple(attention_mask.shape)}")

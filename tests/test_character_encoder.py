@@ -8,7 +8,11 @@ from corpora import read_corpus
 from torch.testing import assert_close
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer
 
-from bilstm_crf_hf import BiLSTMCRFModel, CharacterEncoderForTokenClassification
+from bilstm_crf_hf import (
+    BiLSTMCRFModel,
+    BiLSTMCRFTokenClassificationPipeline,
+    CharacterEncoderForTokenClassification,
+)
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.evaluation.tasks import label_maps
@@ -166,3 +170,9 @@ def test_collator_pads_characters_and_pieces_separately(tokenizer, wordpiece, co
     assert batch["piece_index"].shape == (2, 40)
     assert not batch["piece_index"][~batch["attention_mask"].bool()].any()
     assert batch["piece_ids"].shape[1] == max(len(row["piece_ids"]) for row in rows)
+
+
+def test_a_pipeline_without_the_pieces_refuses_the_model(model, tokenizer):
+    tagger = model[0] if isinstance(model, tuple) else model
+    with pytest.raises(ValueError, match="also reads the pieces of its encoder's tokenizer"):
+        BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)

@@ -196,7 +196,7 @@ def test_a_changed_configuration_constrains_the_model_as_after_loading(tokenizer
 
 
 @pytest.mark.parametrize("name", ["tagger", "classifier", "encoder tagger", "encoder classifier"])
-@pytest.mark.parametrize("change", [{0: "O"}, {0: "O", 2: "B-X", 3: "I-X"}, {"0": "O", "1": "B-X"}, {0: 1, 1: 2}])
+@pytest.mark.parametrize("change", [{0: "O"}, {0: "O", 2: "B-X", 3: "I-X"}, {"0": "O", "x": "B-X"}, {0: 1, 1: 2}])
 def test_labels_that_the_model_cannot_have_are_an_error(models, tokenizer, texts, name, change):
     model, kept = models[name], models[name].config.id2label
     model.config.id2label = change
@@ -289,3 +289,23 @@ def test_lora_on_an_lstm_is_an_error_that_names_it(tokenizer):
     peft = pytest.importorskip("peft")
     with pytest.raises(ValueError, match="LSTM.* is not supported"):
         peft.get_peft_model(new_tagger(tokenizer), peft.LoraConfig(target_modules=["forward_lstm"]))
+
+
+@pytest.mark.parametrize("name", ["tagger", "classifier", "encoder tagger", "encoder classifier"])
+def test_label_names_may_have_the_keys_of_json(models, tokenizer, texts, name, tmp_path):
+    """As in `config.json`: BERT computes with them, and the pipelines look up integers."""
+    model, batch = models[name], tokenizer(texts[:2], padding=True, return_tensors="pt")
+    before = model.config.id2label
+    try:
+        model.config.id2label = {str(i): f"X{i}" for i in range(model.num_labels)}
+        model(**batch)
+        assert model.config.id2label == {i: f"X{i}" for i in range(model.num_labels)}
+    finally:
+        model.config.id2label = before
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ids", [None, [[5, 6]], torch.tensor([[5.0, 6.0]])])
+def test_ids_that_are_no_tensor_of_integers_are_an_error(models, name, ids):
+    with pytest.raises(ValueError, match="input_ids must be"):
+        models[name](ids)

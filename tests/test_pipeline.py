@@ -256,12 +256,12 @@ def test_windows_of_a_text_are_tagged_in_batches(tokenizer, texts):
     assert [e | {"score": 0} for e in pipe(text, batch_size=3)] == [e | {"score": 0} for e in pipe(text)]
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
 def test_a_batch_without_texts_is_an_error(tagger, tokenizer, pipe, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: set it to 1 or more"):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: set it to an integer from 1 on"):
         pipe(["서울"], batch_size=batch_size)
     made = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer, batch_size=batch_size)
-    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: set it to 1 or more"):
+    with pytest.raises(ValueError, match=f"batch_size is {batch_size}: set it to an integer from 1 on"):
         made("서울")
 
 

@@ -187,6 +187,14 @@ class TaggerTrainer(Trainer):
                 self._check_finite(f"the validation {key}", metrics.get(f"eval_{key}", 0.0))
         return metrics
 
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Predict like `Trainer`; metrics of this package get the best paths of a CRF, too, unless they are ignored."""
+        own = self.preprocess_logits_for_metrics is not None or hasattr(self.compute_metrics, "scores")
+        if ignore_keys is None and own:
+            ignored = getattr(self.model.config, "keys_to_ignore_at_inference", [])
+            ignore_keys = [key for key in ignored if key != "predictions"]
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
     def train_and_score(
         self,
         inputs: Mapping[str, Dataset],

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seqeval.metrics
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
 from corpora import read_corpus
+from datasets import Dataset
 from transformers import (
     AutoModelForTokenClassification,
     BertConfig,
@@ -348,11 +350,40 @@ def test_a_stock_trainer_computes_the_same_scores(corpus, tokenizer, tmp_path, k
         **common,
     )
     size = stock_trainer.args.per_device_eval_batch_size  # the loss is a mean over batches
-    stock = stock_trainer.evaluate()
+    stock = stock_trainer.evaluate(ignore_keys=["path_log_probs"])  # with the best paths
     ours = new_trainer(corpus, tokenizer, tmp_path, model, per_device_eval_batch_size=size).evaluate()
     assert {name: value for name, value in stock.items() if "_f1" in name or "loss" in name} == {
         name: pytest.approx(value) for name, value in ours.items() if "_f1" in name or "loss" in name
     }
+
+
+@pytest.mark.parametrize("trainer_class", [Trainer, TaggerTrainer])
+@pytest.mark.parametrize("kind", ["crf", "bert"])
+def test_metrics_of_the_examples_of_transformers_get_the_logits(corpus, tokenizer, tmp_path, kind, trainer_class):
+    """`compute_metrics` of `run_ner.py`, on rows in which only the first token of a word has a label."""
+
+    def compute_metrics(prediction):
+        predictions, labels = prediction
+        predictions = np.argmax(predictions, axis=2)
+        known = labels != -100
+        tags = [[[LABELS[i] for i in row[mask]] for row, mask in zip(ids, known)] for ids in (labels, predictions)]
+        return {"f1": seqeval.metrics.f1_score(*tags), "tokens": int(known.sum())}
+
+    words = [text.split() for text in corpus.texts]
+    rows = tokenizer(words, is_split_into_words=True)
+    firsts = [rows.word_ids(i) for i in range(len(words))]
+    rows["labels"] = [
+        [-100 if word is None or word == before else LABELS.index("O") for before, word in zip([None, *ids], ids)]
+        for ids in firsts
+    ]
+    trainer = trainer_class(
+        new_bert(tokenizer) if kind == "bert" else new_tagger(tokenizer),
+        TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", per_device_eval_batch_size=3),
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        eval_dataset=Dataset.from_dict(rows),
+        compute_metrics=compute_metrics,
+    )
+    assert trainer.evaluate()["eval_tokens"] == sum(map(len, words))
 
 
 def test_stock_arguments_train_as_with_a_stock_trainer(corpus, tokenizer, tmp_path):

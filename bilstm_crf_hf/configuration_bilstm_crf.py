@@ -9,9 +9,9 @@ LARGEST_OFFSET, MAX_LABELS, MAX_SPECIAL_TOKENS = 64, 2**16, 2**14
 
 def check_number_of_labels(fields: dict) -> None:
     """Raise a ValueError for a `num_labels` that names would be made for without end."""
-    number = fields.get("num_labels")
-    if number is not None and not 0 < number <= MAX_LABELS:
-        raise ValueError(f"num_labels must be from 1 to {MAX_LABELS}, got {number}")
+    number = fields.get("num_labels", 1)
+    if not (isinstance(number, int) and 0 < number <= MAX_LABELS):
+        raise ValueError(f"num_labels must be an integer from 1 to {MAX_LABELS}, got {number!r}")
 
 
 def check_special_tokens(ids: list[int] | None) -> None:

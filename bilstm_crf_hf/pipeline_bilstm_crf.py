@@ -58,8 +58,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         super().__init__(*args, **kwargs)
         if hasattr(self.model.config, "bilstm_config"):
             raise ValueError(
-                f"{type(self.model).__name__} also reads the pieces of its encoder's tokenizer, which a pipeline does not "
-                "have: distill a smaller tagger from it (bilstm-crf distill) for a pipeline"
+                f"{type(self.model).__name__} also reads the pieces of its encoder's tokenizer, which a pipeline does "
+                "not have: distill a smaller tagger from it (bilstm-crf distill) for a pipeline"
             )
         check_finite(self.model)
         self.processor = BiLSTMCRFProcessor(self.tokenizer, self.model.config, strict=False)
@@ -72,8 +72,6 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             del parameters[0]["is_split_into_words"]
         if isinstance(kwargs.get("ignore_labels"), str):
             raise ValueError(f"ignore_labels is {kwargs['ignore_labels']!r}: give a list of labels")
-        if kwargs.get("offset_mapping") is not None:
-            raise ValueError("offset_mapping cannot be given: the offsets are those of the tokenizer")
         return parameters
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
@@ -91,7 +89,10 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         are_words = parameters[0].get("is_split_into_words", False)
         if isinstance(inputs, (list, tuple)) and inputs and are_words and all(isinstance(word, str) for word in inputs):
             inputs = [inputs]
-        if isinstance(inputs, str) and not are_words:
+        is_text = isinstance(inputs, str) and not are_words
+        if parameters[0].get("offset_mapping") is not None and not is_text:
+            raise ValueError("offset_mapping can only be given with a single text: leave it out")
+        if is_text:
             (result,) = self.get_iterator([inputs], num_workers, batch_size, *parameters)
             return result
         if isinstance(inputs, (str, bytes, Mapping, Set)) or not isinstance(inputs, (Iterable, Dataset)):
@@ -123,7 +124,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return [self.postprocess(of_text, **postprocess) for of_text in windows]
 
     def encode(
-        self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None
+        self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None, offset_mapping=None
     ) -> tuple[dict[str, torch.Tensor], list[tuple[int, dict]]]:
         """Return the inputs of the model, a row for each window, and its text's index and what `postprocess` needs."""
         max_length, stride = None, (tokenizer_params or {}).get("stride")
@@ -142,6 +143,13 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         )
         if is_split_into_words:
             texts = [delimiter.join(words) for words in texts]
+        if offset_mapping is not None:
+            if [len(row) for row in encoded.offsets] != [len(offset_mapping)]:
+                raise ValueError(
+                    f"offset_mapping has {len(offset_mapping)} rows: give one for each of the "
+                    f"{sum(map(len, encoded.offsets))} tokens of a text that is read in one window"
+                )
+            encoded.offsets = [offset_mapping]
         details = [
             (text, {"sentence": texts[text], "offset_mapping": [offsets], "stride": stride})
             for text, offsets in zip(encoded.text_ids, encoded.offsets, strict=True)

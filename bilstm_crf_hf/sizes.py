@@ -115,9 +115,11 @@ def _sizes(config: PreTrainedConfig, shapes: Shapes, prefix: str = "") -> Iterat
     if nested := getattr(config, "bilstm_config", None):
         yield from _sizes(nested, shapes, "bilstm_config.")
         yield "lstm_hidden_size", config.lstm_hidden_size, found("layer.forward_lstm.weight_hh_l0", 1, 2)
-    elif number := getattr(config, "num_lstm_layers", 0):
-        yield "num_lstm_layers", number, layers("lstm_layers")
-        yield "lstm_hidden_size", config.lstm_hidden_size, found("lstm_layers.0.forward_lstm.weight_hh_l0", 1, 2)
+    elif hasattr(config, "num_lstm_layers"):
+        yield "num_lstm_layers", config.num_lstm_layers, layers("lstm_layers")
+        if config.num_lstm_layers:
+            width = found("lstm_layers.0.forward_lstm.weight_hh_l0", 1, 2)
+            yield "lstm_hidden_size", config.lstm_hidden_size, width
     elif (size := getattr(config, "classifier_hidden_size", None)) is not None:
         yield "classifier_hidden_size", size, found("classifier.2.bias")
     for head in () if prefix else HEADS:

@@ -265,6 +265,17 @@ def test_a_batch_without_texts_is_an_error(tagger, tokenizer, pipe, batch_size):
         made("서울")
 
 
+def test_offsets_given_with_a_text_replace_those_of_the_tokenizer(pipe, tokenizer, texts):
+    """As in the stock pipeline, for a single text only."""
+    text = texts[0]
+    offsets = [(start + 3, end + 3) for start, end in tokenizer(text, return_offsets_mapping=True)["offset_mapping"]]
+    shifted = [{"start": each["start"] + 3, "end": each["end"] + 3} for each in pipe(text, aggregation_strategy="none")]
+    found = pipe(text, aggregation_strategy="none", offset_mapping=offsets)
+    assert [{name: each[name] for name in ("start", "end")} for each in found] == shifted
+    with pytest.raises(ValueError, match="only be given with a single text"):
+        pipe([text, text], offset_mapping=offsets)
+
+
 CONTAINERS = [list, tuple, lambda rows: (row for row in rows)]
 BAD_TEXTS = [None, 3, ("서울", "부산"), ["서울"], {"text": "서울"}, b"abc", {"role": "user", "content": "서울"}]
 
@@ -326,7 +337,7 @@ def test_what_are_no_words_is_an_error(pipe):
     ("options", "error"),
     [
         ({"ignore_labels": "PS"}, (ValueError, "give a list of labels")),
-        ({"offset_mapping": [[(0, 2)]]}, (ValueError, "offset_mapping cannot be given")),
+        ({"offset_mapping": [(0, 2)]}, (ValueError, "offset_mapping has 1 rows: give one for each")),
         ({"stride": 0}, (ValueError, "stride is 0")),
         ({"stride": -1}, (ValueError, "stride is -1")),
         ({"unknown": 1}, (TypeError, "unknown")),

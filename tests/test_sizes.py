@@ -98,6 +98,8 @@ MANY_LABELS = {str(i): f"B-{i}" for i in range(3000)}
         ("classifier", "vocab_size", HUGE),
         ("classifier", "id2label", MANY_LABELS),
         *(("crf", field, 10**8) for field in ("num_lstm_layers", "lstm_hidden_size")),
+        ("crf", "num_lstm_layers", 0),
+        *(("tagger", "num_labels", value) for value in ("x", [1], 1.5, None)),
         ("crf", "id2label", MANY_LABELS),
         *(
             ("crf", f"encoder_config.{field}", 10**8)

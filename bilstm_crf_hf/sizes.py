@@ -118,8 +118,8 @@ def _sizes(config: PreTrainedConfig, shapes: Shapes, prefix: str = "") -> Iterat
     elif hasattr(config, "num_lstm_layers"):
         yield "num_lstm_layers", config.num_lstm_layers, layers("lstm_layers")
         if config.num_lstm_layers:
-            width = found("lstm_layers.0.forward_lstm.weight_hh_l0", 1, 2)
-            yield "lstm_hidden_size", config.lstm_hidden_size, width
+            state = found("lstm_layers.0.forward_lstm.weight_hh_l0", 1, 2)
+            yield "lstm_hidden_size", config.lstm_hidden_size, state
     elif (size := getattr(config, "classifier_hidden_size", None)) is not None:
         yield "classifier_hidden_size", size, found("classifier.2.bias")
     for head in () if prefix else HEADS:

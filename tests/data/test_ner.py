@@ -248,9 +248,9 @@ def test_the_arguments_of_a_command_reach_the_reader(write):
 def test_types_of_other_splits_tell_what_is_nearly_a_mark(write):
     files = {
         "train": write("a.txt", "<김구:PS>는 <서울:LC>에"),
-        "validation": write("b.txt", "<김구:PS>는\n<부산: LC>에"),
+        "validation": write("b.txt", "<김구:PS>는\n<부산/LC>에"),
     }
-    with fails_at(files["validation"], 2, "'<부산: LC>' is nearly a mark"):
+    with fails_at(files["validation"], 2, "'<부산/LC>' is nearly a mark"):
         load_ner_datasets(data_files=files)
     files["train"] = write("a.txt", "<김구:PS>는 <서울:OG>에")
-    assert marked(load_ner_datasets(data_files=files)["validation"]) == ["<김구:PS>는", "<부산: LC>에"]
+    assert marked(load_ner_datasets(data_files=files)["validation"]) == ["<김구:PS>는", "<부산/LC>에"]

@@ -60,8 +60,9 @@ def load_classification_datasets(
     Raises:
         FileNotFoundError: if a file does not exist.
         ImportError: if a file is a sheet and openpyxl is not installed.
-        ValueError: with file and row, if a file, a text or a label is not valid; if a suffix or a column is unknown,
-            `label_names` do not fit, or not exactly one of `dataset_name` and `data_files` is given.
+        ValueError: with file and row, if a file, a text or a label is not valid, or two labels differ only in case or
+            white space; if a suffix or a column is unknown, `label_names` do not fit, or not exactly one of
+            `dataset_name` and `data_files` is given.
     """
     splits, stored_names = {}, {}
     for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():

@@ -2,7 +2,8 @@
 
 A mark is `<...:TYPE>` with a type in upper case (`[A-Z][A-Z0-9_]*`) or one of the `entity_types` given. All other `<`
 and `>` are text, so `<<레이:PS>>` is an entity in brackets, and `<가람(江<물+길>)시:LC>` one that contains brackets.
-White space within a mark belongs to the entity, as in KLUE-NER. What is nearly a mark of a known type is an error.
+White space within a mark belongs to the entity, as in KLUE-NER. What is nearly a mark of a known type is an error, and
+so is what could be a mark of another type, such as `<부산:지역>`, unless the `entity_types` are given.
 """
 
 import re

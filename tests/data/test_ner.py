@@ -223,7 +223,7 @@ def test_another_split_without_any_entity_is_warned_about(write, caplog):
 
 
 def test_types_that_differ_only_in_case_are_an_error(write):
-    with pytest.raises(ValueError, match="the labels B-PS and B-ps differ only in case"):
+    with pytest.raises(ValueError, match=r"a\.conll: the labels B-PS and B-ps differ only in case"):
         read_corpus(write("a.conll", "김구 B-PS\n윤동주 B-ps\n"))
 
 

@@ -93,7 +93,7 @@ def _check_near_marks(rest: str, entity_types: Collection[str], are_all: bool) -
 def _near_marks(entity_types: frozenset[str], are_all: bool) -> re.Pattern[str]:
     types = "|".join(sorted(map(re.escape, entity_types), key=len, reverse=True))
     inner = f"[^<>{_OPEN}{_CLOSE}]*"
-    other = types if are_all else r"(?:\s*[A-Z][A-Z0-9_]*\s*|[^\W\d_][^\s<>:]*)?"
+    other = types if are_all else r"(?:\s*[A-Z][A-Z0-9_]*\s*|[^\W\d_][\w.-]*)?"
     patterns = (
         rf"<{inner}[^\w\s<>]\s*(?i:{types})\s*>",  # <부산: LC>, <부산：LC>, <부산;LC>, <부산:lc>
         rf"<{inner}:\s*(?:{types})(?![A-Za-z0-9_>])",  # <부산:LC는

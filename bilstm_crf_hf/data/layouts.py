@@ -296,10 +296,10 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
 
 
 def _is_kmou(lines: list[str]) -> bool:
-    """Return whether lines have a number behind `## `, or three lines in a row begin with `##`."""
-    headers = [i for i, line in enumerate(lines) if re.match(r"##[^\t]*$", line) and not is_tag(line.split(" ")[-1])]
-    in_a_row = any(first + 2 == third for first, third in zip(headers, headers[2:]))
-    return in_a_row or any(re.fullmatch(r"## \d+", lines[i]) for i in headers)
+    """Return whether three lines that begin with `##` precede four columns, or a number precedes one."""
+    header = r"##[^\t\n]*\n"
+    pattern = rf"^{header}{header}{header}([^\t\n]*\t){{3}}|^##\s?\d+\n##"
+    return re.search(pattern, "\n".join(lines), re.MULTILINE) is not None
 
 
 def _is_inline(lines: list[str]) -> bool:

@@ -150,7 +150,7 @@ def test_marks_that_are_not_clear_are_errors(write, line):
 
 
 @pytest.mark.parametrize(
-    "text", ["3 < 5인", "<3 >_<", "<속보: 서울>", "<12:30>", "<http://a.kr>", "<br>", "<이 기사는"]
+    "text", ["3 < 5인", "<3 >_<", "<속보: 서울>", "<12:30>", "<http://a.kr>", "<br>", "<a b='x:y'>", "<이 기사는"]
 )
 def test_brackets_of_a_text_before_a_mark_are_text(write, text):
     assert marked(read_corpus(write("inline.txt", f"{text} <서울:LC>\n"))) == [f"{text} <서울:LC>"]

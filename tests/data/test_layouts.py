@@ -208,6 +208,13 @@ def test_comments_and_document_marks_are_skipped_but_not_tokens(write, caplog):
     assert f"{path}: skipped 2 lines of comments" in caplog.messages
 
 
+@pytest.mark.parametrize("comment", ["## 1\n", "## a\n## b\n## c\n", "## a\n## b\n## c\n\n"])
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_comments_with_two_number_signs_do_not_make_a_file_kmous(write, comment, separator):
+    content = "김구 NNP B-PS\n는 JX O\n".replace(" ", separator)
+    assert marked(read_corpus(write("a.conll", f"{comment}{content}\n{comment}{content}"))) == ["<김구:PS> 는"] * 2
+
+
 @pytest.mark.parametrize(
     ("content", "line", "message"),
     [

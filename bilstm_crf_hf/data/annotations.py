@@ -11,8 +11,8 @@
 | Prodigy, and `predict` of this package | `text` | `spans` or `entities`: `[{"start": 0, "end": 2, "label": "PS"}]` |
 
 Spans are half-open ranges of code points. Where a row says what text a span has, it is compared. Left out, and counted
-in a warning, are white space at the edges of a span, and in Label Studio's JSON tasks without an annotation and results
-that are no spans, such as relations.
+in a warning, are white space at the edges of a span, in Prodigy's rows those with the answer reject or ignore, and in
+Label Studio's JSON tasks without an annotation and results that are no spans, such as relations.
 """
 
 import json
@@ -38,9 +38,9 @@ TEXT_COLUMNS = ("tokens", "words", "text")
 TAGS_COLUMNS = ("ner_tags", "tags")
 SPANS_COLUMNS = ("label", "labels", "entities", "spans")
 
-START_KEYS, END_KEYS = ("start", "start_offset"), ("end", "end_offset")
+START_KEYS, END_KEYS = ("start", "start_offset", "begin"), ("end", "end_offset")
 TYPE_KEYS = ("label", "labels", "type", "entity_group")
-QUOTE_KEYS = ("text", "name", "word")
+QUOTE_KEYS = ("text", "name", "word", "form")
 """The keys of a span: its range, its type, and the text that it has."""
 
 
@@ -87,11 +87,12 @@ def _read_tags(
         for name in names or ():
             respell(name)
     sentences = []
-    for place, columns in rows:
-        with located(place):
-            tokens, tags = _tokens_and_tags(columns, text_column, label_column, class_names)
+    for row in rows:
+        find_column([row], text_column, (), row.place)
+        with located(row.place):
+            tokens, tags = _tokens_and_tags(row.columns, text_column, label_column, class_names)
         fixed = (tokens, [(i, i + 1) for i in range(len(tokens))]) if isinstance(tokens, str) else ()
-        sentences.append(TaggedTokens(f"{place}: token ", range(len(tags)), tokens, tags, *fixed))
+        sentences.append(TaggedTokens(f"{row.place}: token ", range(len(tags)), tokens, tags, *fixed))
     return sentences, names
 
 
@@ -127,6 +128,9 @@ def _read_spans(rows: list[Row], text_column: str, label_column: str, source: st
     tasks: dict[str, Sentence] = {}
     for place, columns in rows:
         with located(place):
+            if columns.get("answer") in ("reject", "ignore"):
+                counts["rows with the answer reject or ignore, which are left out"] += 1
+                continue
             is_task = "annotation_id" in columns
             spans = [] if is_task and columns.get(label_column) is None else columns.get(label_column)
             if not isinstance(spans, list):

@@ -7,6 +7,7 @@ and a warning counts them.
 
 import logging
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,8 +60,9 @@ def load_classification_datasets(
     Raises:
         FileNotFoundError: if a file does not exist.
         ImportError: if a file is a sheet and openpyxl is not installed.
-        ValueError: with file and row, if a file, a text or a label is not valid; if a suffix or a column is unknown,
-            `label_names` do not fit, or not exactly one of `dataset_name` and `data_files` is given.
+        ValueError: with file and row, if a file, a text or a label is not valid, or two labels differ only in case or
+            white space; if a suffix or a column is unknown, `label_names` do not fit, or not exactly one of
+            `dataset_name` and `data_files` is given.
     """
     splits, stored_names = {}, {}
     for split, (source, data) in open_splits(dataset_name, dataset_config_name, data_files, revision).items():
@@ -72,6 +74,8 @@ def load_classification_datasets(
     labels = stored_names[origin]
     if label_names is None:
         found = {row.label for row in splits[origin]}
+        if not labels:
+            _check_variants(splits[origin])
         labels = label_names = labels or sorted(found, key=_by_value if all(map(str.isdecimal, found)) else None)
     else:
         if labels and len(labels) != len(label_names):
@@ -136,7 +140,9 @@ def _labeled_texts(
     elif rows:
         text_column = find_column(rows, text_column, TEXT_COLUMNS, source)
         label_column = find_column(rows, label_column, LABEL_COLUMNS, source)
-        pairs = [(row.columns.get(text_column), row.columns.get(label_column)) for row in rows]
+        for row in rows:
+            find_column([row], text_column, (), row.place)
+        pairs = [(row.columns[text_column], row.columns.get(label_column)) for row in rows]
         if label := class_label(features, label_column):
             names = label.names
             pairs = [(text, _name_of(i, names, row)) for (text, i), row in zip(pairs, rows, strict=True)]
@@ -166,6 +172,16 @@ def _name_of(i: Any, names: list[str], row: Row) -> str | None:
     if not isinstance(i, int) or not 0 <= i < len(names):
         raise ValueError(f"{row.place}: the label is {i!r}; its ClassLabel has the ids 0 to {len(names) - 1}")
     return names[i]
+
+
+def _check_variants(rows: list[LabeledText]) -> None:
+    """Raise ValueError with the place of a label that differs from another one only in what is hard to see."""
+    known: dict[str, str] = {}
+    for label, place in {row.label: row.place for row in reversed(rows)}.items():
+        visible = "".join(c for c in unicodedata.normalize("NFKC", label) if unicodedata.category(c) != "Cf")
+        if (other := known.setdefault(" ".join(visible.casefold().split()), label)) != label:
+            problem = f"the labels {label!a} and {other!a} differ only in case, white space or variants of characters"
+            raise ValueError(f"{place}: {problem}: write one of them in all rows")
 
 
 def _by_value(digits: str) -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import dropwhile, groupby, pairwise
+from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,10 @@ def read_layout(path: Path, options: LayoutOptions) -> Sequence[Sentence | Tagge
     for number, line in lines:
         if "\r" in line:
             raise ValueError(f"{path}:{number}: a carriage return within the line: end the lines with \\n or \\r\\n")
+        if line.startswith("\ufeff"):
+            raise ValueError(
+                f"{path}:{number}: a byte order mark within the file, as if several were joined: remove it"
+            )
     content = [line for _, line in lines if line.strip()]
     if not content:
         raise ValueError(f"{path}: no sentence in it")
@@ -157,7 +161,7 @@ def _tagged_tokens(
 
 def _blocks(lines: Lines) -> list[Lines]:
     """Return the runs of lines between blank lines and lines with `-DOCSTART-`."""
-    groups = groupby(lines, lambda row: not row[1].strip() or row[1].startswith("-DOCSTART-"))
+    groups = groupby(lines, lambda row: not row[1].strip() or row[1].upper().startswith("-DOCSTART"))
     return [list(block) for is_between, block in groups if not is_between]
 
 
@@ -182,21 +186,14 @@ def _column_index(path: Path, column: int, width: int) -> int:
 def _check_is_no_index(path: Path, sentences: list[Sequence[str]]) -> None:
     """Raise ValueError if the first column, instead of words, counts the tokens or names the sentence."""
     longer = [tokens for tokens in sentences if len(tokens) > 1] or sentences
-    problem = ""
-    if 2 * sum(map(_is_count, longer)) > len(longer):
-        problem = f"counts {', '.join(longer[0][:2])}, ..."
-    elif 2 * sum(len(set(tokens)) == 1 < len(tokens) for tokens in longer) > len(longer):
-        problem = f"is the same in all lines of a sentence ({longer[0][0]!r})"
-    if problem:
+    shapes = [{re.sub(r"\d+([-.]\d+)*", "0", token) for token in tokens} for tokens in longer]  # of w1, 2-3, 4.1 or [5]
+    alike = [tokens for tokens, own in zip(longer, shapes, strict=True) if own == {"0"} or len(own) == 1 < len(tokens)]
+    if 2 * len(alike) > len(longer):
+        first = alike[0]
+        is_same = f"is the same in all lines of a sentence ({first[0]!r})"
+        problem = is_same if len(set(first)) == 1 < len(first) else f"counts {', '.join(first[:2])}, ..."
         remedy = "name it with --token_column, and that of the tags with --tag_column"
         raise ValueError(f"{path}: column 0 {problem}: which column has the words? {remedy} (the next one is 1)")
-
-
-def _is_count(tokens: Sequence[str]) -> bool:
-    """Return whether tokens are consecutive integers, but for ranges such as `2-3` and fractions such as `4.1`."""
-    numbers = [int(token) for token in tokens if token.isdecimal()]
-    consecutive = all(number + 1 == following for number, following in pairwise(numbers))
-    return consecutive and all(re.fullmatch(r"\d+([-.]\d+)?", token) for token in tokens)
 
 
 # KMOU
@@ -299,10 +296,10 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
 
 
 def _is_kmou(lines: list[str]) -> bool:
-    """Return whether lines have a number, or three lines in a row, behind `## `."""
-    headers = [i for i, line in enumerate(lines) if line.startswith("## ") and "\t" not in line]
-    in_a_row = any(first + 2 == third for first, third in zip(headers, headers[2:]))
-    return in_a_row or any(lines[i][3:].isdecimal() for i in headers)
+    """Return whether three lines that begin with `##` precede four columns, or a number precedes one."""
+    header = r"##[^\t\n]*\n"
+    pattern = rf"^{header}{header}{header}([^\t\n]*\t){{3}}|^##\s?\d+\n##"
+    return re.search(pattern, "\n".join(lines), re.MULTILINE) is not None
 
 
 def _is_inline(lines: list[str]) -> bool:
@@ -315,15 +312,15 @@ def _is_inline(lines: list[str]) -> bool:
     return not has_tabs or any(re.search("<[^<>]*:[A-Z][A-Z0-9_]*>", line) for line in content)
 
 
+COLUMN_SUFFIXES = (
+    *(".txt", ".tsv", ".conll", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".iobes", ".bilou", ".col"),
+    *(".train", ".dev", ".test", ".testa", ".testb", ".annotated"),
+)
+
 LAYOUTS = (
     Layout((".conllu",), lambda _: True, read_conllu),
-    Layout((".txt", ".tsv"), _is_kmou, read_kmou),
+    Layout(COLUMN_SUFFIXES, _is_kmou, read_kmou),
     Layout((".txt",), _is_inline, read_inline),
-    Layout(
-        (".txt", ".tsv", ".conll", ".bio", ".iob", ".iob1", ".iob2", ".bioes", ".iobes", ".bilou", ".col")
-        + (".train", ".dev", ".test", ".testa", ".testb", ".annotated"),
-        lambda _: True,
-        read_columns,
-    ),
+    Layout(COLUMN_SUFFIXES, lambda _: True, read_columns),
 )
 """The layouts of corpora in lines, in the order in which they are tried."""

@@ -139,7 +139,8 @@ def _common_labels(
     own_labels: Mapping[str, list[str]], entity_types: Sequence[str] | None, sources: Mapping[str, tuple[str, Any]]
 ) -> list[str]:
     """Return the labels of all splits: those of `train` or of `entity_types`, or else those of all splits together."""
-    labels = own_labels["train" if "train" in own_labels else next(iter(own_labels))]
+    first = "train" if "train" in own_labels else next(iter(own_labels))
+    labels = own_labels[first]
     origin = "train" if entity_types is None else "entity_types"
     if entity_types is None and "train" not in own_labels:
         entity_types = [split_tag(label)[1] for own in own_labels.values() for label in own]
@@ -148,7 +149,8 @@ def _common_labels(
     known: dict[str, str] = {}
     for label in labels:
         if (other := known.setdefault(label.casefold(), label)) != label:
-            raise ValueError(f"the labels {other} and {label} differ only in case: correct one, or rename it")
+            problem = f"the labels {other} and {label} differ only in case"
+            raise ValueError(f"{sources[first][0]}: {problem}: correct one, or rename it")
     for split, own in own_labels.items():
         if unknown := [label for label in own if label not in labels]:
             problem = f"the label {unknown[0]} is not among those of {origin} ({', '.join(labels)})"

@@ -182,12 +182,14 @@ def decode_lines(lines: Iterable[bytes], path: PathLike) -> Iterator[str]:
         ValueError: with line and byte, if a line is not UTF-8; if all lines end with `\r` alone.
     """
     for number, line in enumerate(lines, 1):
+        if number == 1 and (line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]):
+            problem = "byte 1 of the line is not UTF-8 but UTF-16"
+            raise ValueError(f"{path}:1: {problem}: convert the file, as iconv -f utf-16 does")
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
-            encoding = "utf-16" if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp949"
             problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
-            raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f {encoding} does") from None
+            raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f cp949 does") from None
         if number == 1:
             text = text.removeprefix("\ufeff")
             if "\r" in text[:-1] and not text.endswith("\n"):

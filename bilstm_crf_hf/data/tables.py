@@ -7,7 +7,7 @@ metadata, and texts have to be valid UTF-8.
 
 import logging
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,9 @@ T = TypeVar("T")
 BATCH_SIZE = 1024
 """Number of rows that are converted from Arrow at a time."""
 
+SPLIT_NAMES = {"train", "validation", "valid", "val", "dev", "test"}
+"""The words with which the names of the files of a split begin."""
+
 MAX_ROWS, MAX_COLUMNS = 2**20, 2**14
 """Size of a sheet in Excel."""
 
@@ -33,14 +36,21 @@ MAX_UNPACKED, MAX_RATIO = 2**27, 100
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """Return a Parquet file, or the files of a folder by name; raise ValueError if they are none or in subfolders."""
+    """Return a Parquet file, or the files of a folder by name; raise ValueError if they are not those of one split."""
     if not path.is_dir():
         return [path]
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".parquet")
     if not files:
-        raise ValueError(f"{path}: no .parquet file in this folder")
+        raise ValueError(f"{path}: no .parquet file in this folder: save a data set with to_parquet, not save_to_disk")
     if nested := next((file for file in files if file.parent != path or file.is_dir()), None):
         raise ValueError(f"{nested}: lies in a subfolder of {path}: name one folder whose files form one split")
+    if len(splits := sorted({file.stem.split("-")[0] for file in files} & SPLIT_NAMES)) > 1:
+        problem = f"files of several splits ({', '.join(splits)}) are in one folder"
+        raise ValueError(f"{path}: {problem}: name the file of each split, or a folder for each")
+    shards = Counter(match.groups() for file in files if (match := re.fullmatch(r"(.*)-\d+-of-(\d+)", file.stem)))
+    for (name, total), count in shards.items():
+        if count != int(total):
+            raise ValueError(f"{path}: {count} files {name}-*-of-{total}.parquet, not {int(total)}: copy all of them")
     return files
 
 

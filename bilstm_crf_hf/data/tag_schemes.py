@@ -83,6 +83,8 @@ def check_type(entity_type: str) -> None:
     """Raise ValueError if a string is not the name of one entity type, for example two of them or one with a blank."""
     if not entity_type or entity_type != entity_type.strip() or not entity_type.isprintable():
         raise ValueError(f"the entity type {entity_type!r} is blank, or has blanks at an edge or invisible characters")
+    if re.fullmatch("O|[BI]-.+", entity_type):
+        raise ValueError(f"the entity type {entity_type!r} is itself a tag: write the type alone")
     if found := re.search("[|;,<>]", entity_type):
         raise ValueError(f"the entity type {entity_type!r} has {found[0]!r} in it: write one type, without such signs")
     if (normal := unicodedata.normalize("NFKC", entity_type)) != entity_type:

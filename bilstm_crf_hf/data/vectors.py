@@ -106,16 +106,20 @@ def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str, np.
     """Parse each line as a word, which may contain spaces, and as many numbers as the header or the first line has."""
     first = next(lines)
     header = _header(first.encode())
-    width = header[1] if header else len(first.split()) - 1
+    width = header[1] if header else len(_fields(first)) - 1
     if width < 1:
         raise ValueError(f"{path}:1: expected a word and the elements of its vector, or the header of word2vec")
     count = 0
     for count, line in enumerate(lines if header else chain([first], lines), 1):
         place = f"{path}:{count + bool(header)}"
-        fields = line.rstrip(" \t\r\n").replace("\t", " ").split(" ")
+        fields = _fields(line)
         word, numbers = " ".join(fields[:-width]), fields[-width:]
         if not word or (len(fields) > width + 1 and _is_number(fields[-width - 1])):
             raise ValueError(f"{place}: {len(fields) - 1} numbers after the word, expected {width}")
+        if word.strip(" ") not in ("", word):
+            raise ValueError(
+                f"{place}: {word[:40]!r} has spaces at an edge: write one space behind a word, none before it"
+            )
         try:
             with np.errstate(over="ignore"):
                 yield place, word, np.array(numbers, np.float32)
@@ -124,6 +128,10 @@ def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str, np.
             raise ValueError(f"{place}: {wrong[:40]!r} is not a number") from None
     if header and count != header[0]:
         raise ValueError(f"{path}: {count} vectors, but {header[0]} by its first line: download the file again")
+
+
+def _fields(line: str) -> list[str]:
+    return line.rstrip(" \t\r\n").replace("\t", " ").split(" ")
 
 
 def _is_number(field: str) -> bool:

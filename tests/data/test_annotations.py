@@ -345,3 +345,32 @@ def test_the_key_of_the_text_can_be_named(read_json):
     task = studio([(0, 2, "PS")], text="김구는")
     task["data"] = {"title": "x", "body": "김구는"}
     assert marked(read_json(task, text_column="body")) == ["<김구:PS>는"]
+
+
+def test_what_prodigys_annotators_rejected_is_left_out_and_counted(read_json, caplog):
+    rows = [
+        {"text": "김구는", "spans": [{"start": 0, "end": 2, "label": "PS"}], "answer": "accept"},
+        {"text": "비가", "spans": [{"start": 0, "end": 1, "label": "PS"}], "answer": "reject"},
+        {"text": "눈이", "spans": [], "answer": "ignore"},
+    ]
+    assert marked(read_json(*rows)) == ["<김구:PS>는"]
+    assert "2 rows with the answer reject or ignore" in caplog.text
+
+
+def test_spans_of_the_national_institutes_corpus_are_read(read_json):
+    entities = [{"id": 1, "form": "김구", "label": "PS", "begin": 0, "end": 2}]
+    assert marked(read_json({"form": "김구는", "NE": entities}, text_column="form", label_column="NE")) == [
+        "<김구:PS>는"
+    ]
+
+
+@pytest.mark.parametrize("label", ["B-PS", "O"])
+def test_a_type_that_is_a_tag_is_an_error(read_json, label):
+    with pytest.raises(ValueError, match=f"rows.jsonl:1: .*the entity type '{label}' is itself a tag"):
+        read_json({"text": "김구는", "label": [[0, 2, label]]})
+
+
+def test_a_row_without_the_column_of_tokens_is_an_error(read_json):
+    row = {"tokens": ["김구"], "ner_tags": ["B-PS"]}
+    with pytest.raises(ValueError, match=r"rows.jsonl:2: no column tokens; its columns are token, ner_tags"):
+        read_json(row, {"token": ["김구"], "ner_tags": ["B-PS"]})

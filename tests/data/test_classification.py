@@ -302,3 +302,16 @@ def test_no_warning_where_nothing_is_dropped(write, caplog):
     with caplog.at_level(logging.WARNING):
         load(write("a.tsv", "text\tlabel\n좋아\t기쁨\n\n싫어\t분노\n"))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("label", ["Good", "ｇood", "good\u200b", "\ufeffgood"])
+def test_labels_that_differ_only_in_what_is_hard_to_see_are_errors(write, label):
+    path = write("a.csv", f"text,label\n가,{label}\n나,good\n다,good\n")
+    with pytest.raises(ValueError, match=r"a\.csv:2: the labels .* differ only in case, white space or variants"):
+        load(path)
+
+
+def test_a_row_without_the_column_of_texts_is_an_error(write):
+    path = write("a.jsonl", '{"text": "가", "label": "a"}\n{"txt": "나", "label": "b"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: no column text; its columns are txt, label"):
+        load(path)

@@ -96,6 +96,10 @@ def test_bad_marks_are_named(write, line, message):
         ("<서울:LC>, 부산:LC>은", "부산:LC>"),
         ("<LC:부산>은", "<LC:"),
         ("<LC>부산</LC>은", "</LC>"),
+        ("<부산 LC>은", "<부산 LC>"),
+        ("<부산_LC>은", "<부산_LC>"),
+        ("《부산:LC》은", "《부산:LC》"),
+        ("&lt;부산:LC&gt;은", "&lt;부산:LC&gt;"),
     ],
 )
 def test_what_is_nearly_a_mark_of_a_type_in_the_file_is_an_error(write, line, found):
@@ -105,7 +109,7 @@ def test_what_is_nearly_a_mark_of_a_type_in_the_file_is_an_error(write, line, fo
     if found == "<부산::...>":
         return  # a mark, so it makes LC a type
     path = write("text.txt", f"<김구:PS>는\n{line.replace('<서울:LC>', '서울')}\n")  # LC is no type of this file
-    assert read_corpus(path)["text"][0] == "김구는"
+    assert read_corpus(path, entity_types=["PS"])["text"][0] == "김구는"
 
 
 @pytest.mark.parametrize("text", ["<뉴스: 오늘>", "3 < 5", "->", "<제목>", "< LC >", "시간:LC", "<LC 화학>"])
@@ -124,3 +128,29 @@ def test_a_tab_in_an_inline_file_is_an_error(write):
     path = write("inline.txt", "<김구:PS>는\n어제\t왔다.\n<서울:LC>에\n")
     with fails_at(path, 2, "a tab, though other lines have marks"):
         read_corpus(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<가람(江<물+길)시:LC>는 크다.",
+        "<가람 (江<물+길)시:LC>는 크다.",
+        "<영화<괴물:LC>은",
+        "<부산:PS:LC>은",
+        "<부산:지역>은",
+        "<부산:Loc>은",
+        "<부산: OG>은",
+        "<부산:>은",
+    ],
+)
+def test_marks_that_are_not_clear_are_errors(write, line):
+    path = write("inline.txt", f"<서울:LC>, <김구:PS>\n{line}\n")
+    with fails_at(path, 2, ".*is nearly a mark"):
+        read_corpus(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["3 < 5인", "<3 >_<", "<속보: 서울>", "<12:30>", "<http://a.kr>", "<br>", "<a b='x:y'>", "<이 기사는"]
+)
+def test_brackets_of_a_text_before_a_mark_are_text(write, text):
+    assert marked(read_corpus(write("inline.txt", f"{text} <서울:LC>\n"))) == [f"{text} <서울:LC>"]

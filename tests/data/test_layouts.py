@@ -108,6 +108,17 @@ def test_a_carriage_return_within_a_line_is_an_error(write):
         read_corpus(path)
 
 
+def test_a_byte_order_mark_within_a_file_is_an_error(write):
+    path = write("a.tsv", "김\tB-PS\n\n\ufeff구\tO\n")
+    with fails_at(path, 3, "a byte order mark within the file"):
+        read_corpus(path)
+
+
+@pytest.mark.parametrize("line", ["-docstart- -X- O", "-DOCSTART -X- O", "-DOCSTART-(7) -X- O"])
+def test_other_spellings_of_document_marks_separate_sentences(write, line):
+    assert read_corpus(write("a.conll", f"김구 NN B-PS\n{line}\n비 NN O\n"))["text"][:] == ["김구", "비"]
+
+
 def test_neighbouring_entities_of_one_type_stay_apart(write):
     dataset = read_corpus(write("klue.tsv", "한\tB-LC\n일\tB-LC\n전\tO\n"))
     assert entities_of(dataset) == [[("한", "LC"), ("일", "LC")]]
@@ -153,6 +164,11 @@ def test_the_columns_of_a_file_with_several_are_said_in_the_log(write, caplog):
         CONLLU,
         "0 김구 B-PS\n1 는 O\n\n2 비 O\n3 가 O\n",  # running through the file
         "1 김구 B-PS\n",
+        "w1 김구 B-PS\nw2 는 O\n\nw1 비 O\nw2 가 O\n",
+        "1-1\t0-2\t김구\tB-PS\n1-2\t2-3\t는\tO\n",
+        "[1] 김구 B-PS\n[2] 는 O\n",
+        "0\t2\t김구\tB-PS\n2\t3\t는\tO\n",  # offsets
+        "17\t김구\tB-PS\n3\t는\tO\n",  # the index of a shuffled table
     ],
 )
 @pytest.mark.parametrize("suffix", ["tsv", "txt", "conll"])
@@ -169,7 +185,9 @@ def test_a_first_column_that_names_the_sentence_is_refused(write):
     assert marked(read_corpus(path, token_column=1)) == ["<김구:PS> 는", "왔다 ."]
 
 
-@pytest.mark.parametrize("content", ["1 B-QT\n2 O\n", "1 NN B-QT\n7 NN O\n", "1 NN B-QT\n년 NN I-QT\n"])
+@pytest.mark.parametrize(
+    "content", ["1 B-QT\n2 O\n", "1 NN B-QT\n7 NN O\n\n김구 NN O\n는 JX O\n", "1 NN B-QT\n년 NN I-QT\n"]
+)
 def test_numbers_that_are_tokens_are_read(write, content):
     assert len(entities_of(read_corpus(write("words.conll", content)))[0]) == 1
 
@@ -190,6 +208,13 @@ def test_comments_and_document_marks_are_skipped_but_not_tokens(write, caplog):
     assert f"{path}: skipped 2 lines of comments" in caplog.messages
 
 
+@pytest.mark.parametrize("comment", ["## 1\n", "## a\n## b\n## c\n", "## a\n## b\n## c\n\n"])
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_comments_with_two_number_signs_do_not_make_a_file_kmous(write, comment, separator):
+    content = "김구 NNP B-PS\n는 JX O\n".replace(" ", separator)
+    assert marked(read_corpus(write("a.conll", f"{comment}{content}\n{comment}{content}"))) == ["<김구:PS> 는"] * 2
+
+
 @pytest.mark.parametrize(
     ("content", "line", "message"),
     [
@@ -203,6 +228,8 @@ def test_comments_and_document_marks_are_skipped_but_not_tokens(write, caplog):
         ("김구는\tB-PS\n\tO\n", 2, "no token in column 0"),
         ("김\tB-PS\n구는\tI-PS\n \tO\n", 3, "the token is white space"),
         ("김구는\tB_PS\n", 1, "'B_PS' in column 1 is not a tag"),
+        ("김구는\tB-B-PS\n", 1, "'B-B-PS' in column 1 is not a tag"),
+        ("김구는\tB-O\n", 1, "'B-O' in column 1 is not a tag"),
         ("token\ttag\n김구는\tB-PS\n", 1, "'tag' in column 1 is not a tag .*header"),
         ("김구는\tB-PS\t\n왔다\tO\t\n", 1, "'' in column 2 is not a tag .*--tag_column"),
         ("김\tB-PS\n##klue-1\t구\n", 2, "'구' in column 1 is not a tag"),
@@ -241,7 +268,7 @@ def test_a_file_without_blank_lines_is_warned_about(write, caplog):
 # KMOU
 
 
-@pytest.mark.parametrize("suffix", ["txt", "tsv"])
+@pytest.mark.parametrize("suffix", ["txt", "tsv", "conll"])
 @pytest.mark.parametrize("name", ["## 1", "## doc-1"])
 def test_kmou_is_read_from_its_annotated_lines(write, suffix, name):
     dataset = read_corpus(write(f"kmou.{suffix}", KMOU.replace("## 1", name).replace("## 2", f"{name}2")))
@@ -252,7 +279,7 @@ def test_kmou_is_read_from_its_annotated_lines(write, suffix, name):
     ("old", "new", "line", "message"),
     [
         ("## 민수는 부산에", "## 민수는 대전에", 3, ".* without its marks is not '민수는 대전에 산다.'"),
-        ("<민수:PER>", "<민수: PER>", 3, ".* without its marks is not"),
+        ("<민수:PER>", "<민수: PER>", 3, "'<민수: PER>' is nearly a mark"),
         ("## 2\n", "", 14, r"expected three lines '## number', .* found '3\\t3"),
         (
             "## 2\n## 3 < 5\n## 3 < 5\n3\t3\tSN\tO\n",
@@ -262,6 +289,8 @@ def test_kmou_is_read_from_its_annotated_lines(write, suffix, name):
         ),
         ("민수\t민수\tNNP\t", "민수 민수 NNP ", 4, "expected three lines"),
         ("## 2", "##2", 12, "expected three lines"),
+        ("## ", "##", 1, "expected three lines"),
+        ("## ", "##\u00a0", 1, "expected three lines"),
         ("5\n3\t3", "5\n\n3\t3", 16, "expected three lines"),
     ],
 )

@@ -273,3 +273,10 @@ def test_rows_of_a_data_set_are_in_its_order_whatever_its_format():
     rows = list(dataset_rows(dataset, "corpus"))
     assert [row.columns["id"] for row in rows] == list(range(2999, -1, -1))
     assert rows[2000].place == "corpus: row 2000"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_its_mark_is_named(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("text\n".encode(encoding))  # valid UTF-8, with NUL characters
+    with pytest.raises(ValueError, match=r"a\.txt:1: .* UTF-16: convert the file, as iconv -f utf-16 does"):
+        list(read_rows(tmp_path / "a.txt"))

@@ -208,3 +208,26 @@ def test_a_cell_in_the_last_column_takes_no_memory(tmp_path, row):
     tracemalloc.stop()
     assert rows[-1] == ({"1": 2**20, "끝": None} if row == 1 else {"1": 2**20, "column 16384": "끝"})
     assert peak < 2**24
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train-00000-of-00003", "train-00002-of-00003"], r"2 files train-\*-of-00003.parquet, not 3: copy all"),
+        (["train-00000-of-00001", "test-00000-of-00001"], r"files of several splits \(test, train\)"),
+        (["train", "validation"], r"files of several splits \(train, validation\)"),
+        ([], "no .parquet file in this folder: save a data set with to_parquet"),
+    ],
+)
+def test_a_folder_whose_files_are_not_one_split_is_refused(tmp_path, names, message):
+    for name in names:
+        pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / f"{name}.parquet")
+    with pytest.raises(ValueError, match=f"{tmp_path}: {message}"):
+        columns_of(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["train-0-of-2", "train-1-of-2"], ["b", "train"]])
+def test_a_folder_of_the_files_of_a_split_is_read(tmp_path, names):
+    for name in names:
+        pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / f"{name}.parquet")
+    assert columns_of(tmp_path) == ROWS * 2

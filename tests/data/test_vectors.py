@@ -124,6 +124,7 @@ def test_gensims_own_format_is_refused_with_what_to_do(vectors, tmp_path):
         ("a.vec", "3 2\n가 1 2\n나 1\n다 1 2\n", "a.vec:3: 1 numbers after the word, expected 2"),
         ("a.vec", "2 2\n가 1 2 3\n나 1 2 3\n", "a.vec:2: 3 numbers after the word, expected 2"),
         ("a.vec", "2 2\n가 1 2\n나 1 x\n", "a.vec:3: 'x' is not a number"),
+        ("a.vec", "2 2\n가  1 2\n나 1 2\n", "a.vec:2: '가 ' has spaces at an edge"),
         ("a.vec", "3 2\n가 1 2\n", "a.vec: 1 vectors, but 3 by its first line"),
         ("a.vec", "1 2\n가 1 2\n나 1 2\n", "a.vec: 2 vectors, but 1 by its first line"),
         ("a.vec", "2 2\n가 1 2\n나 nan 1\n", "a.vec:3: an element of the vector of '나' is NaN or infinite"),
@@ -179,3 +180,10 @@ def test_no_warning_without_a_reason(tmp_path, caplog):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.vec: no such file"):
         file_vectors(tmp_path / "none.vec")
+
+
+@pytest.mark.parametrize("word", ["뉴\u00a0욕", "\u3000", "a\x0cb"])
+def test_a_first_word_with_other_white_space_than_spaces_and_tabs_is_read(tmp_path, word):
+    (tmp_path / "a.txt").write_text(f"{word} 1 2\n나 3 4\n")
+    vectors = file_vectors(tmp_path / "a.txt")
+    assert (vectors.width, vectors.lookup(word).tolist()) == (2, [1, 2])

@@ -114,8 +114,8 @@ def prepare_classification(
     model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
     if model.config.problem_type not in (None, "single_label_classification"):
         raise ValueError(
-            f"problem_type is {model.config.problem_type}, but the texts here have one class each: leave it out, or train "
-            "with the Trainer of transformers"
+            f"problem_type is {model.config.problem_type}, but the texts here have one class each: leave it out, or "
+            "train with the Trainer of transformers"
         )
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     tokenizer.model_max_length = usable_positions(tokenizer, model.config)  # which is saved with the model

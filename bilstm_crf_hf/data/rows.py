@@ -114,7 +114,7 @@ def find_column(rows: Iterable[Row], name: str | None, defaults: Sequence[str], 
         if column in columns:
             return column
     problem = f"no column {' or '.join(wanted)}; its columns are {', '.join(columns)}"
-    raise ValueError(f"{source}: {problem}: name one of them")
+    raise ValueError(f"{source}: {problem}: name one of them in the argument for the column")
 
 
 def text_of(row: Row, column: str) -> str:

@@ -116,11 +116,11 @@ def read_splits(
     datasets = load(name, config_name, files, revision=revision, **columns, **options)
     if not files and arguments.validation_split in datasets:
         datasets["validation"] = datasets.pop(arguments.validation_split)
-    if missing := needed - set(datasets):
-        raise ValueError(
-            f"there is no {' and no '.join(sorted(missing))} split, only {', '.join(datasets)}: name a file for it, or "
-            "another validation_split"
-        )
+    if missing := sorted(needed - set(datasets)):
+        remedy = " and ".join(f"{split}_file" for split in missing)
+        if missing == ["validation"]:
+            remedy += " or, in training, validation_split_percentage" if files else " or another validation_split"
+        raise ValueError(f"there is no {' and no '.join(missing)} split, only {', '.join(datasets)}: give {remedy}")
     return datasets
 
 

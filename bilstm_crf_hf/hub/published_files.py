@@ -4,6 +4,7 @@ Whatever else lies in a run folder is not sent: data, records of the training, k
 """
 
 import json
+import math
 import os
 import re
 import stat
@@ -130,6 +131,8 @@ relative paths (`./a/b`, `~/a/b`, `${A}/b/c`) and words separated by slashes do 
 
 BINARY = (".png", ".model", ".onnx")
 """Endings of pictures, SentencePiece models and graphs, whose readable parts are checked: they may name a file."""
+BINARY_PATH = 12
+"""The least length of a path in such a file: among millions of weights, some bytes look like `/A/@B4` by chance."""
 PICKLE, PICTURE = re.compile(rb"\x80[\x01-\x05]|PK\x03\x04|\x93NUMPY"), b"\x89PNG\r\n\x1a\n"
 """The beginnings of pickles and of archives and arrays that may contain one, and of pictures."""
 
@@ -183,7 +186,7 @@ def _faults(path: Path) -> Iterator[str]:
             json.loads(text, parse_constant=_refuse_constant)
         except ValueError as error:
             yield f" is not JSON ({error}): write it again"
-    yield from _secrets(text, has_paths=path.name not in VOCABULARIES)
+    yield from _secrets(text, math.inf if path.name in VOCABULARIES else BINARY_PATH if suffix in BINARY else 0)
 
 
 def _package_file(name: str) -> Path:
@@ -207,8 +210,13 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _secrets(text: str, has_paths: bool) -> Iterator[str]:
-    """Yield number and fault of each line with a secret, which is not repeated, or a path of this machine."""
+def _secrets(text: str, shortest_path: float) -> Iterator[str]:
+    """Yield number and fault of each line with a secret, which is not repeated, or a path of this machine.
+
+    Args:
+        text: the text to search.
+        shortest_path: the least length of a path.
+    """
     # As JSON writes Hangul and slashes.
     text = re.sub(r"\\u(?!00[01])([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), text).replace(r"\/", "/")
     own, faults = get_token(), dict[int, str]()
@@ -216,8 +224,9 @@ def _secrets(text: str, has_paths: bool) -> Iterator[str]:
     for kind, pattern in patterns.items():
         for found in pattern.finditer(text):
             faults.setdefault(_line(text, found.start()), f"{kind}: remove it, and revoke it")
-    for found in ABSOLUTE_PATH.finditer(text) if has_paths else ():
-        faults.setdefault(_line(text, found.start()), f"a path of this machine, {found[0][:80]}: remove it")
+    for found in ABSOLUTE_PATH.finditer(text):
+        if len(found[0]) >= shortest_path:
+            faults.setdefault(_line(text, found.start()), f"a path of this machine, {found[0][:80]}: remove it")
     yield from (f"{number}: {fault}" for number, fault in sorted(faults.items()))
 
 

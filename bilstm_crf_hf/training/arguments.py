@@ -280,8 +280,10 @@ def parse_arguments(
         left_out = BILSTM_SETTINGS if "model_name_or_path" in named else frozenset()
         base = {name: value for name, value in base.items() if name not in left_out}
         values = base | values | joined_overrides(base, values)
+    inherited = {field.name: field.metadata.get("help") for field in fields(TrainingArguments)}
     for action in parser._actions:
         action.required = action.required and action.dest not in values
+        action.help = action.help or inherited.get(action.dest) or "Default: %(default)s."
     parser.set_defaults(**values)
     namespace, rest = parser.parse_known_args(argv)
     if rest:

@@ -1,6 +1,7 @@
 """Training of a tagger: the data, the model and the scores of a finished run."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,9 +60,14 @@ def prepare_tagging(
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     processor = BiLSTMCRFProcessor(tokenizer, model.config, pieces)
     limits, corpora = (data_arguments.max_seq_length, data_arguments.stride), {}
+    known = set(datasets["train"]["text"])
     for split, dataset in datasets.items():
         corpora[split] = corpus = EncodedCorpus(dataset, processor, labels, *limits)
         logger.info("%s: %d sentences, %d of them split", split, len(dataset), corpus.split_sentences)
+        entities = Counter(span.label for spans in corpus.spans for span in spans)
+        logger.info("%s: entities %s", split, ", ".join(f"{label} {entities[label]}" for label in sorted(entities)))
+        if split != "train" and (repeated := sum(text in known for text in corpus.texts)):
+            logger.warning("%s: %d of its sentences are in train, too", split, repeated)
     if not any(corpora["train"].spans):  # the corpus has some, see `load_ner_datasets`
         raise ValueError(f"the {len(datasets['train'])} training sentences have no entity: raise max_train_samples")
     return model, corpora

@@ -221,7 +221,7 @@ def test_a_report_without_sentences_quotes_nothing(trained, tmp_path):
 
 def test_what_cannot_be_analyzed_is_named(trained, tokenizer, tmp_path):
     model, file = f"--model_name_or_path={trained / 'model'}", f"--validation_file={trained / 'validation.txt'}"
-    with pytest.raises(ValueError, match="there is no validation split, only train"):
+    with pytest.raises(ValueError, match="there is no validation split, only train: give validation_file or"):
         analyze.main([model, f"--train_file={trained / 'train.txt'}"])
     with pytest.raises(ValueError, match="no data: give --train_file"):
         analyze.main([model])

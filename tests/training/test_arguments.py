@@ -32,6 +32,14 @@ def test_help_shows_the_description_and_the_heads_of_the_registry(capsys):
             assert f"{name}, {head.description}" in " ".join(printed.split())
 
 
+def test_help_describes_the_arguments_of_transformers_with_the_defaults_of_this_package(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments((TaggerTrainingArguments,), ["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Total number of training epochs to perform. (default: 6)" in printed
+    assert "(default: outputs/ner)" in printed
+
+
 def test_command_line_wins_over_the_file(tmp_path):
     content = "learning_rate: 1e-3\nseed: 7\nconfig_overrides: {hidden_size: 64}\nlogging_strategy: 'no'\nbf16: false"
     model, training = parse(tmp_path, content, "--seed", "8", types=(ModelArguments, TaggerTrainingArguments))

@@ -98,7 +98,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         check_output(arguments.output_dir, teacher_arguments.teachers)
         model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
         corpus = corpora["train"]
-        check_arguments(arguments, model, corpus.inputs, EntityScorer(corpora["validation"]))
+        validation = corpora["validation"]
+        check_arguments(arguments, model, corpus.inputs, EntityScorer(validation), validation.inputs)
         if getattr(model, "crf", None) is None:
             raise ValueError(f"{model_arguments.model_name_or_path} has no CRF, which the loss is for: give --head crf")
 

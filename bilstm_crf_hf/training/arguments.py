@@ -13,6 +13,7 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.debug_utils import DebugOption
 from transformers.hf_argparser import HfArg
+from transformers.integrations import get_available_reporting_integrations
 
 from ..data.rows import READERS
 from ..evaluation.tasks import TASKS
@@ -23,11 +24,21 @@ logger = logging.getLogger(__name__)
 DATA = {"dataset_name", "train_file", "validation_file", "test_file"}
 """Arguments that name data of one's own, in place of the sample."""
 
+HUB = {"dataset_name", "dataset_config_name", "dataset_revision", "validation_split"}
+"""Arguments for a data set on the Hub. On a command line, they and names of files win over each other in a file."""
+
 BILSTM_SETTINGS = {"config_overrides", "embedding_learning_rate", "learning_rate", "min_frequency"}
 """Arguments in the configurations of the samples that are for a new BiLSTM, and wrong for another model."""
 
 SAMPLERS = ("random", "sequential", "group_by_length", "batch_rebalance")
 LOW_RANK = ("galore", "apollo")
+TORCH_OPTIMIZERS = {
+    "sgd": {"momentum", "dampening", "weight_decay", "nesterov"},
+    "adagrad": {"lr_decay", "weight_decay", "eps"},
+    "rmsprop": {"momentum", "alpha", "eps", "weight_decay", "centered"},
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adafactor"), frozenset[str]()),
+}
+"""The names in `optim_args` that `Trainer` reads for optimizers; it passes over others."""
 SEED, AT_LEAST_0, AT_LEAST_1 = (0, 2**32 - 1), (0, math.inf), (1, math.inf)
 
 BOUNDS = {
@@ -47,6 +58,7 @@ BOUNDS = {
     "max_grad_norm": AT_LEAST_0,
     "label_smoothing_factor": (0, 1),
     "eval_delay": AT_LEAST_0,
+    "save_total_limit": AT_LEAST_1,
     "min_frequency": AT_LEAST_1,
     "max_train_samples": AT_LEAST_1,
     "max_eval_samples": AT_LEAST_1,
@@ -69,6 +81,12 @@ BOUNDS = {
 }
 """The least and the greatest value of arguments of all commands. Other numbers must be finite."""
 
+
+def _read_by_optimizer(name: str, options: str | None) -> bool:
+    given = {option.partition("=")[0].strip() for option in (options or "").split(",") if option}
+    return TORCH_OPTIMIZERS.get(name, given) >= given
+
+
 REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batch_eval_metrics": (
         lambda arguments: arguments.batch_eval_metrics,
@@ -86,9 +104,24 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda arguments: arguments.fp16 and arguments.device.type == "cpu",
         "the CPU would compute in float32: leave it out, or set bf16",
     ),
+    "include_for_metrics": (
+        lambda arguments: not {"inputs", "loss"}.issuperset(arguments.include_for_metrics),
+        "it can have inputs and loss: leave the others out",
+    ),
     "label_names": (
         lambda arguments: arguments.label_names not in (None, ["labels"]),
         "the models read the column `labels`: leave it out",
+    ),
+    "learning_rate_decay": (
+        lambda arguments: (
+            arguments.learning_rate_decay is not None
+            and (arguments.lr_scheduler_type != "linear" or arguments.warmup_steps or arguments.lr_scheduler_kwargs)
+        ),
+        "it takes the place of lr_scheduler_type, lr_scheduler_kwargs and warmup_steps: leave it or them out",
+    ),
+    "length_column_name": (
+        lambda arguments: arguments.length_column_name != "length",
+        "rows are grouped by the lengths of their input_ids: leave it out",
     ),
     "logging_nan_inf_filter": (
         lambda arguments: arguments.logging_nan_inf_filter,
@@ -96,12 +129,24 @@ REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "max_steps": (lambda arguments: arguments.max_steps == 0, "0 means no limit: leave it out, or set 1 or more"),
     "optim_args": (
-        lambda arguments: arguments.optim_args and arguments.optim in ("adamw_torch", "adamw_torch_fused"),
-        "AdamW takes none: set adam_beta1, adam_beta2 and adam_epsilon",
+        lambda arguments: not _read_by_optimizer(arguments.optim, arguments.optim_args),
+        "the optimizer does not read all of it: set "
+        + "; ".join(f"for {name} {', '.join(sorted(read)) or 'none'}" for name, read in TORCH_OPTIMIZERS.items())
+        + " (AdamW takes adam_beta1, adam_beta2 and adam_epsilon)",
     ),
     "optim_target_modules": (
         lambda arguments: arguments.optim_target_modules and not arguments.optim.startswith(LOW_RANK),
         f"only the optimizers {', '.join(LOW_RANK)} read it: leave it out, or set optim",
+    ),
+    "report_to": (
+        lambda arguments: (
+            not {*get_available_reporting_integrations(), "azure_ml", "flyte"}.issuperset(arguments.report_to)
+        ),
+        "not all of these are installed: install them, or leave it out",
+    ),
+    "save_steps": (
+        lambda arguments: arguments.save_strategy == "steps" and arguments.save_steps <= 0,
+        "no checkpoint would be saved: set more, or set save_strategy to no",
     ),
     "train_sampling_strategy": (
         lambda arguments: arguments.train_sampling_strategy not in SAMPLERS,
@@ -274,6 +319,9 @@ def parse_arguments(
     for name in sorted({name for name in given if given.count(name) > 1}):
         logger.warning("--%s is given more than once: the last value counts", name)
     values = {} if path is None else _read_values(path, parser, types)
+    files = DATA - HUB
+    replaced = (HUB if files & set(given) else set()) | (files if "dataset_name" in given else set())
+    values = {name: value for name, value in values.items() if name not in replaced}
     named = {*given, *(name for name, value in values.items() if value is not None)}
     if sample is not None and "help" not in named and not DATA & named:
         base = _read_values(sample, parser, types)

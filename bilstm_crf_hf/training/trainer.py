@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
@@ -23,9 +24,17 @@ from ..data.collation import TaggingCollator
 from ..evaluation.runs import print_scores, save_model, save_run, training_summary
 from ..evaluation.tasks import TASKS
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
+from ..pipeline_bilstm_crf import check_finite
 from .arguments import TaggerTrainingArguments
 from .averaging import WeightAverage
-from .checkpoints import check_settings, checkpoint_to_resume, newest_checkpoint, run_settings, save_settings
+from .checkpoints import (
+    check_settings,
+    checkpoint_to_resume,
+    newest_checkpoint,
+    remove_later_checkpoints,
+    run_settings,
+    save_settings,
+)
 from .cuda_graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from .progress import EpochReport, ProgressBars
@@ -61,10 +70,12 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
         return iter(shuffled.flatten().tolist() + indices[complete:])
 
 
-def check_arguments(arguments: TrainingArguments, model: Any, rows: Any, compute_metrics: Any) -> None:
-    """Raise ValueError for arguments that do not go with the model, the training data or the scores.
+def check_arguments(arguments: TrainingArguments, model: Any, rows: Any, compute_metrics: Any, validation: Any) -> None:
+    """Raise ValueError for arguments that do not go with the model, the data or the scores.
 
     Args:
+        rows: rows to train on, or None.
+        validation: rows to evaluate on, or a dictionary of several such sets, or None.
         compute_metrics: function that Trainer calls with this name. If it has a method `scores`, that returns the names
             of the scores that it computes for any prediction.
     """
@@ -74,18 +85,29 @@ def check_arguments(arguments: TrainingArguments, model: Any, rows: Any, compute
             f"label_smoothing_factor is {smoothing}, but it smooths the labels of a softmax while a CRF learns whole "
             "sequences: leave it out, or train a model without a CRF"
         )
+    if getattr(arguments, "crf_learning_rate", None) is not None and getattr(model, "crf", None) is None:
+        raise ValueError("crf_learning_rate is set, but the model has no CRF: leave it out")
     known = None  # of a function of one's own
     if arguments.prediction_loss_only or compute_metrics is None:
         known = ["loss"] if arguments.eval_strategy != "no" else None
     elif hasattr(compute_metrics, "scores"):
         known = ["loss", *compute_metrics.scores()]
-    if metric is not None and known is not None and metric.removeprefix("eval_") not in known:
+    if known is not None and isinstance(validation, dict):
+        known = [f"{name}_{score}" for name in validation for score in known]
+    if (
+        metric is not None
+        and known is not None
+        and validation is not None
+        and metric.removeprefix("eval_") not in known
+    ):
         reason = ", the only one with prediction_loss_only" if arguments.prediction_loss_only else ""
         raise ValueError(f"metric_for_best_model is {metric}: set {', '.join(known)}{reason}")
     count = len(rows) if hasattr(rows, "__len__") else None
     batch = arguments.train_batch_size * arguments.world_size
     if count == 0 or (count is not None and arguments.dataloader_drop_last and count < batch):
         raise ValueError(f"{count} training rows are no batch of {batch}: give more, or lower the batch size")
+    if rows is not None and count is None and getattr(arguments, "learning_rate_decay", None) is not None:
+        raise ValueError("learning_rate_decay needs the number of rows in an epoch, which these rows do not have")
 
 
 class TaggerTrainer(Trainer):
@@ -121,7 +143,7 @@ class TaggerTrainer(Trainer):
         **kwargs,
     ) -> None:
         if args is not None:  # before `Trainer` makes the output folder
-            check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"))
+            check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"), eval_dataset)
         if data_collator is None and processing_class is not None and _labels_tokens(train_dataset or eval_dataset):
             data_collator = TaggingCollator(processing_class)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, *more, **kwargs)
@@ -167,6 +189,7 @@ class TaggerTrainer(Trainer):
             self.settings = run_settings(self, self.choices)
         if resume_from_checkpoint:
             check_settings(Path(resume_from_checkpoint), self.settings)
+        check_finite(self.model)
         try:
             output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -178,6 +201,8 @@ class TaggerTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         """Evaluate like `Trainer`. During a training with `ema_decay`, the average of the weights is evaluated."""
+        if self.is_in_train:
+            self._check_weights()
         with self._averaged():
             metrics = super().evaluate(*args, **kwargs)
         if self.is_in_train:
@@ -368,12 +393,17 @@ class TaggerTrainer(Trainer):
         self._check_weights()
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
+            remove_later_checkpoints(folder.parent, self.state.global_step)
             shutil.rmtree(folder, ignore_errors=True)  # else files of another run would complete an interrupted save
             folder.mkdir(parents=True)
             save_settings(folder, self.settings)
         self.accelerator.wait_for_everyone()
-        with self._averaged():
-            super()._save_checkpoint(model, trial)
+        try:
+            with self._averaged():
+                super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not name the file
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(f"{folder}: the checkpoint could not be saved, is the disk full? ({error})") from error
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

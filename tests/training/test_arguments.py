@@ -4,13 +4,13 @@ import math
 
 import pytest
 from conftest import LABELS
-from transformers import TrainingArguments
 
 from bilstm_crf_hf.commands import train_embeddings
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.training import classification
-from bilstm_crf_hf.training.arguments import REFUSED, ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.checks import REFUSED
 from bilstm_crf_hf.training.loading import load_model
 
 ALL = (ModelArguments, classification.DataArguments, classification.ClassifierTrainingArguments)
@@ -246,7 +246,7 @@ def test_values_that_training_cannot_honour(tmp_path, name, value, message):
 
 
 def test_refused_arguments_are_arguments_of_trainer():
-    assert set(REFUSED) <= set(TrainingArguments.__dataclass_fields__)
+    assert set(REFUSED) <= set(TaggerTrainingArguments.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,8 @@ def test_the_fingerprint_of_data_is_that_of_their_rows(corpus):
     assert data_fingerprint(rows.select(order).select(order)) == data_fingerprint(rows)
     others = [rows.select(order), rows.select(range(3)), rows.rename_column("labels", "tags"), rows.shuffle(seed=0)]
     assert data_fingerprint(rows) not in map(data_fingerprint, others)
-    assert data_fingerprint([{"input_ids": [1]}]) is None
+    assert data_fingerprint([{"input_ids": [1]}]) == "1 rows"
+    assert data_fingerprint(iter([])) is None
 
 
 # ---------------------------------------------------------------- epochs and seconds of the whole run

@@ -127,7 +127,7 @@ def test_weights_that_are_not_finite_are_not_saved(corpus, tokenizer, tmp_path, 
 def test_training_stops_at_a_validation_loss_that_is_not_finite(corpus, tokenizer, tmp_path):
     trainer = new_trainer(corpus, tokenizer, tmp_path)
     trainer.add_callback(Break(2, "after"))
-    with pytest.raises(ValueError, match="the validation loss is nan by step 2"):
+    with pytest.raises(ValueError, match="a weight is nan by step 2"):
         score(trainer, corpus)
     check_nothing_is_finished(tmp_path)
 

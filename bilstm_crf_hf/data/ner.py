@@ -76,8 +76,8 @@ def load_ner_datasets(
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if not exactly one of `dataset_name` and `data_files` is given, a suffix is unknown, a file cannot
-            be read or does not have columns that are named, `train` or the whole corpus has no entity, two types differ only in case, or a split
-            has a label that is not among those of `train`, or of `entity_types`.
+            be read or does not have the columns that are named, `train` or the whole corpus has no entity, two types
+            differ only in case, or a split has a label that is not among those of `train`, or of `entity_types`.
     """
     sources = open_splits(dataset_name, dataset_config_name, data_files, revision)
     options = LayoutOptions(entity_types, token_column, tag_column)
@@ -93,9 +93,8 @@ def load_ner_datasets(
         raise ValueError(
             f"{sources[lines[0]][0]}: its columns have no names: text_column and label_column are for others"
         )
-    if (token_column, tag_column) != (None, -1) and not any(
-        isinstance(rows[split][0], TaggedTokens) for split in lines
-    ):
+    has_columns = any(isinstance(row, TaggedTokens) for split in lines for row in rows[split][:1])
+    if (token_column, tag_column) != (None, -1) and not has_columns:
         raise ValueError(
             "token_column and tag_column are for files with a token a line, not for these data: leave it out"
         )

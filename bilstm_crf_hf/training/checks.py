@@ -1,4 +1,4 @@
-"""Checks of arguments before a training: what is out of bounds, or could not be honoured, is refused by name."""
+"""Arguments that a training refuses before it starts: values out of bounds, and those that it could not honour."""
 
 import math
 from collections.abc import Callable

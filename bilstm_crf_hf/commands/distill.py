@@ -22,12 +22,12 @@ from ..data.morphology import similar_names
 from ..evaluation.metrics import EntityScorer
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
+from ..training.checks import check_arguments
 from ..training.distillation import DistillationTrainer, SoftLabels, Teacher, student_fingerprint, with_soft_labels
 from ..training.ner import DataArguments, load_piece_tokenizer, prepare_tagging, train_tagger
 from ..training.teachers import TeacherArguments, load_soft_labels
-from ..training.trainer import check_arguments
 from . import sample_config, sample_files
-from .training_steps import check_output, publish_if_asked, start_training
+from .training_steps import publish_if_asked, start_training
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         sample_config("sample.yaml", recipes),
     ) as (*settings, arguments):
         model_arguments, data_arguments, teacher_arguments, _ = settings
-        check_output(arguments.output_dir, teacher_arguments.teachers)
         model, corpora = prepare_tagging(model_arguments, data_arguments, sample_files("ner", "txt", recipes))
         corpus = corpora["train"]
-        check_arguments(arguments, model, corpus.inputs, EntityScorer(corpora["validation"]))
+        validation = corpora["validation"]
+        check_arguments(arguments, model, corpus.inputs, EntityScorer(validation), validation.inputs)
         if getattr(model, "crf", None) is None:
             raise ValueError(f"{model_arguments.model_name_or_path} has no CRF, which the loss is for: give --head crf")
 

@@ -29,7 +29,7 @@ from ..training.classification import (
 from ..training.distillation import student_fingerprint
 from ..training.teachers import TeacherArguments, check_teacher, load_soft_labels
 from . import sample_config, sample_files
-from .training_steps import check_output, publish_if_asked, start_training
+from .training_steps import publish_if_asked, start_training
 
 SOFT = Features(
     {"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("float32"))}
@@ -93,7 +93,6 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         __doc__,
         sample_config("sentiment_sample.yaml", recipes),
     ) as (*settings, arguments):
-        check_output(arguments.output_dir, settings[2].teachers)
         setup = prepare_classification(settings[0], settings[1], sample_files("sentiment", "tsv", recipes))
         student = student_fingerprint(BiLSTMCRFProcessor(setup.tokenizer), setup.labels)
         soft = load_soft_labels(settings[2], student, arguments, lambda: label_texts(setup, settings, arguments))

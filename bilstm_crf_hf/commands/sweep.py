@@ -36,10 +36,12 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
-        ValueError: if the file lacks `config` or `runs`, or a run has no mapping of arguments or a slash in its name.
+        ValueError: if the file lacks `config` or `runs`, or a run has no mapping of arguments, an argument that is set
+            for each run, or a slash in its name.
     """
     sweep = read_entries(path)
-    if set(sweep) != {"config", "runs"} or not isinstance(sweep["runs"], yaml.MappingNode) or not sweep["runs"].value:
+    kinds = {"config": yaml.ScalarNode, "runs": yaml.MappingNode}
+    if {name: type(node) for name, node in sweep.items()} != kinds or not sweep["runs"].value:
         raise ValueError(f"{path}: expected `config`, a file, and `runs`, names with arguments, and no other key")
     config = path.parent / str(sweep["config"].value)
     base, runs = _arguments_of(read_entries(config), config), {}
@@ -49,6 +51,8 @@ def read_sweep(path: Path) -> dict[str, dict[str, Any]]:
         if "/" in name:
             raise ValueError(f"{path}: runs: {name}: a name must not contain a slash, since it names a folder")
         arguments = _arguments_of(entries(node, path), path)
+        if taken := sorted({"seed", "output_dir"} & arguments.keys()):
+            raise ValueError(f"{path}: runs: {name}: {taken[0]} is set for each run: give --seeds or --output_dir")
         runs[name] = base | arguments | joined_overrides(base, arguments)
     return runs
 

@@ -33,6 +33,7 @@ def start_training(
     until the context ends, see [`locked`]; of the processes of a training, the first has the lock.
     """
     *settings, arguments = parse_arguments(types, argv, description, sample)
+    check_output(arguments.output_dir, settings)
     with locked(Path(arguments.output_dir)) if arguments.process_index == 0 else nullcontext():
         configure_logging(arguments.should_log)
         if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
@@ -42,11 +43,14 @@ def start_training(
         yield *settings, arguments
 
 
-def check_output(output_dir: str, models: Sequence[str] | None) -> None:
-    """Raise ValueError if the output folder is that of one of the models that a training reads."""
-    for name in models or []:
-        if Path(name).resolve() == Path(output_dir).resolve():
-            raise ValueError(f"output_dir is {output_dir}, the folder of a teacher: name another one")
+def check_output(output_dir: str, settings: Sequence[Any]) -> None:
+    """Raise ValueError if the output folder is that of a model which the training reads, and would replace."""
+    for part in settings:
+        for name in ("model_name_or_path", "embeddings_from", "teachers"):
+            value = getattr(part, name, None)
+            for model in [value] if isinstance(value, str) else value or []:
+                if Path(model).resolve() == Path(output_dir).resolve():
+                    raise ValueError(f"output_dir is {output_dir}, the folder of {name}: name another one")
 
 
 def publish_if_asked(trainer: TaggerTrainer) -> None:

@@ -76,8 +76,8 @@ def load_ner_datasets(
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if not exactly one of `dataset_name` and `data_files` is given, a suffix is unknown, a file cannot
-            be read, `train` or the whole corpus has no entity, two types differ only in case, or a split
-            has a label that is not among those of `train`, or of `entity_types`.
+            be read or does not have the columns that are named, `train` or the whole corpus has no entity, two types
+            differ only in case, or a split has a label that is not among those of `train`, or of `entity_types`.
     """
     sources = open_splits(dataset_name, dataset_config_name, data_files, revision)
     options = LayoutOptions(entity_types, token_column, tag_column)
@@ -88,6 +88,16 @@ def load_ner_datasets(
             rows[split], names[split] = read_layout(data, options), None
         else:
             rows[split], names[split] = read_annotations(data, text_column, label_column, source)
+    lines = [split for split, (_, data) in sources.items() if isinstance(data, Path) and _is_in_lines(data)]
+    if len(lines) == len(sources) and (text_column, label_column) != (None, None):
+        raise ValueError(
+            f"{sources[lines[0]][0]}: its columns have no names: text_column and label_column are for others"
+        )
+    has_columns = any(isinstance(row, TaggedTokens) for split in lines for row in rows[split][:1])
+    if (token_column, tag_column) != (None, -1) and not has_columns:
+        raise ValueError(
+            "token_column and tag_column are for files with a token a line, not for these data: leave it out"
+        )
     joined = join_tokens(rows.values(), token_unit)
     splits = {split: _with_text(sentences, sources[split][0]) for split, sentences in zip(rows, joined, strict=True)}
     _check_entities(splits, sources)

@@ -20,7 +20,7 @@ SAMPLE_SEED = 42
 class SplitArguments:
     """The source of the splits."""
 
-    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub; files take priority."})
+    dataset_name: str | None = field(default=None, metadata={"help": "Data set on the Hub, in place of files."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration, such as ner."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Revision, such as refs/convert/parquet."})
     validation_split: str = field(default="validation", metadata={"help": "Split to evaluate after each epoch."})
@@ -96,13 +96,13 @@ def read_splits(
     needed: Set[str],
     **options: Any,
 ) -> DatasetDict:
-    """Load the splits from the files in the arguments, else from the data set there, else from the files in `sample`.
+    """Load the splits from the files or the data set in the arguments, else from the files in `sample`.
 
     Args:
         load: `ner.load_ner_datasets` or `classification.load_classification_datasets`, which takes `options`.
 
     Raises:
-        ValueError: if a `needed` split does not exist, or if `load` raises it.
+        ValueError: if a `needed` split does not exist, if an argument is not for the source, or if `load` raises it.
     """
     files = {split: getattr(arguments, f"{split}_file", None) for split in SPLITS}
     files = {split: path for split, path in files.items() if path}
@@ -110,9 +110,14 @@ def read_splits(
         files = dict(sample)
         if not files:
             raise ValueError("no data: give --train_file and --validation_file, or --dataset_name")
-    hub = (arguments.dataset_name, arguments.dataset_config_name, arguments.dataset_revision)
-    name, config_name, revision = (None, None, None) if files else hub
     columns = {"text_column": arguments.text_column_name, "label_column": arguments.label_column_name}
+    hub = {name: getattr(arguments, name) for name in ("dataset_name", "dataset_config_name", "dataset_revision")}
+    if given := [name for name, value in hub.items() if files and value is not None]:
+        source = "files" if files != sample else "the sample"
+        raise ValueError(f"{' and '.join(given)}: for a data set on the Hub, not for {source}: leave one of both out")
+    if files and arguments.validation_split != SplitArguments.validation_split:
+        raise ValueError("validation_split names a split of a data set on the Hub: name the file in validation_file")
+    name, config_name, revision = hub.values()
     datasets = load(name, config_name, files, revision=revision, **columns, **options)
     if not files and arguments.validation_split in datasets:
         datasets["validation"] = datasets.pop(arguments.validation_split)

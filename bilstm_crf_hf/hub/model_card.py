@@ -64,6 +64,11 @@ class TrainedModel:
         return sorted(names)
 
     @property
+    def selected_from(self) -> int:
+        """Return the number of evaluations whose best selected the weights; runs of earlier versions lack it."""
+        return self.results.get("selected_from", self.results["epochs"])
+
+    @property
     def examples(self) -> list[str]:
         """Return texts for the snippet and the widget."""
         return list(self.arguments.get("examples") or self.task.examples)

@@ -2,20 +2,19 @@
 
 import json
 import logging
-import math
 from argparse import Action, ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.debug_utils import DebugOption
 from transformers.hf_argparser import HfArg
 
 from ..data.rows import READERS
 from ..evaluation.tasks import TASKS
+from .checks import REFUSED, check_bounds
 from .config_files import argument_of, place, read_entries
 
 logger = logging.getLogger(__name__)
@@ -23,92 +22,11 @@ logger = logging.getLogger(__name__)
 DATA = {"dataset_name", "train_file", "validation_file", "test_file"}
 """Arguments that name data of one's own, in place of the sample."""
 
+HUB = {"dataset_name", "dataset_config_name", "dataset_revision", "validation_split"}
+"""Arguments for a data set on the Hub. On a command line, they and names of files win over each other in a file."""
+
 BILSTM_SETTINGS = {"config_overrides", "embedding_learning_rate", "learning_rate", "min_frequency"}
 """Arguments in the configurations of the samples that are for a new BiLSTM, and wrong for another model."""
-
-SAMPLERS = ("random", "sequential", "group_by_length", "batch_rebalance")
-LOW_RANK = ("galore", "apollo")
-SEED, AT_LEAST_0, AT_LEAST_1 = (0, 2**32 - 1), (0, math.inf), (1, math.inf)
-
-BOUNDS = {
-    "seed": SEED,
-    "data_seed": SEED,
-    "num_train_epochs": AT_LEAST_0,
-    "per_device_train_batch_size": AT_LEAST_1,
-    "per_device_eval_batch_size": AT_LEAST_1,
-    "gradient_accumulation_steps": AT_LEAST_1,
-    "eval_accumulation_steps": AT_LEAST_1,
-    "learning_rate": AT_LEAST_0,
-    "head_learning_rate": AT_LEAST_0,
-    "crf_learning_rate": AT_LEAST_0,
-    "embedding_learning_rate": AT_LEAST_0,
-    "learning_rate_decay": AT_LEAST_0,
-    "weight_decay": AT_LEAST_0,
-    "max_grad_norm": AT_LEAST_0,
-    "label_smoothing_factor": (0, 1),
-    "eval_delay": AT_LEAST_0,
-    "min_frequency": AT_LEAST_1,
-    "max_train_samples": AT_LEAST_1,
-    "max_eval_samples": AT_LEAST_1,
-    "max_seq_length": AT_LEAST_1,
-    "stride": AT_LEAST_0,
-    "num_examples": AT_LEAST_0,
-    "max_unlabeled_samples": AT_LEAST_1,
-    "max_unlabeled_characters": AT_LEAST_1,
-    "variants": AT_LEAST_0,
-    "validation_texts": AT_LEAST_1,
-    "vector_size": AT_LEAST_1,
-    "window": AT_LEAST_1,
-    "min_count": AT_LEAST_1,
-    "epochs": AT_LEAST_1,
-    "workers": AT_LEAST_1,
-    "rounds": AT_LEAST_1,
-    "steps": AT_LEAST_1,
-    "epoch_sentences": AT_LEAST_1,
-    "stream_sentences": AT_LEAST_1,
-}
-"""The least and the greatest value of arguments of all commands. Other numbers must be finite."""
-
-REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "batch_eval_metrics": (
-        lambda arguments: arguments.batch_eval_metrics,
-        "scores need the predictions of all batches at once: leave it out",
-    ),
-    "debug": (
-        lambda arguments: DebugOption.UNDERFLOW_OVERFLOW in arguments.debug,
-        "it cannot look into a CRF, and training stops anyway at a loss that is not finite: leave it out",
-    ),
-    "do_train": (
-        lambda arguments: not arguments.do_train,
-        "this is a training: leave it out, or score a trained model with num_train_epochs 0",
-    ),
-    "fp16": (
-        lambda arguments: arguments.fp16 and arguments.device.type == "cpu",
-        "the CPU would compute in float32: leave it out, or set bf16",
-    ),
-    "label_names": (
-        lambda arguments: arguments.label_names not in (None, ["labels"]),
-        "the models read the column `labels`: leave it out",
-    ),
-    "logging_nan_inf_filter": (
-        lambda arguments: arguments.logging_nan_inf_filter,
-        "training stops at a loss that is not finite, which it would hide: leave it out",
-    ),
-    "max_steps": (lambda arguments: arguments.max_steps == 0, "0 means no limit: leave it out, or set 1 or more"),
-    "optim_args": (
-        lambda arguments: arguments.optim_args and arguments.optim in ("adamw_torch", "adamw_torch_fused"),
-        "AdamW takes none: set adam_beta1, adam_beta2 and adam_epsilon",
-    ),
-    "optim_target_modules": (
-        lambda arguments: arguments.optim_target_modules and not arguments.optim.startswith(LOW_RANK),
-        f"only the optimizers {', '.join(LOW_RANK)} read it: leave it out, or set optim",
-    ),
-    "train_sampling_strategy": (
-        lambda arguments: arguments.train_sampling_strategy not in SAMPLERS,
-        f"it must be {' or '.join(SAMPLERS)}",
-    ),
-}
-"""Arguments that `Trainer` accepts and this package could not honour: when, and why or what to do."""
 
 HEADS = "; ".join(f"{name}, {head.description}" for task in TASKS.values() for name, head in task.heads.items())
 """Description of the heads that can be put on a pretrained encoder, for the help text of `--head`."""
@@ -227,15 +145,6 @@ class TaggerTrainingArguments(TrainingArguments):
         check_bounds(self)
 
 
-def check_bounds(arguments: Any) -> None:
-    """Raise ValueError if a number in a dataclass of arguments is out of its `BOUNDS`, or not finite."""
-    for name, value in vars(arguments).items():
-        low, high = BOUNDS.get(name, (-math.inf, math.inf))
-        if isinstance(value, int | float) and not (low <= value <= high and math.isfinite(value)):
-            bounds = "finite" if low < 0 else f"{low} or more" if high == math.inf else f"{low} to {high}"
-            raise ValueError(f"{name} is {value}: it must be {bounds}")
-
-
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
     """Formatter that shows the defaults of arguments and keeps the line breaks of the description."""
 
@@ -274,6 +183,9 @@ def parse_arguments(
     for name in sorted({name for name in given if given.count(name) > 1}):
         logger.warning("--%s is given more than once: the last value counts", name)
     values = {} if path is None else _read_values(path, parser, types)
+    files = DATA - HUB
+    replaced = (HUB if files & set(given) else set()) | (files if "dataset_name" in given else set())
+    values = {name: value for name, value in values.items() if name not in replaced}
     named = {*given, *(name for name, value in values.items() if value is not None)}
     if sample is not None and "help" not in named and not DATA & named:
         base = _read_values(sample, parser, types)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
@@ -48,9 +49,10 @@ def checkpoint_to_resume(arguments: "TrainingArguments") -> str | None:
     if wanted is None or str(wanted).lower() == "false":
         return None
     if str(wanted).lower() != "true":
-        if not Path(wanted).is_dir():
+        if not wanted or not Path(wanted).is_dir():
             raise FileNotFoundError(
-                f"{wanted}: no such checkpoint: name a folder, or set resume_from_checkpoint to true"
+                f"{wanted or 'resume_from_checkpoint'}: no such checkpoint: name a folder, or set "
+                "resume_from_checkpoint to true"
             )
         if problem := problem_of(Path(wanted)):
             raise ValueError(f"{wanted} cannot be resumed from: {problem}")
@@ -58,10 +60,23 @@ def checkpoint_to_resume(arguments: "TrainingArguments") -> str | None:
     return newest_checkpoint(arguments.output_dir)
 
 
+def steps_of_checkpoints(output_dir: Path) -> dict[Path, int]:
+    """Return the checkpoints in a folder with the numbers of their steps."""
+    named = {folder: re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in output_dir.glob("checkpoint-*")}
+    return {folder: int(match[1]) for folder, match in named.items() if match}
+
+
+def remove_later_checkpoints(output_dir: Path, step: int) -> None:
+    """Remove the checkpoints of later steps, which an earlier training left: they would pass for the newest ones."""
+    for folder, number in steps_of_checkpoints(output_dir).items():
+        if number > step:
+            logger.warning("%s is of an earlier training, which this one replaces: it is removed", folder)
+            shutil.rmtree(folder)
+
+
 def newest_checkpoint(output_dir: str) -> str | None:
     """Return the newest complete checkpoint in a folder, None if there is none; a warning names incomplete ones."""
-    named = {folder: re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in Path(output_dir).glob("checkpoint-*")}
-    steps = {folder: int(match[1]) for folder, match in named.items() if match}
+    steps = steps_of_checkpoints(Path(output_dir))
     for folder in sorted(steps, key=steps.__getitem__, reverse=True):
         if (problem := problem_of(folder)) is None:
             return str(folder)
@@ -73,20 +88,24 @@ def newest_checkpoint(output_dir: str) -> str | None:
 def problem_of(folder: Path) -> str | None:
     """Return why training cannot continue from a checkpoint, None if it can.
 
-    `Trainer` writes `trainer_state.json` last. So a checkpoint without a complete one was interrupted.
+    `Trainer` writes `trainer_state.json` last. So a checkpoint without a complete one was interrupted. A run that ends
+    with its best model needs the checkpoint that was the best so far, too.
     """
     try:
-        for name in ("trainer_state.json", SETTINGS):
-            json.loads((folder / name).read_text(encoding="utf-8"))
-        indices = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.safetensors.index.json")]
-        shards = {folder / name for index in indices for name in index["weight_map"].values()}
-        for weights in shards or [*folder.glob("*model.safetensors")] or [folder / "model.safetensors"]:
-            with safe_open(weights, "pt"):
-                pass
+        files = (folder / "trainer_state.json", folder / SETTINGS, *folder.glob("*.json"))
+        contents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
+        _open_weights(folder)
     except FileNotFoundError as error:
-        return f"it has no {Path(error.filename or 'model.safetensors').name}"
+        return f"it has no {Path(error.filename).name}"
     except (ValueError, KeyError, SafetensorError) as error:
         return f"a file is damaged: {error}"
+    best = contents["trainer_state.json"].get("best_model_checkpoint")
+    if best is not None and contents[SETTINGS].get("load_best_model_at_end"):
+        best = Path(best) if Path(best).is_dir() else folder.with_name(Path(best).name)  # the run may have been moved
+        try:
+            _open_weights(best)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            return f"{best}, the best checkpoint so far, is missing or damaged: {error}"
     for pattern in ("optimizer.pt", "scheduler.pt", "rng_state*.pth"):
         found = [*folder.glob(pattern)]
         if not found:
@@ -95,6 +114,16 @@ def problem_of(folder: Path) -> str | None:
             if not zipfile.is_zipfile(path):
                 return f"{path.name} is damaged"
     return None
+
+
+def _open_weights(folder: Path) -> None:
+    """Raise an error if weights in a folder are missing or cut off."""
+    indices = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.safetensors.index.json")]
+    shards = {folder / name for index in indices for name in index["weight_map"].values()}
+    for weights in shards or [*folder.glob("*model.safetensors")] or [folder / "model.safetensors"]:
+        weights.stat()  # its error has the name of the file
+        with safe_open(weights, "pt"):
+            pass
 
 
 def run_settings(trainer: "Trainer", choices: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,9 +164,9 @@ def _vocabulary_fingerprint(tokenizer: Any) -> str | None:
 
 
 def data_fingerprint(dataset: Any) -> str | None:
-    """Return a hash of the rows of a data set, None for one that is not of the library `datasets`."""
+    """Return a hash of the rows of a data set; of one that is not of the library `datasets`, their number if known."""
     if not isinstance(dataset, Dataset):
-        return None
+        return f"{len(dataset)} rows" if hasattr(dataset, "__len__") else None
     content = hashlib.sha256(",".join(dataset.column_names).encode())
     for batch in dataset.with_format("arrow").iter(10_000):
         sink = pa.BufferOutputStream()

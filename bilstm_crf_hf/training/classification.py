@@ -24,6 +24,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ..data.classification import check_classes, class_names, load_classification_datasets, merge_labels
 from ..data.encoding import best_labels
 from ..data.splits import SourceArguments, load_splits
+from ..evaluation.markdown import one_line
 from ..evaluation.metrics import ClassScorer
 from ..evaluation.plots import plot_confusion
 from ..evaluation.runs import CONFUSION
@@ -205,11 +206,11 @@ def train_classifier(
         trainer.finish(settings, results, predicted, {"accuracy": "training accuracy"})
         plot_confusion(final.label_ids, final.predictions, labels, Path(arguments.output_dir, CONFUSION))
         scores = {label: results[f"eval_{label}_f1"] for label in labels if f"eval_{label}_f1" in results}
-        print("F1:", ", ".join(f"{label} {score:.4f}" for label, score in scores.items()))
+        print("F1:", ", ".join(f"{one_line(label)} {score:.4f}" for label, score in scores.items()))
         if not data_arguments.examples:
             return trainer
         print("\nExamples, classified by the saved model:")
         classifier = pipeline("text-classification", model=arguments.output_dir, trust_remote_code=True)
         for text, best in zip(data_arguments.examples, classifier(data_arguments.examples, truncation=True)):
-            print(f"  {best['label']}\t{best['score']:.4f}\t{text}")
+            print(f"  {one_line(best['label'])}\t{best['score']:.4f}\t{one_line(text)}")
     return trainer

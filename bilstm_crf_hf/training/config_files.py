@@ -10,6 +10,18 @@ NULLS = ("", "~", "null", "Null", "NULL")
 """Spellings of no value, unless they are quoted or stand in a list."""
 
 
+class _Loader(yaml.BaseLoader):
+    """Loader whose aliases stand for single values only: those of lists may contain themselves, or multiply."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node; raise ComposerError if it is an alias of a list or mapping."""
+        is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if is_alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.composer.ComposerError(None, None, "an alias stands for a single value only", mark)
+        return node
+
+
 def read_entries(path: Path) -> dict[str, yaml.Node]:
     """Return the values of a file with lines `name: value`, by their names.
 
@@ -20,8 +32,8 @@ def read_entries(path: Path) -> dict[str, yaml.Node]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such configuration file")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        node = yaml.compose(path.read_text(encoding="utf-8-sig"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: the file is not YAML in UTF-8: {' '.join(str(error).split())}") from None
     return {} if node is None else entries(node, path)
 

@@ -21,8 +21,9 @@ from .arguments import ModelArguments
 from .embeddings import copy_vectors, encoder_vectors
 
 TOKENS = "it follows from the tokenizer"
-NOT_OVERRIDDEN = {
+NOT_OVERRIDDEN = dict.fromkeys(PreTrainedConfig.__dataclass_fields__, "it does not shape the model") | {
     "kiwi_version": "use --read_morphemes true",
+    "problem_type": "each text has one label",
     "id2label": "the labels are those of the data",
     "label2id": "the labels are those of the data",
     "vocab_size": TOKENS,

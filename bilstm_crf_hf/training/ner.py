@@ -16,6 +16,7 @@ from ..data.collation import TaggingCollator
 from ..data.encoding import EncodedCorpus, best_labels
 from ..data.ner import CorpusArguments, labels_of, load_ner_datasets
 from ..data.splits import SourceArguments, load_splits
+from ..evaluation.markdown import one_line
 from ..evaluation.metrics import EntityScorer
 from ..evaluation.runs import ENCODER_TOKENIZER
 from ..evaluation.tasks import TAGGING
@@ -126,5 +127,5 @@ def train_tagger(
         trainer.finish(settings, results, zip(validation.texts, validation.spans, entities, strict=True))
         print("\nValidation sentences, tagged by the saved model:")
         for text, spans in zip(validation.texts[: data_arguments.num_examples], entities):
-            print(" ", render(text, spans))
+            print(" ", one_line(render(text, spans)))
     return trainer

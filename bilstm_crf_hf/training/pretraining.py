@@ -42,6 +42,15 @@ class PretrainingArguments(TaggerTrainingArguments):
     metric_for_best_model: str | None = "loss"
     prediction_loss_only: bool = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("do_predict", "label_smoothing_factor", "push_to_hub"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, but pretraining has no test data, smooths no labels and "
+                    "publishes nothing: leave it out"
+                )
+
 
 def encode_raw_texts(texts: list[str], tokenizer: PreTrainedTokenizerBase, arguments: TextArguments) -> dict[str, list]:
     """Encode texts as columns `input_ids`, `attention_mask` and, with `--morphemes true`, `labels`.

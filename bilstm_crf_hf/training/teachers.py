@@ -14,6 +14,7 @@ from transformers.hf_argparser import HfArg
 from ..data.raw_text import read_all
 from ..data.tables import check_parquet
 from ..evaluation.runs import SOFT_LABELS
+from ..pipeline_bilstm_crf import check_finite
 from ..utils.files import write_atomically
 from .arguments import TEXTS
 
@@ -34,6 +35,10 @@ class TeacherArguments:
     def __post_init__(self) -> None:
         if self.soft_labels_file is None and not (self.teachers and (self.unlabeled_file or self.variants > 0)):
             raise ValueError("give teachers and texts that they label (unlabeled_file, variants), or soft_labels_file")
+        if self.soft_labels_file is not None and (self.teachers or self.unlabeled_file or self.variants):
+            raise ValueError(
+                "soft_labels_file takes the place of teachers, unlabeled_file and variants: leave these out"
+            )
 
     def texts(self, seed: int) -> list[str]:
         """Return the raw texts, or a sample of them."""
@@ -49,7 +54,8 @@ class TeacherArguments:
 
 
 def check_teacher(model: PreTrainedModel, labels: Sequence[str]) -> None:
-    """Raise ValueError if a teacher has other labels than its student."""
+    """Raise ValueError if a teacher has other labels than its student, or weights that are not finite."""
+    check_finite(model)
     own = model.config.label2id
     if set(own) != set(labels):
         raise ValueError(f"the teacher {model.name_or_path} has the labels {', '.join(own)}, not {', '.join(labels)}")

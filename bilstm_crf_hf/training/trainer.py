@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
@@ -12,80 +12,37 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..data.collation import TaggingCollator
 from ..evaluation.runs import print_scores, save_model, save_run, training_summary
 from ..evaluation.tasks import TASKS
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
+from ..pipeline_bilstm_crf import check_finite
 from .arguments import TaggerTrainingArguments
 from .averaging import WeightAverage
-from .checkpoints import check_settings, checkpoint_to_resume, newest_checkpoint, run_settings, save_settings
+from .checkpoints import (
+    check_settings,
+    checkpoint_to_resume,
+    newest_checkpoint,
+    remove_later_checkpoints,
+    run_settings,
+    save_settings,
+)
+from .checks import check_arguments
 from .cuda_graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from .progress import EpochReport, ProgressBars
+from .sampling import EpochLengthGroupedSampler
 
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
 ROW_UPDATE_FACTOR = 5
 """Factor of the learning rate of tables of which only the rows in a batch are updated."""
-
-
-class EpochLengthGroupedSampler(LengthGroupedSampler):
-    """Sampler of batches of similar lengths, whose order depends on the seed and the number of the epoch only.
-
-    A run that is resumed, even in the middle of an epoch, therefore continues with the same batches, and the processes
-    of a distributed run agree on them. `batch_size` is the number of rows of an update.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch that is drawn next."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch)
-        indices = list(super().__iter__())
-        # Grouped indices come longest first, 50 batches at a time. An incomplete batch has to stay the last one.
-        complete = len(indices) - len(indices) % self.batch_size
-        batches = torch.tensor(indices[:complete], dtype=torch.long).view(-1, self.batch_size)
-        shuffled = batches[torch.randperm(len(batches), generator=self.generator)]
-        return iter(shuffled.flatten().tolist() + indices[complete:])
-
-
-def check_arguments(arguments: TrainingArguments, model: Any, rows: Any, compute_metrics: Any) -> None:
-    """Raise ValueError for arguments that do not go with the model, the training data or the scores.
-
-    Args:
-        compute_metrics: function that Trainer calls with this name. If it has a method `scores`, that returns the names
-            of the scores that it computes for any prediction.
-    """
-    smoothing, metric = arguments.label_smoothing_factor, arguments.metric_for_best_model
-    if smoothing and getattr(model, "crf", None) is not None:
-        raise ValueError(
-            f"label_smoothing_factor is {smoothing}, but it smooths the labels of a softmax while a CRF learns whole "
-            "sequences: leave it out, or train a model without a CRF"
-        )
-    known = None  # of a function of one's own
-    if arguments.prediction_loss_only or compute_metrics is None:
-        known = ["loss"] if arguments.eval_strategy != "no" else None
-    elif hasattr(compute_metrics, "scores"):
-        known = ["loss", *compute_metrics.scores()]
-    if metric is not None and known is not None and metric.removeprefix("eval_") not in known:
-        reason = ", the only one with prediction_loss_only" if arguments.prediction_loss_only else ""
-        raise ValueError(f"metric_for_best_model is {metric}: set {', '.join(known)}{reason}")
-    count = len(rows) if hasattr(rows, "__len__") else None
-    batch = arguments.train_batch_size * arguments.world_size
-    if count == 0 or (count is not None and arguments.dataloader_drop_last and count < batch):
-        raise ValueError(f"{count} training rows are no batch of {batch}: give more, or lower the batch size")
 
 
 class TaggerTrainer(Trainer):
@@ -121,7 +78,7 @@ class TaggerTrainer(Trainer):
         **kwargs,
     ) -> None:
         if args is not None:  # before `Trainer` makes the output folder
-            check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"))
+            check_arguments(args, model, train_dataset, kwargs.get("compute_metrics"), eval_dataset)
         if data_collator is None and processing_class is not None and _labels_tokens(train_dataset or eval_dataset):
             data_collator = TaggingCollator(processing_class)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, processing_class, *more, **kwargs)
@@ -167,6 +124,7 @@ class TaggerTrainer(Trainer):
             self.settings = run_settings(self, self.choices)
         if resume_from_checkpoint:
             check_settings(Path(resume_from_checkpoint), self.settings)
+        check_finite(self.model)
         try:
             output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -226,6 +184,8 @@ class TaggerTrainer(Trainer):
         self.save_state()
         seconds, better = self.epoch_report.seconds, max if self.args.greater_is_better else min
         results = training_summary(self.state.log_history, seconds, self.args.metric_for_best_model, better)
+        scores = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        results["selected_from"] = len(scores) if self.args.load_best_model_at_end else min(1, len(scores))
         results |= {"parameters": self.model.num_parameters(), "seed": self.args.seed}
         # The final scores need the predictions of the whole split, whatever was evaluated in training.
         self.args.prediction_loss_only, self.args.eval_do_concat_batches = False, True
@@ -378,12 +338,17 @@ class TaggerTrainer(Trainer):
         self._check_weights()
         folder = Path(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
+            remove_later_checkpoints(folder.parent, self.state.global_step)
             shutil.rmtree(folder, ignore_errors=True)  # else files of another run would complete an interrupted save
             folder.mkdir(parents=True)
             save_settings(folder, self.settings)
         self.accelerator.wait_for_everyone()
-        with self._averaged():
-            super()._save_checkpoint(model, trial)
+        try:
+            with self._averaged():
+                super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors do not name the file
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(f"{folder}: the checkpoint could not be saved, is the disk full? ({error})") from error
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

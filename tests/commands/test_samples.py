@@ -96,8 +96,13 @@ def test_help_shows_the_defaults_of_the_command(capsys):
 def test_a_student_does_not_overwrite_its_teacher():
     for output in ("outputs/../teacher", str(Path("teacher").resolve())):
         argv = ["--teachers", "other", "teacher", "--variants", "1", "--output_dir", output]
-        with pytest.raises(ValueError, match="the folder of a teacher"):
+        with pytest.raises(ValueError, match="the folder of teachers"):
             distill.main(argv, RECIPES)
+
+
+def test_a_training_does_not_overwrite_its_model():
+    with pytest.raises(ValueError, match="output_dir is model, the folder of model_name_or_path: name another one"):
+        ner.main(["--model_name_or_path", "./model", "--output_dir", "model"], RECIPES)
 
 
 @pytest.mark.slow

@@ -59,6 +59,8 @@ def test_runs_differ_in_their_arguments_and_the_table_has_them_all(tmp_path, mon
         ({"config": "base.yaml", "runs": ["default"]}, ValueError, "expected `config`, a file, and `runs`"),
         ({"config": "base.yaml", "runs": {}}, ValueError, "expected `config`, a file, and `runs`"),
         ({"config": "base.yaml", "runs": {"a/b": {}}}, ValueError, "runs: a/b: a name must not contain a slash"),
+        ({"config": ["base.yaml"], "runs": {"a": {}}}, ValueError, "expected `config`, a file, and `runs`"),
+        ({"config": "base.yaml", "runs": {"a": {"seed": 7}}}, ValueError, "runs: a: seed is set for each run"),
         ({"config": "base.yaml", "runs": {"wide": None}}, ValueError, "runs: wide: expected arguments"),
         ({"config": "nowhere.yaml", "runs": {"default": {}}}, FileNotFoundError, "nowhere.yaml"),
     ],

@@ -254,3 +254,18 @@ def test_types_of_other_splits_tell_what_is_nearly_a_mark(write):
         load_ner_datasets(data_files=files)
     files["train"] = write("a.txt", "<김구:PS>는 <서울:OG>에")
     assert marked(load_ner_datasets(data_files=files)["validation"]) == ["<김구:PS>는", "<부산/LC>에"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"text_column": "words"}, "train.txt: its columns have no names"),
+        ({"label_column": "tags"}, "train.txt: its columns have no names"),
+        ({"token_column": 1}, "token_column and tag_column are for files with a token a line"),
+        ({"tag_column": 2}, "token_column and tag_column are for files with a token a line"),
+    ],
+)
+def test_columns_are_not_named_where_there_are_none(write, option, message):
+    path = write("train.txt", "<부산:LC>에 간다.")
+    with pytest.raises(ValueError, match=message):
+        load_ner_datasets(data_files={"train": path}, **option)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bilstm_crf_hf.data.classification import load_classification_datasets
-from bilstm_crf_hf.data.splits import open_splits
+from bilstm_crf_hf.data.splits import SplitArguments, open_splits, read_splits
 
 
 def write(path: Path, *texts: str) -> Path:
@@ -24,6 +24,21 @@ def test_the_files_of_a_folder_are_read_as_they_stand_and_not_those_beside_it(tm
         "test": ["2024-01-02"],
     }
     assert datasets["train"].features["label"].names == ["NA"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dataset_name": "klue"}, "dataset_name: for a data set on the Hub, not for"),
+        ({"dataset_config_name": "ner", "dataset_revision": "main"}, "dataset_config_name and dataset_revision: for"),
+        ({"validation_split": "test"}, "validation_split names a split of a data set on the Hub"),
+    ],
+)
+@pytest.mark.parametrize("source", ["files", "the sample"])
+def test_what_is_for_a_data_set_on_the_hub_is_refused_with_files(given, message, source):
+    files = {"train_file": "a.txt"} if source == "files" or "dataset_name" in given else {}
+    with pytest.raises(ValueError, match=message):
+        read_splits(pytest.fail, SplitArguments(**files, **given), {"train": Path("sample.txt")}, set())
 
 
 def test_folders_of_shards_are_splits(tmp_path):

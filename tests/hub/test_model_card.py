@@ -251,6 +251,15 @@ def test_a_part_of_the_training_set_is_not_called_the_validation_split(tmp_path)
     assert "train (10 % held out) split" in eval_results_yaml(folder)
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, None), (1, None), (2, "the best of 2 epochs"), (8, "the best of 8 evaluations")]
+)
+def test_a_card_says_from_how_many_evaluations_the_weights_were_selected(tmp_path, count, expected):
+    card = str(render_card(finished_run(tmp_path, results={"selected_from": count}), "name/model", "v1"))
+    assert ("The validation split selected" in card) == (expected is not None)
+    assert expected is None or expected in card
+
+
 def test_a_comparison_becomes_a_table(tmp_path):
     row = {"mean F1": 0.8, "parameters": 9600000, "training, s": 223.4, "sentences a second": 905.7, "file, MB": 38.4}
     with (tmp_path / "systems.csv").open("w", encoding="utf-8-sig", newline="") as file:

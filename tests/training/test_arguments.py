@@ -4,14 +4,15 @@ import math
 
 import pytest
 from conftest import LABELS
-from transformers import TrainingArguments
 
 from bilstm_crf_hf.commands import train_embeddings
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.training import classification
-from bilstm_crf_hf.training.arguments import REFUSED, ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.checks import REFUSED
 from bilstm_crf_hf.training.loading import load_model
+from bilstm_crf_hf.training.pretraining import PretrainingArguments
 
 ALL = (ModelArguments, classification.DataArguments, classification.ClassifierTrainingArguments)
 
@@ -145,6 +146,8 @@ def test_lists(tmp_path):
         ("a: b: c", "config.yaml: the file is not YAML"),
         ("? [a]\n: b", "config.yaml:1: expected a name before the colon"),
         ("seed: .nan", "config.yaml:1: seed: invalid int value: '.nan'"),
+        ("config_overrides: &a {b: *a}", "config.yaml: .* an alias stands for a single value only"),
+        ("[" * 2000, "config.yaml: the file is not YAML"),
         ("learning_rate: nan", "learning_rate is nan: it must be 0 or more"),
         ("weight_decay: inf", "weight_decay is inf"),
     ],
@@ -212,6 +215,8 @@ def test_config_overrides_are_a_mapping(overrides, message):
         ({"hidden_size": "a"}, "config_overrides: .*hidden_size.* expected int, got str"),
         ({"hidden_size": -2}, "config_overrides: .*hidden_size must be even and positive"),
         ({"id2label": {"0": "x"}}, "config_overrides: id2label cannot be set there: the labels are those of the data"),
+        ({"problem_type": "regression"}, "config_overrides: problem_type cannot be set there: each text has one label"),
+        ({"dtype": "float16"}, "config_overrides: dtype cannot be set there"),
         ({"vocab_size": 5}, "config_overrides: vocab_size cannot be set there: it follows from the tokenizer"),
     ],
 )
@@ -240,6 +245,10 @@ def test_config_overrides_are_fields_with_their_types(tokenizer, overrides, mess
         ("do_train", False, "do_train is False, but this is a training"),
         ("label_names", ["x"], "the models read the column `labels`"),
         ("optim_args", "beta1=0.5", "AdamW takes none"),
+        ("save_total_limit", 0, "save_total_limit is 0: it must be 1 or more"),
+        ("report_to", "tensorboard", r"report_to is \['tensorboard'\], but not all of these are installed"),
+        ("include_for_metrics", ["nonsense"], "it can have inputs and loss"),
+        ("length_column_name", "size", "rows are grouped by the lengths of their input_ids"),
         ("optim_target_modules", "all-linear", "only the optimizers galore"),
         ("train_sampling_strategy", "nonsense", "it must be random or sequential"),
         ("debug", "underflow_overflow", "leave it out"),
@@ -253,8 +262,41 @@ def test_values_that_training_cannot_honour(tmp_path, name, value, message):
         TaggerTrainingArguments(**({"output_dir": str(tmp_path), "use_cpu": True} | {name: value}))
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr_scheduler_type": "cosine", "learning_rate_decay": 0.5}, "it takes the place of lr_scheduler_type"),
+        ({"warmup_steps": 3, "learning_rate_decay": 0.5}, "it takes the place of lr_scheduler_type"),
+        ({"lr_scheduler_kwargs": {"a": 1}, "learning_rate_decay": 0.5}, "it takes the place of lr_scheduler_type"),
+        ({"optim": "rmsprop", "optim_args": "alpha=0.9,beta=1"}, "rmsprop reads alpha, centered, eps, momentum"),
+        ({"save_strategy": "steps", "save_steps": 0, "load_best_model_at_end": False}, "no checkpoint would be saved"),
+    ],
+)
+def test_values_that_do_not_go_together(tmp_path, values, message):
+    with pytest.raises(ValueError, match=message):
+        TaggerTrainingArguments(str(tmp_path), use_cpu=True, **values)
+
+
+@pytest.mark.parametrize("option", ["do_predict", "push_to_hub"])
+def test_pretraining_refuses_what_it_does_not_do(option):
+    with pytest.raises(ValueError, match=f"{option} is True, but pretraining has no test data"):
+        PretrainingArguments(use_cpu=True, **{option: True})
+
+
+def test_a_command_line_replaces_the_source_of_the_data_in_a_file(tmp_path):
+    hub = "dataset_name: klue\ndataset_config_name: ner\n"
+    for content, options, expected in (
+        (hub, ["--train_file", "a.txt"], (None, None, "a.txt")),
+        ("train_file: a.txt", ["--dataset_name", "klue"], ("klue", None, None)),
+        ("train_file: a.txt", ["--validation_file", "b.txt"], (None, None, "a.txt")),
+    ):
+        (tmp_path / "config.yaml").write_text(content)
+        (data,) = parse_arguments((SourceArguments,), [str(tmp_path / "config.yaml"), *options])
+        assert (data.dataset_name, data.dataset_config_name, data.train_file) == expected
+
+
 def test_refused_arguments_are_arguments_of_trainer():
-    assert set(REFUSED) <= set(TrainingArguments.__dataclass_fields__)
+    assert set(REFUSED) <= set(TaggerTrainingArguments.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(

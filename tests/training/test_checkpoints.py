@@ -87,6 +87,44 @@ def test_a_damaged_checkpoint_is_passed_over(finished, tmp_path, caplog, name, h
         checkpoint_to_resume(wanted(folder, str(folder / "checkpoint-6")))
 
 
+def test_a_checkpoint_with_a_damaged_configuration_is_passed_over(finished, tmp_path):
+    folder = copy_of(finished, tmp_path)
+    damage(folder / "checkpoint-6", "config.json", "cut off")
+    assert checkpoint_to_resume(wanted(folder)) == str(folder / "checkpoint-4")
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut off"])
+def test_a_checkpoint_needs_the_best_one_so_far(corpus, tokenizer, tmp_path, how):
+    """The first evaluation is the best, since the learning rate is 0. The run is moved, with its absolute paths."""
+    options = {"load_best_model_at_end": True, "learning_rate": 0.0, "num_train_epochs": 2}
+    new_trainer(corpus, tokenizer, tmp_path / "before", **options).train()
+    folder = (tmp_path / "before").rename(tmp_path / "after")
+    assert checkpoint_to_resume(wanted(folder)) == str(folder / "checkpoint-4")
+    damage(folder / "checkpoint-2", "model.safetensors", how)
+    with pytest.raises(ValueError, match="checkpoint-2, the best checkpoint so far, is missing or damaged"):
+        checkpoint_to_resume(wanted(folder, str(folder / "checkpoint-4")))
+
+
+def test_checkpoints_of_an_earlier_training_do_not_pass_for_newer_ones(corpus, tokenizer, tmp_path, caplog):
+    new_trainer(corpus, tokenizer, tmp_path).train()
+    new_trainer(corpus, tokenizer, tmp_path, max_steps=2, save_total_limit=1, seed=7).train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert json.loads((tmp_path / "checkpoint-2" / SETTINGS).read_text())["seed"] == 7
+    assert "checkpoint-6 is of an earlier training, which this one replaces" in caplog.text
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_named_and_removed(corpus, tokenizer, tmp_path, monkeypatch):
+    """torch reports a full disk as "unexpected pos 51072 vs 50996"."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("unexpected pos")
+
+    monkeypatch.setattr("torch.save", fail)
+    with pytest.raises(OSError, match="checkpoint-2: the checkpoint could not be saved, is the disk full"):
+        new_trainer(corpus, tokenizer, tmp_path).train()
+    assert not [*tmp_path.glob("checkpoint-*")]
+
+
 def test_without_a_complete_checkpoint_training_begins_and_says_so(tmp_path, caplog):
     assert checkpoint_to_resume(wanted(tmp_path)) is None
     assert f"there is no complete checkpoint in {tmp_path}: training starts from the beginning" in caplog.text
@@ -185,7 +223,8 @@ def test_the_fingerprint_of_data_is_that_of_their_rows(corpus):
     assert data_fingerprint(rows.select(order).select(order)) == data_fingerprint(rows)
     others = [rows.select(order), rows.select(range(3)), rows.rename_column("labels", "tags"), rows.shuffle(seed=0)]
     assert data_fingerprint(rows) not in map(data_fingerprint, others)
-    assert data_fingerprint([{"input_ids": [1]}]) is None
+    assert data_fingerprint([{"input_ids": [1]}]) == "1 rows"
+    assert data_fingerprint(iter([])) is None
 
 
 # ---------------------------------------------------------------- epochs and seconds of the whole run

@@ -37,7 +37,7 @@ from bilstm_crf_hf.training.distillation import (
     student_fingerprint,
     with_soft_labels,
 )
-from bilstm_crf_hf.training.teachers import _read
+from bilstm_crf_hf.training.teachers import TeacherArguments, _read
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NO_DROPOUT = dict.fromkeys(("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout"), 0.0)
@@ -428,3 +428,16 @@ def test_soft_labels_for_another_student_are_refused(tmp_path, student):
     Dataset.from_dict(rows).to_parquet(path)
     with pytest.raises(ValueError, match="made for another tokenizer, other labels or another version of Kiwi"):
         distill.main(["--soft_labels_file", path, *SMALL, "--output_dir", str(tmp_path / "out")], RECIPES)
+
+
+def test_files_of_soft_labels_take_the_place_of_teachers():
+    for more in ({"teachers": ["a"]}, {"unlabeled_file": ["a.txt"]}, {"variants": 1}):
+        with pytest.raises(ValueError, match="soft_labels_file takes the place of teachers"):
+            TeacherArguments(soft_labels_file=["soft.parquet"], **more)
+
+
+def test_a_teacher_whose_weights_are_not_finite_is_refused(tokenizer):
+    model = new_tagger(tokenizer)
+    model.classifier.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="the weight classifier.bias holds NaN"):
+        Teacher(model, BiLSTMCRFProcessor(tokenizer), LABELS)

@@ -234,6 +234,7 @@ def test_settings_of_trainer_lead_to_a_finished_run(tmp_path, monkeypatch, capsy
     else:
         assert "best_epoch" not in results
     assert results["epochs"] == (0 if "0" in settings else 2)
+    assert results["selected_from"] == (min(1, len(curve)) if "--load_best_model_at_end" in settings else len(curve))
     assert "saved model: F1" in capsys.readouterr().out
 
 
@@ -282,6 +283,39 @@ def test_scores_on_test_data_need_some(corpus, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="do_predict is True, but there are no test data"):
         score(trainer, corpus)
     assert trainer.state.global_step == 0
+
+
+def test_a_rate_of_the_crf_needs_one(corpus, tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="crf_learning_rate is set, but the model has no CRF"):
+        new_trainer(corpus, tokenizer, tmp_path, new_bert(tokenizer), crf_learning_rate=0.1)
+
+
+def test_a_training_does_not_start_from_weights_that_are_not_finite(corpus, tokenizer, tmp_path):
+    trainer = new_trainer(corpus, tokenizer, tmp_path)
+    trainer.model.classifier.bias.data[0] = math.nan
+    with pytest.raises(ValueError, match="the weight classifier.bias holds NaN or infinity"):
+        trainer.train()
+
+
+def test_scores_of_several_validation_sets_have_their_names(corpus, tokenizer, tmp_path):
+    sets = {"near": corpus.inputs, "far": corpus.inputs}
+    common = {"train_dataset": corpus.inputs, "eval_dataset": sets, "processing_class": tokenizer}
+    common |= {"compute_metrics": EntityScorer(corpus), "preprocess_logits_for_metrics": best_labels}
+    options = {"use_cpu": True, "disable_tqdm": True, "num_train_epochs": 1}
+    with pytest.raises(ValueError, match="metric_for_best_model is f1: set near_loss, near_precision"):
+        TaggerTrainer(new_tagger(tokenizer), TaggerTrainingArguments(str(tmp_path), **options), **common)
+    arguments = TaggerTrainingArguments(str(tmp_path), metric_for_best_model="far_f1", **options)
+    trainer = TaggerTrainer(new_tagger(tokenizer), arguments, **common)
+    trainer.train()
+    assert trainer.state.best_metric == trainer.state.log_history[-2]["eval_far_f1"]
+
+
+def test_rows_without_a_number_have_no_epochs_for_a_decay(corpus, tokenizer, tmp_path):
+    arguments = TaggerTrainingArguments(
+        str(tmp_path), use_cpu=True, max_steps=1, learning_rate_decay=0.5, eval_strategy="no", save_strategy="no"
+    )
+    with pytest.raises(ValueError, match="learning_rate_decay needs the number of rows"):
+        TaggerTrainer(new_tagger(tokenizer), arguments, train_dataset=corpus.inputs.to_iterable_dataset())
 
 
 def test_labels_of_a_crf_are_not_smoothed(corpus, tokenizer, tmp_path):

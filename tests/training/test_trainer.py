@@ -28,7 +28,8 @@ from bilstm_crf_hf.training import averaging
 from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments
 from bilstm_crf_hf.training.cuda_graphs import GraphedSteps
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
-from bilstm_crf_hf.training.trainer import EpochLengthGroupedSampler, TaggerTrainer
+from bilstm_crf_hf.training.sampling import EpochLengthGroupedSampler
+from bilstm_crf_hf.training.trainer import TaggerTrainer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ner.py"
 LARGE_TABLE = {"ngram_buckets": 2**15, "ngram_embedding_size": 8}  # large enough to be updated by rows

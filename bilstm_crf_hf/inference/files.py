@@ -308,8 +308,6 @@ def _predict_shards(
     with tqdm(total=sum(sizes), initial=rows_done, unit=" rows", disable=not state.is_main_process) as bar:
         for i, rows in enumerate(islice(contents, max(mine, default=-1) + 1)):
             if i in mine:
-                if len(rows) != sizes[i]:
-                    raise ValueError(f"{shards.manifest} has another number of rows: delete {shards.folder}")
                 predictions = _predict(writer.predictor, rows, writer.text_column)
                 with write_atomically(shards.path(i)) as file:
                     writer.write(file, rows, predictions)

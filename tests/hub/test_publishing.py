@@ -528,7 +528,11 @@ def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
 
 
 def test_code_that_says_something_else_than_the_package_is_refused(run, monkeypatch):
-    edit(run / "modeling_bilstm_crf.py", "return self.classifier(hidden), sequences", "return -self.classifier(hidden), sequences")
+    edit(
+        run / "modeling_bilstm_crf.py",
+        "return self.classifier(hidden), sequences",
+        "return -self.classifier(hidden), sequences",
+    )
     assert "modeling_bilstm_crf.py: is not that of bilstm_crf_hf" in refusal(run)
     monkeypatch.setattr(publishing, "check_files", lambda _: None)
     message = refusal(run)

@@ -55,7 +55,7 @@ def check_sizes(config: PreTrainedConfig, shapes: Shapes, source: str) -> None:
     """Raise a ValueError with the name of the field if a size in `config` is not that of the tensors.
 
     Args:
-        config: configuration of one of the models of this package.
+        config: configuration of a model of this package, or of another one, of which the modules are counted.
         shapes: shapes of all tensors of the model.
         source: description of the configuration for the error.
     """
@@ -65,19 +65,21 @@ def check_sizes(config: PreTrainedConfig, shapes: Shapes, source: str) -> None:
     elements = sum(math.prod(shape) for shape in shapes.values())
     if config.num_labels**2 > max(elements, HARMLESS):
         raise ValueError(f"{source}: {config.num_labels} labels (id2label) are more than the weights can hold")
-    if (encoder := getattr(config, "encoder_config", None)) is not None:
-        largest = max([HARMLESS, *(size for shape in shapes.values() for size in shape)])
-        for field, value in _integers(encoder.to_dict(), "encoder_config"):
-            limit = len(shapes) if COUNT.search(field) else largest
-            if value > limit:
-                raise ValueError(f"{source}: {field} is {value}, but the weights can hold at most {limit}")
+    encoder = getattr(config, "encoder_config", None)
+    fields = config.to_dict() if encoder is None else {"encoder_config": encoder.to_dict()}
+    largest = max([HARMLESS, *(size for shape in shapes.values() for size in shape)])
+    for field, value in _integers(fields):
+        is_count = COUNT.search(field)
+        limit = len(shapes) if is_count else largest
+        if value > limit and (is_count or encoder is not None):
+            raise ValueError(f"{source}: {field} is {value}, but the weights can hold at most {limit}")
 
 
-def _integers(value: Any, path: str) -> Iterator[tuple[str, int]]:
+def _integers(value: Any, path: str = "") -> Iterator[tuple[str, int]]:
     """Yield all integers in a configuration, with their fields."""
     if isinstance(value, dict):
         for name, each in value.items():
-            yield from _integers(each, f"{path}.{name}")
+            yield from _integers(each, f"{path}.{name}".lstrip("."))
     elif isinstance(value, int):
         yield path, value
 

@@ -40,13 +40,16 @@ def values_of(rows: Rows) -> Rows:
 
 def one_line(text: str) -> str:
     """Return a text on one line, with visible control characters: terminals obey them, and HTML does not allow some."""
-    text = " ".join(text.split())
+    return _visible(" ".join(text.split()))
+
+
+def _visible(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", lambda c: ascii(c[0])[1:-1], text)
 
 
 def escape_markdown(text: str) -> Markup:
     """Escape characters with a meaning in Markdown, and put the text on one line."""
-    text = re.sub(r"([\\`*_<>\[\]&|~#$])", r"\\\1", one_line(text))
+    text = re.sub(r"([\\`*_<>\[\]&|~#$@]|:(?=//)|(?<=\bwww)\.)", r"\\\1", one_line(text))  # also addresses as such
     return Markup(re.sub(r"^(\d*)([-+=]|(?<=\d)[.)](?= |$))", r"\1\\\2", text))  # at the start: lists and headings
 
 
@@ -75,11 +78,15 @@ def code_span(text: str) -> Markup:
 
 def string_literal(text: str) -> Markup:
     """Return a text as a string literal of Python."""
-    return Markup(json.dumps(text, ensure_ascii=False))
+    return Markup(_visible(json.dumps(text, ensure_ascii=False)))
 
 
 def restrict_markdown(text: str) -> Markup:
-    """Return a text in Markdown without its HTML, pictures and links other than those to `https://` and `http://`."""
+    """Return a text in Markdown without its HTML, pictures and links other than those to `https://` and `http://`.
+
+    It has no fences either, of which an open one would make code of what follows, and no control characters.
+    """
+    text = re.sub(r"(?m)^([ \t]*)(?=```|~~~)", r"\1\\", "\n".join(map(_visible, text.splitlines())))
     text = text.replace("<", "&lt;").replace("![", "&#33;[")
     return Markup(re.sub(r"\](?!\(https?://[^\s()]+\)|[^(\[:]|$)", "&#93;", text))
 
@@ -121,7 +128,6 @@ _MARKDOWN.filters |= {
     "literal": string_literal,
     "number": lambda value, spec: Markup(format(value, spec)),
     "percent": lambda share: f"{100 * share:.1f} %",
-    "restrict": restrict_markdown,
     "table": markdown_table,
 }
 _HTML = _MARKDOWN.overlay(finalize=None)  # `autoescape` is enough

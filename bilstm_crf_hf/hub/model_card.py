@@ -11,7 +11,13 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from markupsafe import Markup
 
-from ..evaluation.markdown import formatted, markdown_table, render_template
+from ..evaluation.markdown import (
+    escape_markdown,
+    formatted,
+    markdown_table,
+    render_template,
+    restrict_markdown,
+)
 from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
 from .published_files import PACKAGE
@@ -43,11 +49,12 @@ class TrainedModel:
         return _hub_id(self.arguments["dataset_name"])
 
     @property
-    def data(self) -> str:
-        """Return a description of the training data."""
+    def data(self) -> Markup:
+        """Return a description of the training data in Markdown, of which the author's own keeps its links."""
         named = [self.arguments[name] for name in ("dataset_name", "dataset_config_name") if self.arguments[name]]
-        described = self.arguments["dataset_description"] or (" ".join(named) if named else "Files of the author")
-        return described.strip().rstrip(".") + "."
+        if described := self.arguments["dataset_description"]:
+            return restrict_markdown(described.strip().rstrip(".") + ".")
+        return escape_markdown(" ".join(named) + "." if named else "Files of the author.")
 
     @property
     def base_model(self) -> str | None:

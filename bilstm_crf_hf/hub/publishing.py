@@ -22,12 +22,15 @@ from ..evaluation.tasks import TAGGING
 from ..pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline, check_finite
 from ..utils.files import locked, write_atomically
 from .model_card import TrainedModel, check_card, eval_results_yaml, render_card
-from .published_files import CARD, CODE, EVAL_RESULTS, PACKAGE, check_files, copy_published, files_of
+from .published_files import CARD, CODE, EVAL_RESULTS, PACKAGE, check_files, copy_published, files_of, secret_variables
 
 logger = logging.getLogger(__name__)
 
 PINNED = re.compile(r'model="([^"]+)", revision="([^"]+)"')
 """Repository and tag in the snippet of a card."""
+
+TAG = re.compile(r"\w(?:[\w+-]|\.(?!\.|lock$|$))*")
+"""Names that Git allows for a tag, without those that need quotes."""
 
 EXPORTED = re.compile(
     r"(?:configuration|modeling|pipeline|processing)\w*\.py|model[\w-]*\.safetensors(?:\.index\.json)?"
@@ -77,6 +80,8 @@ def prepare(
     if repo_id.count("/") != 1:
         raise ValueError(f"{repo_id!r} is not the name of a repository: give it as name/model")
     validate_repo_id(repo_id)
+    if not TAG.fullmatch(revision):
+        raise ValueError(f"{revision!r} is not the name of a tag: use letters, digits and single . _ - +")
     with locked(folder), tempfile.TemporaryDirectory() as temporary:
         model = TrainedModel(folder)
         card_path, staged = folder / CARD, Path(temporary, "model")
@@ -146,10 +151,10 @@ def check_export(folder: Path, staged: Path, model: TrainedModel, scratch: Path)
 
 
 def _run_without_package(arguments: list[Any], scratch: Path) -> list[Any]:
-    """Return the output of the script `CLEAN`, which runs in the folder `scratch` without the user's access token."""
+    """Return the output of the script `CLEAN`, which runs in the folder `scratch` without the user's secrets."""
     # The code that it loads may be somebody else's.
-    tokens = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-    environment = {name: value for name, value in os.environ.items() if name not in tokens}
+    secrets = secret_variables()
+    environment = {name: value for name, value in os.environ.items() if name not in secrets}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
     environment |= {"HF_TOKEN_PATH": str(scratch / "no-token")}
     result = subprocess.run(

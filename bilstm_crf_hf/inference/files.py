@@ -79,8 +79,13 @@ class Writer:
         else:
             file.writelines(f"{line}\n".encode() for line in self._lines(rows, predictions))
 
-    def join(self, file: IO[bytes], shards: Sequence[Path]) -> None:
-        """Write the rows of all shards as one file."""
+    def join(self, file: IO[bytes], shards: Sequence[Path], sizes: Sequence[int]) -> None:
+        """Write the rows of all shards as one file; raise ValueError if a shard does not have its number of rows."""
+        for path, size in zip(shards, sizes, strict=True):
+            if self._count(path) != size:
+                raise ValueError(
+                    f"{path} is damaged or missing: delete it, and run the same command again to make it anew"
+                )
         if self.suffix == ".parquet":
             with pq.ParquetWriter(file, pq.read_schema(shards[0])) as writer:
                 for first in range(0, len(shards), ROW_GROUP_SHARDS):
@@ -89,6 +94,13 @@ class Writer:
         else:
             for path in shards:
                 file.write(path.read_bytes())
+
+    def _count(self, shard: Path) -> int | None:
+        """Return the number of rows in a shard, None if it is damaged or missing."""
+        try:
+            return pq.read_metadata(shard).num_rows if self.suffix == ".parquet" else shard.read_bytes().count(b"\n")
+        except (FileNotFoundError, pa.ArrowException):
+            return None
 
     def _prefixed(self, values: dict[str, Any]) -> dict[str, Any]:
         return {self.predictor.prefix + name: value for name, value in values.items()}
@@ -172,9 +184,10 @@ class Shards:
     def _read(self, manifest: Path) -> dict[str, Any]:
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
-            if isinstance(content["settings"], dict):
-                return content
-        except (ValueError, TypeError, LookupError):
+            schema, rows = base64.b64decode(content["schema"], validate=True), content["rows"]
+            if isinstance(content["settings"], dict) and type(rows) is int and rows > 0:
+                return content | {"schema": pa.ipc.read_schema(pa.BufferReader(schema))}
+        except (ValueError, TypeError, LookupError, OSError, RecursionError):  # OSError: of Arrow
             pass  # see below
         raise ValueError(f"{manifest} is damaged: delete {self.folder} to start over")
 
@@ -184,7 +197,8 @@ class Shards:
 
     def done(self) -> set[int]:
         """Return the indices of the finished shards."""
-        return {int(path.stem) for path in self.folder.glob(f"*{self.output.suffix}") if path.stem.isdecimal()}
+        shards = {int(path.stem): path for path in self.folder.glob("[0-9]*") if path.stem.isdecimal()}
+        return {i for i, path in shards.items() if path == self.path(i)}
 
     def finish(self, join: Callable[[IO[bytes]], None]) -> None:
         """Write the output with `join`, move it into place, and remove the folder."""
@@ -268,14 +282,14 @@ def predict_file(
         state.wait_for_everyone()
         sizes: list[int] = []
         if (manifest := shards.contents()) is not None:
-            if output_file.suffix.lower() == ".parquet":
-                writer.schema = pa.ipc.read_schema(pa.BufferReader(base64.b64decode(manifest["schema"])))
+            writer.schema = manifest["schema"]
             sizes = [min(shard_size, manifest["rows"] - first) for first in range(0, manifest["rows"], shard_size)]
             _predict_shards(writer, shards, read_shards(), sizes, state)
         if state.is_main_process:
             if _file_version(input_file) != version:
                 raise ValueError(f"{input_file} has changed during the run: delete {shards.folder} and start over")
-            shards.finish(lambda file: writer.join(file, [shards.path(i) for i in range(len(sizes))]))
+            paths = [shards.path(i) for i in range(len(sizes))]
+            shards.finish(lambda file: writer.join(file, paths, sizes))
 
 
 def _predict_shards(
@@ -283,6 +297,8 @@ def _predict_shards(
 ) -> None:
     """Make this process's part of the missing shards, and return when the shards of all processes are finished."""
     done = shards.done()
+    if done and max(done) >= len(sizes):
+        raise ValueError(f"{shards.path(max(done))} is not of this run: delete {shards.folder} to start over")
     state.wait_for_everyone()  # all processes have to see the same finished shards
     missing = [i for i in range(len(sizes)) if i not in done]
     mine = set(missing[state.process_index :: state.num_processes])

@@ -1,6 +1,7 @@
 """Predictors: pipelines whose results are new columns of the rows of texts, entities or a label."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from .. import __version__
 from ..alignment import character_ranges
 from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, check_finite, render_entities
 from ..processing_bilstm_crf import check_text, default_stride, usable_positions
+from ..sizes import check_sizes, shapes_of, weight_files
 
 
 class Predictor:
@@ -46,7 +48,7 @@ class Predictor:
         such as those of this package, is found in `auto_map`, others in the tables of transformers.
         """
         architecture = (config.get("architectures") or [None])[0]
-        reference = (config.get("auto_map") or {}).get(cls.auto_class.__name__) or ""
+        reference = str((config.get("auto_map") or {}).get(cls.auto_class.__name__) or "")
         values = cls.class_names.values()
         known = {name for value in values for name in ([value] if isinstance(value, str) else value)}
         return architecture in known or architecture == reference.split(".")[-1]
@@ -152,6 +154,9 @@ PREDICTORS = (EntityPredictor, LabelPredictor)
 
 def predictor_of(config: Mapping[str, Any], source: str) -> type[Predictor]:
     """Return the predictor of a saved model from its `config.json`; raise ValueError if the model is no classifier."""
+    for name, kind in (("architectures", list), ("auto_map", dict)):
+        if not isinstance(field := config.get(name) or kind(), kind):
+            raise ValueError(f"{source}: {name} is {field!r}, expected a {kind.__name__}: save the model again")
     for predictor in PREDICTORS:
         if predictor.serves(config):
             return predictor
@@ -172,16 +177,33 @@ def load_predictor(
         device: device of the model. Default: that of `transformers.pipeline`.
 
     Raises:
-        ValueError: if the model is neither of the two, if its weights are not finite, or its tokenizer is not fast.
+        OSError: if there is no such model.
+        ValueError: if the model is neither of the two, if its files are damaged or do not belong together, if its
+            weights are not finite or a label is not a line of text, or if its tokenizer is not fast.
     """
-    config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    kind = predictor_of(config.to_dict(), name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device}
-    ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
-    if ours and not trust_remote_code:
-        options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
-    pipe = pipeline(kind.task, model=name, **options)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        kind = predictor_of(config.to_dict(), name)
+        # The models of this package do this, too, but others would build any number of layers.
+        if files := weight_files(name, getattr(config, "transformers_weights", None), None, None):
+            check_sizes(config, shapes_of(files), f"config.json of {name}")
+        ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
+        if ours and not trust_remote_code:
+            options["pipeline_class"] = (
+                BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
+            )
+        pipe = pipeline(kind.task, model=name, **options)
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as error:  # the files of a model of somebody else may make transformers raise anything
+        problem = f"the model cannot be loaded ({type(error).__name__}: {error})"
+        raise ValueError(f"{name}: {problem}: save or download it again") from error
     check_finite(pipe.model)  # the stock pipelines do not
+    for label in config.id2label.values():
+        check_text(label, f"{name}: label {label!a}")
+        if re.search(r"[\n\r]", label):
+            raise ValueError(f"{name}: the label {label!r} has several lines: rename it in config.json")
     tokenizer = pipe.tokenizer
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: {type(tokenizer).__name__} returns no offsets: save the model with a fast tokenizer")

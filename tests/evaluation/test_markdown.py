@@ -68,6 +68,22 @@ def parse(markdown: str) -> Document:
     return Document(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(markdown))
 
 
+@pytest.mark.parametrize("text", ["https://example.org/x", "www.example.org", "someone@example.org"])
+def test_addresses_in_labels_do_not_become_links(text):
+    """GitHub and the Hub make links of them, unless a part is escaped."""
+    shown = escape_markdown(text)
+    assert parse(shown).text.strip() == text
+    assert not any(part in shown for part in ("s://", "www.", "e@"))
+
+
+def test_a_description_cannot_open_a_fence_and_a_literal_hides_nothing():
+    assert parse(f"{restrict_markdown('```')}\n\n# heading").tags == ["p", "h1"]
+    assert restrict_markdown("a\x1b[31m\n\u202eb") == "a\\x1b[31m\n\\u202eb"
+    text = "a\u202eb\ud800\x7f서울\n"
+    assert string_literal(text).encode()
+    assert ast.literal_eval(string_literal(text)) == text
+
+
 @pytest.mark.parametrize("text", EVIL)
 def test_escaped_text_is_shown_as_it_is(text):
     shown = " ".join(text.split())

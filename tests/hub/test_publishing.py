@@ -16,7 +16,15 @@ from bilstm_crf_hf import __version__
 from bilstm_crf_hf.commands import publish
 from bilstm_crf_hf.hub import publishing
 from bilstm_crf_hf.hub.model_card import TrainedModel, render_card
-from bilstm_crf_hf.hub.published_files import ABSOLUTE_PATH, EVAL_RESULTS, PUBLISHED, SECRETS, check_files
+from bilstm_crf_hf.hub.published_files import (
+    ABSOLUTE_PATH,
+    BINARY,
+    EVAL_RESULTS,
+    PUBLISHED,
+    SECRETS,
+    check_files,
+    secret_variables,
+)
 from bilstm_crf_hf.hub.publishing import check_export, describe, prepare
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 
@@ -33,6 +41,7 @@ JUNK = {
     ),
     **dict.fromkeys(("train.csv", "soft_labels.parquet", "analysis.json", "config.json.bak", "Config.json"), b"text"),
     **dict.fromkeys(("notes.md", "model.onnx", "pieces/notes.txt", "onnx/graph.pkl", "onnx/model_other.onnx"), b""),
+    **dict.fromkeys((".eval_results/other.yaml", "model-0\n-of-1.safetensors", "model-a-of-b.safetensors"), b""),
     **dict.fromkeys(("onnx/sub/model.onnx", "checkpoint-1/model.safetensors", "bell\x1b[31m.txt"), b""),
 }
 """What a run folder may have beside the files of a model."""
@@ -107,7 +116,8 @@ def test_what_is_sent_is_the_model_its_code_and_card_and_nothing_else(prepared):
         *("tokenizer.json", "tokenizer_config.json", "pieces/tokenizer.json", "pieces/tokenizer_config.json"),
         *("onnx/model.onnx", "onnx/morphemes.py", "onnx/onnx_inference.py", EVAL_RESULTS),
         *("alignment.py", "configuration_bilstm_crf.py", "crf.py", "input_features.py", "lattice.py", "morphemes.py"),
-        *("modeling_bilstm_crf.py", "pipeline_bilstm_crf.py", "processing_bilstm_crf.py"),
+        *("modeling_bilstm_crf.py", "pipeline_bilstm_crf.py", "processing_bilstm_crf.py", "forward_arguments.py"),
+        *("losses.py", "saving.py", "sequences.py", "sizes.py"),
     }
     assert all(content == (run / name).read_bytes() for name, content in sent.items() if name != EVAL_RESULTS)
 
@@ -115,12 +125,14 @@ def test_what_is_sent_is_the_model_its_code_and_card_and_nothing_else(prepared):
 def test_what_is_left_out_is_said_by_name(prepared):
     run, publication = prepared
     records = {"training_run.json", "validation_predictions.jsonl", "trainer_state.json"}
-    files = {name for name in JUNK if not name.startswith(("bell", "checkpoint", "onnx/sub"))}
+    files = {name for name in JUNK if not name.startswith(("bell", "checkpoint", "onnx/sub", "model-0", ".eval"))}
     assert set(publication.left_out) == files | records | {
         "checkpoint-1/",
         "onnx/sub/",
         "latest/",
+        ".eval_results/",
         r"'bell\x1b[31m.txt'",
+        r"'model-0\n-of-1.safetensors'",
     }
     assert {f"left out  {name}" in describe(publication) for name in publication.left_out} == {True}
     assert "\x1b" not in describe(publication)
@@ -262,7 +274,11 @@ def test_a_path_of_this_machine_in_any_file_is_refused(run, card, name):
         ("LICENSE", b"PK\x03\x04\x00data.pkl", "may contain pickled code"),
         ("spiece.model", b"\x80\x02}q", "may contain pickled code"),
         ("training.png", b"\x93NUMPY", "may contain pickled code"),
-        ("training.png", b"<svg onload=alert(1)>", "is no picture"),
+        ("training.png", b"<svg onload=alert(1)>", "is no .png file"),
+        ("spm.model", b"cos\nsystem\n(S'id'\ntR.", "is no .model file"),
+        ("onnx/model.onnx", b"\x1f\x8b\x08", "is no .onnx file"),
+        ("training.png", b"\x89PNG\r\n\x1a\n....zTXtkey", "has compressed text"),
+        ("training.png", b"\x89PNG\r\n\x1a\n....IEND\xaeB`\x82PK", "has compressed text or an appendix"),
         ("model.safetensors", b"\x80\x04\x95\x05", "is no safetensors file"),
         ("model.safetensors", b"PK\x03\x04\x00data.pkl", "is no safetensors file"),
         ("model.safetensors", b"", "is no safetensors file"),
@@ -277,6 +293,43 @@ def test_contents_that_do_not_fit_their_names_are_refused(prepared, tmp_path, na
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"nothing was sent:\n  {name}: {fault}"):
         check_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "code"),
+    [
+        ("config.json", {"auto_map": {"AutoConfig": "somebody/else--crf.C"}}, "somebody/else--crf.C"),
+        ("config.json", {"auto_map": ["evil.C"]}, "evil.C"),
+        ("config.json", {"custom_pipelines": {"x": {"impl": "evil.P", "pt": ["AutoModel"]}}}, "evil.P"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.T", None]}}, "evil.T"),
+    ],
+)
+def test_a_configuration_that_loads_other_code_is_refused(prepared, tmp_path, name, fields, code):
+    folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    (folder / name).write_text(json.dumps(content | fields), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name}: loads {code}, which is not sent"):
+        check_files(folder)
+
+
+def test_a_file_that_is_too_large_to_be_checked_is_refused_before_it_is_copied(run, card):
+    with card.open("r+b") as file:
+        file.truncate(2**28 + 1)
+    assert "README.md: has 268,435,457 bytes" in refusal(run)
+
+
+@pytest.mark.parametrize("revision", ["", "v 1", "a..b", "-x", "v1\n", "refs/heads/x", "x.lock", "x.", "a~1", "v{{1}}"])
+def test_a_revision_that_cannot_be_a_tag_is_refused_before_an_upload(run, revision):
+    assert f"{revision!r} is not the name of a tag" in refusal(run, revision=revision)
+
+
+def test_values_of_secret_variables_are_found_and_hidden_from_code_that_is_loaded(run, card, monkeypatch):
+    value = "0123456789abcdef" * 2
+    monkeypatch.setenv("WANDB_API_KEY", value)
+    append(card, f"\nrun {value}\n")
+    assert re.search(r"README.md:\d+: the value of WANDB_API_KEY", message := refusal(run))
+    assert value not in message
+    assert "WANDB_API_KEY" in secret_variables()
 
 
 def test_a_folder_without_weights_is_refused_and_all_faults_are_listed(run):
@@ -313,6 +366,20 @@ TOKENS = [
     f"sk_live_{'aB3x' * 6}",
     f"sk-ant-api03-{'aB-_9' * 9}",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    f"sk-{'aB3x' * 12}",
+    f"hvs.{'aB3x' * 9}",
+    f"dckr_pat_{'aB3-x' * 5}",
+    f"secret_{'aB3x' * 11}",
+    f"shpat_{'0a' * 16}",
+    f"123456789:AA{'aB3' * 11}",
+    f"https://discord.com/api/webhooks/123456789012345678/{'aB3-' * 16}",
+    f"https://x.blob.core.windows.net/c?sv=2022-11-02&sig={'aB3x' * 9}%3D",
+    f"WANDB_API_KEY={'0123456789abcdef0123' * 2}",
+    f'"wandb_api_key": "{"0123456789abcdef0123" * 2}"',
+    f'{{"username":"me","key":"{"0123456789abcdef" * 2}"}}',
+    f"machine api.wandb.ai login user password {'0123456789abcdef0123' * 2}",
+    f"Authorization: Bearer {'aB3x' * 9}",
+    "DB_PASSWORD=hunter2hunter2",
     "-----BEGIN OPENSSH PRIVATE KEY-----",
     "-----BEGIN RSA PRIVATE KEY-----",
     "-----BEGIN PGP PRIVATE KEY BLOCK-----",
@@ -323,6 +390,10 @@ TOKENS = [
 NO_TOKENS = [
     "hf_hub_download, hf_raise_for_status, hf_transfer",
     "HF_TOKEN=hf_...",
+    "sk-learn-model-comparison-2024-results",
+    "secret-santa-party-2024, secret agents2024-and-others",
+    "export OPENAI_API_KEY=$OPENAI_API_KEY, password: see the manual, Authorization: Bearer <token>",
+    '"pad_token": "[PAD]", token="your-access-token-goes-here"',
     "sk-learn-style-estimators-of-any-kind",
     "task-specific-learning-rates-for-everything",
     "62a4d28ab4bd07c6ff4a3d0d1ac0fc0a0c8e9a11",
@@ -392,7 +463,7 @@ def test_paths_are_seen_as_json_writes_them(prepared, tmp_path, path):
 @pytest.mark.parametrize("name", ["spm.model", "training.png", "onnx/model.onnx"])
 def test_binary_files_are_searched_too(prepared, tmp_path, name, content, message):
     folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
-    (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe" + content)
+    (folder / name).write_bytes(BINARY[Path(name).suffix] + b"\xff\xfe" + content)
     with pytest.raises(ValueError, match=rf"{name}:\d: {message}"):
         check_files(folder)
 
@@ -465,7 +536,11 @@ def test_the_recipe_says_what_is_wrong_in_a_line(run, capsys):
 
 
 def test_code_that_says_something_else_than_the_package_is_refused(run, monkeypatch):
-    edit(run / "modeling_bilstm_crf.py", "return self.classifier(self.bilstm", "return -self.classifier(self.bilstm")
+    edit(
+        run / "modeling_bilstm_crf.py",
+        "return self.classifier(hidden), sequences",
+        "return -self.classifier(hidden), sequences",
+    )
     assert "modeling_bilstm_crf.py: is not that of bilstm_crf_hf" in refusal(run)
     monkeypatch.setattr(publishing, "check_files", lambda _: None)
     message = refusal(run)

@@ -10,6 +10,7 @@ import sys
 import time
 import tracemalloc
 from pathlib import Path
+from unittest import mock
 
 import psutil
 import pyarrow as pa
@@ -30,6 +31,7 @@ from transformers import (
 
 from bilstm_crf_hf import BiLSTMCRFTokenClassificationPipeline, render_entities
 from bilstm_crf_hf.commands import predict
+from bilstm_crf_hf.data.rows import read_rows
 from bilstm_crf_hf.inference.files import Shards, predict_file
 from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
 
@@ -193,7 +195,7 @@ class SeoulPredictor(EntityPredictor):
     """Finds 서울, without a model."""
 
     def __init__(self) -> None:
-        self.prefix = ""
+        self.prefix, self.pipe = "", None
 
     def __call__(self, texts):
         return [self.convert(text, self._find(text)) for text in texts]
@@ -438,6 +440,38 @@ def test_output_is_overwritten_only_on_demand(tmp_path):
     assert output.read_text() == "old"
     predict_seoul(source, output, overwrite=True)
     assert output.read_text(encoding="utf-8") == "<서울:LC>\n"
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_damaged_shard_or_one_of_another_run_is_an_error_that_names_it(tmp_path, monkeypatch, suffix):
+    source, output = write(tmp_path / "in.txt", [{"text": "서울"}] * 9), tmp_path / f"out.{suffix}"
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "finish", mock.Mock())  # as if the process was killed before
+        predict_seoul(source, output)
+    parts = Shards(output)
+    shard = parts.path(1)
+    whole = shard.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2]):
+        shard.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"00000001.{suffix} is damaged"):
+            predict_seoul(source, output)
+    shard.unlink()
+    parts.path(99).touch()
+    with pytest.raises(ValueError, match=rf"00000099.{suffix} is not of this run"):
+        predict_seoul(source, output)
+    parts.path(99).unlink()
+    manifest = parts.manifest.read_text(encoding="utf-8")
+    for content in (
+        manifest.replace('"rows": 9', '"rows": "9"'),
+        manifest.replace('"schema": "', '"schema": "#'),
+        "[" * 10**5,
+    ):
+        parts.manifest.write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"manifest.json is damaged"):
+            predict_seoul(source, output)
+    parts.manifest.write_text(manifest, encoding="utf-8")
+    predict_seoul(source, output)
+    assert len(list(read_rows(output))) == 9
 
 
 def test_folder_of_something_else_is_left_alone(tmp_path):

@@ -1,5 +1,6 @@
 """How long texts may be for a predictor, by the configuration of its model."""
 
+import json
 import unicodedata
 
 import pytest
@@ -106,3 +107,25 @@ def test_entities_of_a_stock_model_end_with_whole_characters_of_decomposed_text(
     assert len(expected) > 1
     assert [unicodedata.normalize("NFC", entity["word"]) for entity in found] == [e["word"] for e in expected]
     assert all(entity["word"] == decomposed[entity["start"] : entity["end"]] for entity in found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_hidden_layers": 10**7}, r"num_hidden_layers is 10000000, but the weights can hold at most \d+"),
+        ({"architectures": 5}, "architectures is 5, expected a list"),
+        ({"auto_map": ["x"]}, r"auto_map is \['x'\], expected a dict"),
+        ({"dtype": "evil"}, "the model cannot be loaded"),
+        ({"id2label": ["O"]}, "the model cannot be loaded"),
+        ({"id2label": {"0": "O", "1": "B-a\nb"}}, r"label 'B-a\\nb' has several lines"),
+        ({"id2label": {"0": "O", "1": "B-\ud800"}}, "half of a surrogate pair"),
+    ],
+)
+def test_damaged_or_hostile_configurations_of_other_models_are_value_errors(tmp_path, tokenizer, fields, message):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertForTokenClassification(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_predictor(str(tmp_path), 8)

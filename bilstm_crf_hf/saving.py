@@ -57,7 +57,12 @@ class SavedModel(PreTrainedModel):
         if fields.get("model_type") != cls.config_class.model_type:
             return
         weights = fields.get("transformers_weights")
-        files = weight_files(name, weights, options.get("variant"), options.get("use_safetensors"), **hub)
+        try:
+            files = weight_files(name, weights, options.get("variant"), options.get("use_safetensors"), **hub)
+        except OSError:
+            raise
+        except Exception as error:  # of the library with which this version of huggingface_hub downloads
+            raise OSError(f"Can't load the model for '{name}' ({error}): try again") from error
         if files:
             check_sizes(cls.config_class.from_dict(fields), shapes_of(files), f"config.json of {name}")
 

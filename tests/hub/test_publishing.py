@@ -470,9 +470,8 @@ def test_binary_files_are_searched_too(prepared, tmp_path, name, content, messag
 
 def test_weights_that_look_like_a_path_by_chance_are_none(prepared, tmp_path):
     folder = shutil.copytree(prepared[1].folder, tmp_path / "model")
-    (folder / "onnx" / "model_int8.onnx").write_bytes(
-        b"\xff\x8a/A/@B4;k\xfe\x03/6+/VKjI\x81"
-    )  # of trained ones, drawn ones
+    weights = b"\xff\x8a/A/@B4;k\xfe\x03/6+/VKjI\x81"  # of a trained graph
+    (folder / "onnx" / "model_int8.onnx").write_bytes(b"\x08" + weights)
     check_files(folder)
 
 

@@ -320,7 +320,10 @@ def test_sentiment_sample(tmp_path, capsys):
         (("--metric_for_best_model", "f1"), "metric_for_best_model is f1: set loss, accuracy, macro_f1, "),
         (("--label_names", "부정", "긍정"), r"train\.tsv:2: the label 기쁨 is not among those of label_names \(0, 1\)"),
         (("--text_column_name", "글"), r"train\.tsv: no column 글; its columns are label, text"),
-        (("--config_overrides", '{"problem_type": "regression"}'), "config_overrides: problem_type cannot be set there"),
+        (
+            ("--config_overrides", '{"problem_type": "regression"}'),
+            "config_overrides: problem_type cannot be set there",
+        ),
     ],
 )
 def test_recipe_refuses(tmp_path, arguments, message):

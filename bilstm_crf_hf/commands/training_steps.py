@@ -39,6 +39,8 @@ def start_training(
         if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
             left_out = f" (but not {', '.join(sorted(BILSTM_SETTINGS))})" if settings[0].model_name_or_path else ""
             logger.info("no data are named: the sample, with the settings in %s%s and the arguments", sample, left_out)
+        if Path(arguments.output_dir, RESULTS).is_file() and arguments.resume_from_checkpoint is None:
+            logger.warning("%s holds a finished run: this one will replace its model", arguments.output_dir)
         set_seed(arguments.seed)
         yield *settings, arguments
 

@@ -7,7 +7,9 @@ import textwrap
 
 import pytest
 import torch
+import transformers
 from conftest import LABELS, new_tagger
+from packaging.version import parse
 from tokenizers import Tokenizer, models
 from transformers import (
     AutoConfig,
@@ -45,8 +47,14 @@ def test_a_text_without_stride_is_one_row(tokenizer, texts):
     assert encoded.inputs["input_ids"] == tokenizer(texts, truncation=True, max_length=12)["input_ids"]
 
 
+OLD = parse(transformers.__version__).release < (5, 20)
+ROTARY = pytest.param(
+    "modernbert", marks=pytest.mark.skipif(OLD, reason="transformers 5.14 cannot make its configuration")
+)
+
+
 @pytest.mark.parametrize(
-    "kind", ["bert", "electra", "gpt2", "modernbert", "xlnet", *sorted(processing_bilstm_crf.COUNTING_FROM_PADDING)]
+    "kind", ["bert", "electra", "gpt2", ROTARY, "xlnet", *sorted(processing_bilstm_crf.COUNTING_FROM_PADDING)]
 )
 def test_usable_positions_are_those_that_an_encoder_has_an_embedding_for(kind, tokenizer):
     """Compare with the encoder itself, which reads this number of tokens and, with a table of positions, no more."""
@@ -56,7 +64,6 @@ def test_usable_positions_are_those_that_an_encoder_has_an_embedding_for(kind, t
     more |= {"languages": ["ko_KR"], "default_language": "ko_KR"} if kind == "xmod" else {}
     more |= {"attention_window": 4, "entity_vocab_size": 8} if kind in ("longformer", "luke") else {}
     more |= {"d_head": 8} if kind == "xlnet" else {}
-    more |= {"layer_types": ["full_attention"]} if kind == "modernbert" else {}
     more |= {} if kind == "xlnet" else {"max_position_embeddings": positions}
     config = AutoConfig.for_model(kind, vocab_size=50, **sizes, **more)
     own_tokenizer = copy.deepcopy(tokenizer)

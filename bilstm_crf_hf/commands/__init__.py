@@ -1,9 +1,15 @@
 """Commands of `bilstm-crf NAME ...` and of the launchers in recipes/."""
 
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 LAUNCHERS = {"sequence_classification": "classify", "convert_checkpoint": "convert"}
 """Names of the commands whose launchers have other names."""
+
+
+def new_parser(description: str | None) -> ArgumentParser:
+    """Return a parser that shows the description as it stands and does not complete abbreviated arguments."""
+    return ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
 
 
 def sample_config(name: str, recipes: Path | None) -> Path | None:

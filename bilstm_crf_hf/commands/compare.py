@@ -20,6 +20,7 @@ from ..inference.predictors import load_predictor
 from ..utils.environment import hardware, versions
 from ..utils.files import locked
 from ..utils.timing import seconds_of
+from . import new_parser
 from .training_steps import train
 
 ROUNDS = 3
@@ -30,9 +31,7 @@ YAML = (".yaml", ".yml")
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the arguments of the comparison, and those of the recipe after `--`."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("systems", nargs="+", type=Path, help="YAML files to train, folders of finished runs")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"))
     parser.add_argument("--recipe", choices=("ner", "classify", "sequence_classification"), default="ner")

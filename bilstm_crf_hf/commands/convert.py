@@ -5,18 +5,16 @@ or *.pth. `pipeline("token-classification", ...)` and the Auto classes load OUTP
 anything is written; a pickle that could run code is refused.
 """
 
-import argparse
 from pathlib import Path
 
 from ..hub.legacy_checkpoint import convert_checkpoint
 from ..utils.files import locked
+from . import new_parser
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("source", help="folder of the tutorial's model, or its name on the Hub")
     parser.add_argument("output_dir", help="the new folder, which must not exist or must be empty")
     parser.add_argument("--tokenizer", help="tokenizer in a folder or on the Hub; default: that in SOURCE")

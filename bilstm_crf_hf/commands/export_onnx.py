@@ -6,7 +6,6 @@ any differs, nothing is written. With --int8 there is also model_int8.onnx with 
 paths that equal PyTorch's and its F1 are printed.
 """
 
-import argparse
 import logging
 import shutil
 import tempfile
@@ -29,7 +28,7 @@ from ..inference.onnx import export_onnx
 from ..pipeline_bilstm_crf import check_finite
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..utils.files import locked, write_atomically
-from . import sample_files
+from . import new_parser, sample_files
 
 BATCH_SIZE = 32
 """Number of sentences of a batch when paths are compared."""
@@ -94,9 +93,7 @@ def write_graphs(model: BiLSTMCRFForTokenClassification, corpus: EncodedCorpus, 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("model", help="folder of a trained tagger, or its name on the Hub")
     parser.add_argument("--output_dir", type=Path, help="folder of the graphs; default: `onnx` in that of the model")
     parser.add_argument("--int8", action="store_true", help="also write a graph with quantised weights")

@@ -5,20 +5,18 @@ without this package, and then uploads the files. The access token is that of `h
 that was interrupted can be started again: a commit is complete or absent, and the tag comes last.
 """
 
-import argparse
 from pathlib import Path
 
 from huggingface_hub.errors import HTTPError
 
 from ..hub.publishing import describe, prepare, send
 from ..training.arguments import configure_logging
+from . import new_parser
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("output_dir", type=Path, help="folder of a finished run")
     parser.add_argument("repo_id", help="name/model")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")

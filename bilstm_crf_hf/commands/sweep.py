@@ -12,7 +12,6 @@ training set, so that the validation split is not used for choices. An interrupt
 again.
 """
 
-import argparse
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,6 +24,7 @@ from ..evaluation.runs import read_run
 from ..training.arguments import joined_overrides
 from ..training.config_files import argument_of, entries, read_entries
 from ..utils.files import locked, write_atomically
+from . import new_parser
 from .training_steps import train
 
 SCORES = {"f1": "F1", "klue_entity_macro_f1": "macro F1"}
@@ -76,9 +76,7 @@ def rows_of(systems: list[System]) -> Rows:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("sweep", type=Path, help="file of the variants")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="seeds of each variant; default: 42")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/sweep"), help="default: outputs/sweep")

@@ -15,7 +15,6 @@ in a warning, are white space at the edges of a span, in Prodigy's rows those wi
 Label Studio's JSON tasks without an annotation and results that are no spans, such as relations.
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset
 
 from ..alignment import Span
-from .rows import Row, class_label, find_column, typed_rows
+from .rows import Row, class_label, find_column, shown, typed_rows
 from .sentences import Sentence, TaggedTokens, located
 from .tag_schemes import check_type, respell
 
@@ -134,7 +133,7 @@ def _read_spans(rows: list[Row], text_column: str, label_column: str, source: st
             is_task = "annotation_id" in columns
             spans = [] if is_task and columns.get(label_column) is None else columns.get(label_column)
             if not isinstance(spans, list):
-                raise ValueError(f"column {label_column} holds {_shown(spans)}; expected a list of spans")
+                raise ValueError(f"column {label_column} holds {shown(spans)}; expected a list of spans")
             sentence = _sentence(columns.get(text_column), spans, counts)
             if (first := tasks.setdefault(str(columns.get("id")) if is_task else place, sentence)) is sentence:
                 sentences.append(sentence)
@@ -151,7 +150,7 @@ def _read_tasks(rows: list[Row], text_key: str, source: str) -> list[Sentence]:
         with located(place):
             text = _field(task, "data", dict).get(text_key)
             if text is None:
-                raise ValueError(f"there is no {text_key!r} in data ({_shown(task['data'])}): name the key text_column")
+                raise ValueError(f"there is no {text_key!r} in data ({shown(task['data'])}): name the key text_column")
             annotations = [a for a in _objects(task, "annotations") if not a.get("was_cancelled")]
             annotations = [a for a in annotations if a.get("ground_truth")] or annotations
             counts["tasks without an annotation, which are left out"] += not annotations
@@ -180,33 +179,33 @@ def _spans_of(annotation: Mapping[str, Any], counts: Counter[str]) -> list[dict[
 def _objects(columns: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     values = _field(columns, name, list)
     if not all(isinstance(value, dict) for value in values):
-        raise ValueError(f"{name} holds {_shown(values)}; expected a list of objects")
+        raise ValueError(f"{name} holds {shown(values)}; expected a list of objects")
     return values
 
 
 def _field(columns: Mapping[str, Any], name: str, kind: type) -> Any:
     if not isinstance(value := columns.get(name), kind):
-        raise ValueError(f"{name} holds {_shown(value)}; expected a {kind.__name__}")
+        raise ValueError(f"{name} holds {shown(value)}; expected a {kind.__name__}")
     return value
 
 
 def _sentence(text: Any, given: list[Any], counts: Counter[str]) -> Sentence:
     """Return a text with the spans given; raise ValueError if they are not as the module says."""
     if not isinstance(text, str):
-        raise ValueError(f"the text is {_shown(text)}, not a string")
+        raise ValueError(f"the text is {shown(text)}, not a string")
     spans = []
     for item in given:
-        with located(f"the span {_shown(item)}"):
+        with located(f"the span {shown(item)}"):
             start, end, label, quote = _parse_span(item)
             check_type(label)
         if not 0 <= start < end <= len(text):
-            raise ValueError(f"the span {_shown(item)} is not within the text, which has {len(text)} characters")
+            raise ValueError(f"the span {shown(item)} is not within the text, which has {len(text)} characters")
         if quote is not None and quote != text[start:end]:
-            problem = f"the span {_shown(item)} has the text {text[start:end]!r}"
+            problem = f"the span {shown(item)} has the text {text[start:end]!r}"
             raise ValueError(f"{problem}: its range has to count characters (code points) from 0, without its end")
         covered = text[start:end]
         if not covered.strip():
-            raise ValueError(f"the span {_shown(item)} has white space only: remove it")
+            raise ValueError(f"the span {shown(item)} has white space only: remove it")
         counts["spans with white space at an edge, which is left out"] += covered != covered.strip()
         start, end = start + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
         spans.append(Span(start, end, label))
@@ -232,10 +231,6 @@ def _parse_span(item: Any) -> tuple[int, int, str, str | None]:
 
 def _first(item: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((item[key] for key in keys if item.get(key) is not None), None)
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=repr)[:80]
 
 
 def _warn_of(counts: Counter[str], source: str) -> None:

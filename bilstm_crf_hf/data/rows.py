@@ -123,8 +123,12 @@ def text_of(row: Row, column: str) -> str:
     if isinstance(text, str):
         return text
     find_column([row], column, (), row.place)
-    shown = json.dumps(text, ensure_ascii=False, default=repr)[:80]
-    raise ValueError(f"{row.place}: column {column} holds {shown}, not a string: correct or remove the row")
+    raise ValueError(f"{row.place}: column {column} holds {shown(text)}, not a string: correct or remove the row")
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of a value as JSON, for an error message."""
+    return json.dumps(value, ensure_ascii=False, default=repr)[:80]
 
 
 def parse_json(document: str) -> Any:
@@ -228,7 +232,7 @@ def _read_json(path: Path) -> Iterator[Row]:
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
             if not isinstance(columns, dict):
-                raise ValueError(f"{place}: expected an object, found {json.dumps(columns, ensure_ascii=False)[:80]}")
+                raise ValueError(f"{place}: expected an object, found {shown(columns)}")
             if has_surrogates and (half := re.search("[\ud800-\udfff]", json.dumps(columns, ensure_ascii=False))):
                 raise ValueError(f"{place}: {half[0]!a} is half of a character, of an emoji for example: remove it")
             yield Row(place, columns)

@@ -1,5 +1,6 @@
 """Sentences, small taggers and another process that the tests share."""
 
+import json
 import os
 import signal
 import time
@@ -28,6 +29,9 @@ from bilstm_crf_hf.training.trainer import TaggerTrainer
 from bilstm_crf_hf.utils.files import locked
 
 LABELS = ["B-DT", "I-DT", "B-LC", "I-LC", "B-PS", "I-PS", "O"]
+
+# The --config_overrides of a model that trains at once.
+TINY = json.dumps({"embedding_size": 8, "hidden_size": 8, "ngrams": [], "jamo_embedding_size": 0})
 
 SENTENCES = [
     "<손흥민:PS>은 <1992년 7월 8일:DT> <춘천:LC>에서 태어났다.",
@@ -71,6 +75,13 @@ def texts() -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer(texts):
     return build_character_tokenizer(texts)
+
+
+@pytest.fixture(scope="session")
+def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
+    path = tmp_path_factory.mktemp("data") / "sentences.txt"
+    path.write_text("\n".join(SENTENCES * 2), encoding="utf-8")
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassification:

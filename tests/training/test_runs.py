@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import seqeval.metrics
 import torch
-from conftest import LABELS, SENTENCES, new_tagger
-from corpora import read_corpus
+from conftest import LABELS, SENTENCES, TINY, new_tagger
 from datasets import Dataset
 from transformers import (
     AutoModelForTokenClassification,
@@ -23,23 +22,13 @@ from transformers import (
 )
 
 from bilstm_crf_hf.commands import classify, ner
-from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
+from bilstm_crf_hf.data.encoding import best_labels
 from bilstm_crf_hf.evaluation import runs
 from bilstm_crf_hf.evaluation.metrics import EntityScorer, entity_scores
 from bilstm_crf_hf.evaluation.runs import read_predictions, training_summary
 from bilstm_crf_hf.evaluation.tasks import TAGGING, label_maps
-from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 from bilstm_crf_hf.training.trainer import TaggerTrainer
-
-TINY = json.dumps({"embedding_size": 8, "hidden_size": 8, "ngrams": [], "jamo_embedding_size": 0})
-
-
-@pytest.fixture(scope="module")
-def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
-    path = tmp_path_factory.mktemp("data") / "sentences.txt"
-    path.write_text("\n".join(SENTENCES * 2), encoding="utf-8")
-    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
 
 
 def new_bert(tokenizer) -> BertForTokenClassification:

@@ -39,9 +39,9 @@ class BiLSTMCRFOutput(ModelOutput):
     path_log_probs: Tensor | None = None
     """(B, S, 3), in evaluation: log-probabilities along the Viterbi path, see `LinearChainCRF.posterior`."""
     hidden_states: tuple[Tensor, ...] | None = None
-    """On request, the input of the first BiLSTM layer and the output of each, or those of the encoder; (B, S, ...)."""
+    """The input of the first BiLSTM layer and the output of each, or those of the encoder, on request; (B, S, ...)."""
     attentions: tuple[Tensor, ...] | None = None
-    """On request, those of the encoder."""
+    """The attentions of the encoder, on request."""
 
 
 @dataclass

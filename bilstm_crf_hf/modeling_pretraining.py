@@ -39,7 +39,7 @@ class BiLSTMForPreTrainingOutput(ModelOutput):
     logits: Tensor | None = None
     """(B, S, K), those of the tags; 0 outside a sequence."""
     hidden_states: tuple[Tensor, ...] | None = None
-    """On request, the input and the output of the BiLSTM layer, (B, S, ...)."""
+    """The input and the output of the BiLSTM layer, (B, S, ...), on request."""
 
 
 class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):

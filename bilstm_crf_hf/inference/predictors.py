@@ -189,10 +189,8 @@ def load_predictor(
         if files := weight_files(name, getattr(config, "transformers_weights", None), None, None):
             check_sizes(config, shapes_of(files), f"config.json of {name}")
         ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
-        if ours and not trust_remote_code:
-            options["pipeline_class"] = (
-                BiLSTMCRFTokenClassificationPipeline  # without the copy of its code in the model
-            )
+        if ours and not trust_remote_code:  # without the copy of its code in the model
+            options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline
         pipe = pipeline(kind.task, model=name, **options)
     except (OSError, ValueError, ImportError):
         raise

@@ -23,6 +23,12 @@ def check_special_tokens(ids: list[int] | None) -> None:
         )
 
 
+def check_temperature(temperature: float) -> None:
+    """Raise a ValueError for a temperature that would turn scores into infinity or all of them into zero."""
+    if not 1e-6 <= temperature <= 1e6:
+        raise ValueError(f"temperature must be a positive and finite number, from 1e-6 to 1e6, got {temperature}")
+
+
 @strict
 class BiLSTMCRFConfig(PreTrainedConfig):
     """Configuration of [`BiLSTMCRFModel`] and of the models with a head on it.
@@ -54,6 +60,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         constrained: whether sequences that the BIO or BIOES scheme of the labels rules out are impossible; false for
             weights that were trained without constraints, such as the tutorial's.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...).
+        temperature: number by which scores are divided in evaluation, so that probabilities are calibrated; above 1,
+            they become less extreme. It changes no best path, and nothing in training. `bilstm-crf calibrate` fits it.
     """
 
     model_type = "bilstm_crf"
@@ -81,6 +89,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     constrained: bool = True
     pad_token_id: int | None = 0
     special_token_ids: list[int] | None = None
+    temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         check_number_of_labels(kwargs)
@@ -111,3 +120,4 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             if max(-window[0], window[1]) > LARGEST_OFFSET:
                 raise ValueError(f"each of ngrams must be at most {LARGEST_OFFSET} tokens away, got {window}")
         check_special_tokens(self.special_token_ids)
+        check_temperature(self.temperature)

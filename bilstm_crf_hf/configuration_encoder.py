@@ -3,17 +3,23 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
-from .configuration_bilstm_crf import check_number_of_labels, check_special_tokens
+from .configuration_bilstm_crf import check_number_of_labels, check_special_tokens, check_temperature
 
 
 @strict
 class EncoderConfig(PreTrainedConfig):
-    """Base configuration of the models on an encoder, whose own configuration may be a dictionary; default: BERT's."""
+    """Base configuration of the models on an encoder.
+
+    Args:
+        encoder_config: configuration of the encoder, or a dictionary of its fields. Default: BERT's.
+        temperature: see [`BiLSTMCRFConfig`].
+    """
 
     _auto_class = "AutoConfig"  # makes `save_pretrained` copy the code
     sub_configs = {"encoder_config": AutoConfig}
 
     encoder_config: dict | PreTrainedConfig | None = None
+    temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         check_number_of_labels(kwargs)
@@ -24,6 +30,10 @@ class EncoderConfig(PreTrainedConfig):
         elif isinstance(self.encoder_config, dict):
             self.encoder_config = AutoConfig.for_model(**self.encoder_config)
         super().__post_init__(**kwargs)
+
+    def validate_temperature(self) -> None:
+        """Check the temperature; `@strict` calls this."""
+        check_temperature(self.temperature)
 
     @property
     def max_position_embeddings(self) -> int:

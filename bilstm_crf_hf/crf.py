@@ -40,6 +40,11 @@ class LinearChainCRF(CRF):
         constrained: whether the scheme of the labels constrains the paths. If not, the labels only tell which tags
             continue an entity (see [`~LinearChainCRF.posterior`]).
 
+    Attributes:
+        temperature: positive number by which emissions, transitions, starts and ends are divided in evaluation wherever
+            probabilities are computed, which calibrates them (Guo et al., 2017). Best paths and scores of paths are
+            computed without it, and so is everything in training. Default: 1.
+
     Raises:
         ValueError: if `num_tags` is not positive or not the number of `labels`.
     """
@@ -55,6 +60,7 @@ class LinearChainCRF(CRF):
             raise ValueError(f"got {len(labels)} labels for {num_tags} tags: give one label for each tag")
         self.labels = None if labels is None else tuple(labels)
         self.constrained = constrained
+        self.temperature = 1.0
         for name, values in self._constraints().items():
             self.register_buffer(name, values, persistent=False)
 
@@ -132,9 +138,11 @@ class LinearChainCRF(CRF):
     @torch.no_grad()
     def marginals(self, emissions: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the posterior probability of each tag, in the shape of `emissions`; 0 outside the mask."""
+        dtype = _result_dtype(emissions)
         emissions, mask = self._to_time_major(emissions, mask)
-        lattice = forward_backward(emissions, mask, self.potentials())
-        return self._from_time_major(lattice.log_marginals().exp()[..., :-1]).to(_result_dtype(emissions))
+        emissions, transitions = self._calibrated(emissions, self.potentials())
+        lattice = forward_backward(emissions, mask, transitions)
+        return self._from_time_major(lattice.log_marginals().exp()[..., :-1]).to(dtype)
 
     @torch.no_grad()
     def posterior(self, emissions: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,9 +161,10 @@ class LinearChainCRF(CRF):
         dtype = _result_dtype(emissions)
         emissions, mask = self._to_time_major(emissions, mask)
         scores, transitions = self._state_scores(emissions, mask)
+        path, total = best_path(scores, transitions)  # (T + 2, B), (B,)
+        emissions, transitions = self._calibrated(emissions, transitions)
         lattice = forward_backward(emissions, mask, transitions)
         log_marginals = lattice.log_marginals().clamp_(min=-1e4)  # (T + 2, B, S)
-        path, total = best_path(scores, transitions)  # (T + 2, B), (B,)
         marginal = log_marginals.gather(2, path[..., None])[..., 0]  # (T + 2, B)
         following = (transitions[path[:-1]] + lattice.log_backward()[1:]).log_softmax(-1)  # log P(y_t+1 = j | y_t)
         step = following.gather(2, path[1:, :, None])[..., 0]  # (T + 1, B)
@@ -204,6 +213,18 @@ class LinearChainCRF(CRF):
         """Return the scores of all states, (T + 2, B, S), and of the transitions between them, (S, S)."""
         transitions = self.potentials()
         return add_boundary(emissions, mask, transitions.dtype), transitions
+
+    @property
+    def applied_temperature(self) -> float:
+        """Return the temperature, or 1 in training."""
+        return 1.0 if self.training else self.temperature
+
+    def _calibrated(self, emissions: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return emissions (T, B, K) and transitions between states (S, S), divided by the temperature."""
+        if (temperature := self.applied_temperature) == 1:
+            return emissions, transitions
+        divided = (transitions / temperature).masked_fill_(~self.possible, IMPOSSIBLE)
+        return emissions.to(transitions.dtype) / temperature, divided
 
     def potentials(self) -> Tensor:
         """Return the scores of the transitions between states, (S, S), without gradient, in the most precise dtype.
@@ -274,11 +295,11 @@ class _LogLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx, crf: LinearChainCRF, emissions: Tensor, mask: Tensor, tags: Tensor, *_) -> Tensor:
         """Compute it for `tags` (T, B), 0 outside the mask; autograd gives gradients to the last three arguments."""
-        transitions = crf.potentials()
+        ctx.possible, ctx.dtype, ctx.temperature = crf.possible, emissions.dtype, crf.applied_temperature
+        emissions, transitions = crf._calibrated(emissions, crf.potentials())
         # Off the CPU, asking whether any tag is unknown would make the host wait: the general case runs.
         likelihood = _KnownTags if emissions.device.type == "cpu" and IGNORED not in tags else _PartialTags
         ctx.likelihood = likelihood(emissions, mask, transitions, tags)
-        ctx.possible, ctx.dtype = crf.possible, emissions.dtype
         return ctx.likelihood.value.clone()  # if the context held the returned tensor, they would refer to each other
 
     @staticmethod
@@ -286,7 +307,7 @@ class _LogLikelihood(torch.autograd.Function):
         """Return the gradients with respect to the emissions and the three parameters, weighted with `grad` (B,)."""
         if torch.is_grad_enabled():
             raise RuntimeError("LinearChainCRF has no second derivative: call backward without create_graph")
-        emissions, transitions = ctx.likelihood.gradient(grad)
+        emissions, transitions = ctx.likelihood.gradient(grad / ctx.temperature)
         transitions = transitions * ctx.possible
         parameters = transitions[-1, :-1], transitions[:-1, -1], transitions[:-1, :-1]
         return None, emissions.to(ctx.dtype), None, None, *parameters

@@ -146,8 +146,9 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         return NBestOutput(predictions=predictions, probabilities=probabilities.T)
 
     def update_crf(self) -> None:
-        """Let the labels of the configuration, which may have changed, constrain the CRF, as if it was loaded now."""
+        """Let the CRF follow the labels and the temperature of the configuration, which may have changed."""
         self.crf.set_labels(self.label_names(), getattr(self.config, "constrained", True))
+        self.crf.temperature = self.config.temperature
 
     def crf_output(
         self, emissions: Tensor, sequences: Sequences, labels: Tensor | None, **recorded: Sequence[Tensor] | None
@@ -178,6 +179,8 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         `recorded` are further fields of the output.
         """
         self.label_names()
+        if not self.training:
+            logits = logits / self.config.temperature
         loss = None if labels is None else classification_loss(self.config, logits, labels)
         more = {name: tensors and tuple(tensors) for name, tensors in recorded.items()}
         return SequenceClassifierOutput(loss=loss, logits=logits, **more)

@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "train variants of a configuration",
     "compare": "train systems and write a report that compares them",
     "analyze": "report the errors and the calibration of a tagger",
+    "calibrate": "fit the scores of a tagger to held-out sentences",
     "predict": "tag or classify a file of texts",
     "export-onnx": "export a tagger to ONNX",
     "convert": "convert a checkpoint of the tutorial",

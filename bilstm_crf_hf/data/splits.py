@@ -13,7 +13,8 @@ SPLITS = ("train", "validation", "test")
 """The names of the splits that files can be named for."""
 
 SAMPLE_SEED = 42
-"""The seed that draws samples and validation splits: the same rows whatever the seed of the training is."""
+"""The seed that draws samples and validation splits: the same rows in all commands, whatever the seed of the training
+is."""
 
 
 @dataclass
@@ -26,8 +27,16 @@ class SplitArguments:
     validation_split: str = field(default="validation", metadata={"help": "Split to evaluate after each epoch."})
     train_file: str | None = field(default=None, metadata={"help": "Training data (formats: recipes/README.md)."})
     validation_file: str | None = field(default=None, metadata={"help": "File of validation data."})
+    validation_split_percentage: int | None = field(
+        default=None, metadata={"help": "Percentage of the train split to draw at random as validation split."}
+    )
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of tags or classes."})
+
+    def __post_init__(self) -> None:
+        percentage = self.validation_split_percentage
+        if percentage is not None and not 0 < percentage < 100:
+            raise ValueError(f"validation_split_percentage must be between 0 and 100, got {percentage}")
 
 
 @dataclass
@@ -35,19 +44,11 @@ class SourceArguments(SplitArguments):
     """The source of the splits, their sizes, and the limit of their lengths."""
 
     test_file: str | None = field(default=None, metadata={"help": "File of test data, used once, after training."})
-    validation_split_percentage: int | None = field(
-        default=None, metadata={"help": "Percentage of the train split to draw at random as validation split."}
-    )
     max_seq_length: int | None = field(
         default=None, metadata={"help": "Limit in tokens (default: the tokenizer's); longer inputs are split or cut."}
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Number of random training rows to use."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Number of random validation rows to use."})
-
-    def __post_init__(self) -> None:
-        percentage = self.validation_split_percentage
-        if percentage is not None and not 0 < percentage < 100:
-            raise ValueError(f"validation_split_percentage must be between 0 and 100, got {percentage}")
 
 
 def open_splits(
@@ -98,12 +99,17 @@ def read_splits(
 ) -> DatasetDict:
     """Load the splits from the files or the data set in the arguments, else from the files in `sample`.
 
+    With a `validation_split_percentage`, the validation split is drawn from the train split.
+
     Args:
         load: `ner.load_ner_datasets` or `classification.load_classification_datasets`, which takes `options`.
 
     Raises:
         ValueError: if a `needed` split does not exist, if an argument is not for the source, or if `load` raises it.
     """
+    percentage = arguments.validation_split_percentage
+    if percentage:
+        needed = needed - {"validation"} | {"train"}
     files = {split: getattr(arguments, f"{split}_file", None) for split in SPLITS}
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
@@ -124,20 +130,19 @@ def read_splits(
     if missing := sorted(needed - set(datasets)):
         remedy = " and ".join(f"{split}_file" for split in missing)
         if missing == ["validation"]:
-            remedy += " or, in training, validation_split_percentage" if files else " or another validation_split"
+            remedy += " or validation_split_percentage" if files else " or another validation_split"
         raise ValueError(f"there is no {' and no '.join(missing)} split, only {', '.join(datasets)}: give {remedy}")
+    if percentage:
+        parts = datasets["train"].train_test_split(percentage / 100, seed=SAMPLE_SEED)
+        datasets |= {"train": parts["train"], "validation": parts["test"]}
     return datasets
 
 
 def load_splits(
     load: Callable[..., DatasetDict], arguments: SourceArguments, sample: Mapping[str, PathLike], **options: Any
 ) -> DatasetDict:
-    """Load the splits of a training with [`read_splits`], then divide and sample them as the arguments say."""
-    percentage = arguments.validation_split_percentage
-    datasets = read_splits(load, arguments, sample, {"train"} if percentage else {"train", "validation"}, **options)
-    if percentage:
-        parts = datasets["train"].train_test_split(percentage / 100, seed=SAMPLE_SEED)
-        datasets |= {"train": parts["train"], "validation": parts["test"]}
+    """Load the splits of a training with [`read_splits`], then sample them as the arguments say."""
+    datasets = read_splits(load, arguments, sample, {"train", "validation"}, **options)
     limits = {"train": arguments.max_train_samples, "validation": arguments.max_eval_samples}
     for split, limit in limits.items():
         if limit is not None and limit < len(datasets[split]):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 RESULTS = "all_results.json"
 """Scores, times and sizes; written last, so that a folder with this file holds a finished run."""
+CALIBRATION = "calibration"
+"""The field of `RESULTS` with what the command `calibrate` has measured."""
 TRAINER_STATE = "trainer_state.json"
 TRAINING_RUN = "training_run.json"
 """Arguments, hyperparameters, hardware and versions."""

@@ -112,6 +112,8 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
     morphemes = _morpheme_field(arguments, config, task)
     fields = checked_overrides(arguments, type(config)) | morphemes
+    if hasattr(config, "temperature"):
+        fields.setdefault("temperature", 1.0)  # that of the model fits the weights before the training
     own = config.id2label.values()
     # The labels of pretraining, or of a tagger whose head has been taken off, have no meaning here.
     is_body = bool(config.architectures) and not any(each.serves(config.to_dict()) for each in PREDICTORS)

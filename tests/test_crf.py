@@ -379,6 +379,61 @@ def test_marginals_are_sums_over_all_paths(problem):
     assert not log_marginals[~problem.mask].any()
 
 
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_a_temperature_divides_the_scores_of_all_paths_in_evaluation(problem, temperature):
+    """Compare likelihood, gradient and marginals with a softmax over the divided scores of all paths."""
+    crf = problem.crf.eval()
+    paths_before = crf.viterbi(problem.emissions, problem.mask), *crf.nbest(problem.emissions, problem.mask, 3)
+    crf.temperature = temperature
+    expected, marginals = [], []
+    for emissions, tags in sentences(problem):
+        paths, scores = every_path(crf, emissions)
+        probabilities = (scores / temperature).log_softmax(0)
+        expected.append(probabilities[(paths == tags).all(1)].sum())
+        chosen = nn.functional.one_hot(paths, crf.num_tags).double()
+        marginals.append(torch.einsum("ntk,n->tk", chosen, probabilities.exp()))
+    value = crf(problem.emissions, problem.tags, problem.mask, reduction="none")
+    expected, marginals = torch.stack(expected), padded(marginals, 5).detach()
+    assert_close(value, expected, **EXACT)
+    assert_close(
+        gradients(value.sum(), crf, problem.emissions), gradients(expected.sum(), crf, problem.emissions), **EXACT
+    )
+    assert_close(crf.marginals(problem.emissions, problem.mask), marginals, **EXACT)
+    log_marginals, best, _ = crf.posterior(problem.emissions, problem.mask)
+    assert_close(log_marginals.exp() * problem.mask[..., None], marginals, **EXACT)
+    paths = crf.viterbi(problem.emissions, problem.mask), *crf.nbest(problem.emissions, problem.mask, 3)
+    assert all(map(torch.equal, paths, paths_before))
+    assert best.equal(paths[0])
+
+
+@pytest.mark.parametrize("labels", [BIO, BIOES])
+def test_a_temperature_divides_the_scores_that_entities_are_probable_by(labels):
+    """Compare with a CRF whose emissions and parameters are divided."""
+    crf = random_crf(5, labels).eval()
+    divided = copy.deepcopy(crf)
+    problem = random_problem(crf, [4, 1, 5])
+    crf.temperature = 2.5
+    for parameter in divided.parameters():
+        parameter.data /= 2.5
+    found = crf.posterior(problem.emissions, problem.mask)
+    for ours, theirs in zip(found, divided.posterior(problem.emissions / 2.5, problem.mask), strict=True):
+        assert_close(ours, theirs, **EXACT)
+    low = problem.emissions.to(torch.bfloat16)  # divided in float64: rounding a second time would change the scores
+    for ours, theirs in zip(
+        crf.posterior(low, problem.mask), divided.posterior(low.double() / 2.5, problem.mask), strict=True
+    ):
+        assert_close(ours, theirs.to(ours.dtype))
+
+
+def test_training_knows_no_temperature(problem):
+    plain = problem.crf(problem.emissions, problem.tags, problem.mask)
+    expected = gradients(plain, problem.crf, problem.emissions)
+    problem.crf.temperature = 3.0
+    value = problem.crf(problem.emissions, problem.tags, problem.mask)
+    assert value == plain
+    assert all(map(torch.equal, gradients(value, problem.crf, problem.emissions), expected))
+
+
 @pytest.mark.parametrize("k", [1, 4, 150])
 def test_nbest_are_the_highest_scoring_of_all_paths_in_order(problem, k):
     """Sentences of three tokens have at most 125 paths: missing paths are -100 and have a score of -inf."""

@@ -121,7 +121,8 @@ def test_every_weight_gets_a_gradient(tagger, wordpiece):
 
 
 @pytest.mark.slow
-def test_a_saved_tagger_works_where_the_package_is_not_installed(tagger, wordpiece, tmp_path):
+def test_a_saved_tagger_works_where_the_package_is_not_installed(tagger, wordpiece, tmp_path, monkeypatch):
+    monkeypatch.setattr(tagger.config, "temperature", 1.5)
     tagger.save_pretrained(tmp_path / "model")
     wordpiece.save_pretrained(tmp_path / "model")
     here = pipeline("token-classification", model=tagger, tokenizer=wordpiece, pipeline_class=_pipeline_class())
@@ -196,6 +197,16 @@ def test_the_head_of_the_classifier_is_that_of_the_tutorial(encoder, wordpiece, 
         assert_close(output.logits[row], second(first(norm(pooled)).relu()), rtol=1e-4, atol=1e-5)
     assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
     assert_close(model(**batch, labels=labels, return_dict=False), (output.loss, output.logits))
+
+
+def test_a_temperature_divides_the_logits_of_a_classifier_in_evaluation(encoder, wordpiece):
+    names = label_maps(["기쁨", "슬픔", "분노"])
+    model = EncoderForSequenceClassification.from_encoder(encoder, wordpiece, classifier_dropout=0.0, **names)
+    batch, labels = wordpiece(TEXTS, padding=True, return_tensors="pt"), torch.tensor([0, 2, 1])
+    plain = model.eval()(**batch).logits
+    model.config.temperature = 2.0
+    assert_close(model(**batch).logits, plain / 2)
+    assert_close(model(**batch, labels=labels).loss, torch.nn.functional.cross_entropy(plain / 2, labels))
 
 
 @pytest.mark.slow

@@ -49,6 +49,10 @@ def test_the_blogs_model_is_one_configuration_away():
         ("word_dropout", 1.0, r"\[0, 1\)"),
         ("ngrams", [[1, -1]], "first <= last"),
         ("ngrams", [[0]], "first <= last"),
+        ("temperature", 0, "temperature must be a positive and finite number"),
+        ("temperature", -1.5, "temperature must be a positive and finite number"),
+        ("temperature", float("inf"), "temperature must be a positive and finite number"),
+        ("temperature", float("nan"), "temperature must be a positive and finite number"),
     ],
 )
 def test_configuration_refuses(field, value, message):
@@ -143,6 +147,29 @@ def test_softmax_of_logits_is_the_posterior(tagger, tokenizer, texts):
     emissions = tagger.classifier(tagger.bilstm(**batch).last_hidden_state[:, 1:-1]).transpose(0, 1)
     expected = tagger.crf.marginals(emissions)[:, 0]
     torch.testing.assert_close(tagger(**batch).logits[0, 1:-1].softmax(-1), expected, atol=1e-6, rtol=0)
+
+
+def test_a_temperature_of_the_configuration_flattens_every_probability_and_changes_no_path(tokenizer, texts):
+    """Of logits, of all paths of `nbest`, and of labels; it counts at once, and not in training."""
+    model = new_tagger(tokenizer, locked_dropout=0.0, ngram_dropout=0.0, word_dropout=0.0)
+    batch = tokenizer(["서울에"], return_tensors="pt")
+    labels = model(**batch).predictions
+    count = int((labels != -100).sum())
+    every = model.nbest(**batch, num_paths=len(LABELS) ** count)
+    before, loss = model(**batch), model.train()(**batch, labels=labels).loss
+    model.config.temperature = 2
+    assert model(**batch, labels=labels).loss == loss
+
+    output, paths = model.eval()(**batch, labels=labels), model.nbest(**batch, num_paths=len(LABELS) ** count)
+    expected = every.probabilities[0].sqrt() / every.probabilities[0].sqrt().sum()  # of the temperature 2
+    assert torch.equal(paths.predictions, every.predictions)
+    torch.testing.assert_close(paths.probabilities[0], expected)
+    torch.testing.assert_close(output.loss, -expected[0].log())
+    chain = every.predictions[0][:, labels[0] != -100].clamp(min=0)  # (N, T)
+    marginals = torch.einsum("ntk,n->tk", torch.nn.functional.one_hot(chain, len(LABELS)).float(), expected)
+    torch.testing.assert_close(output.logits[labels != -100].exp(), marginals)
+    assert torch.equal(output.predictions, before.predictions)
+    assert not torch.allclose(output.logits, before.logits, atol=0.1)
 
 
 def test_unknown_labels_are_summed_over(tagger, tokenizer, texts):
@@ -309,7 +336,8 @@ def test_embeddings_can_be_resized(tokenizer):
 
 
 @pytest.mark.slow
-def test_exported_folder_works_without_the_package(tagger, tokenizer, texts, tmp_path):
+def test_exported_folder_works_without_the_package(tokenizer, texts, tmp_path):
+    tagger = new_tagger(tokenizer, temperature=1.5)
     export = tmp_path / "export"
     tagger.save_pretrained(export)
     tokenizer.save_pretrained(export)

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from torch.utils.data import DataLoader
 from transformers.hf_argparser import HfArg
 
 from .. import crf
-from ..data.collation import TaggingCollator
-from ..data.encoding import EncodedCorpus
 from ..data.ner import CorpusArguments, load_ner_datasets
 from ..data.splits import SplitArguments, read_splits
 from ..evaluation.analysis import Analysis, tag_sentences
@@ -33,7 +30,7 @@ from ..training.arguments import configure_logging, parse_arguments
 from ..utils.files import locked, write_json
 
 SCORES = {"ECE": "expected calibration error", "Brier score": "Brier score"}
-"""Keys of the printed scores in `Analysis.calibration`, with their names."""
+"""Names of the scores that are printed and recorded, by their keys in `Analysis.calibration`."""
 
 
 @dataclass
@@ -63,7 +60,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         tagger = load_tagger(folder)
         config = read_json(folder / CONFIG)
         results = read_json(folder / RESULTS) if (folder / RESULTS).exists() else None
-        temperature = fit(tagger, datasets["validation"])
+        temperature = round(fit_temperature(lambda t: tag(tagger, datasets["validation"], t).scored()), 3)
         splits = [split for split in ("validation", "test") if split in datasets]
         measured = {split: measure(tagger, datasets[split], temperature) for split in splits}
         write_json(folder / CONFIG, dict(sorted((config | {"temperature": temperature}).items())))
@@ -72,42 +69,40 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
             source = f"train ({percentage} % held out)" if percentage else sources.validation_split
             record = {"temperature": temperature, "source": source, **measured}
             write_json(folder / RESULTS, dict(sorted((results | {CALIBRATION: record}).items())))
-    for split, numbers in measured.items():
-        scores = (f"{name} {numbers[f'{key} before']:.4f}, now {numbers[key]:.4f}" for key, name in SCORES.items())
-        print(f"{split}, {numbers['sentences']} sentences: {'; '.join(scores)}")
-    print(f"saved in {folder / CONFIG}: temperature {temperature}")
+    for split, found in measured.items():
+        before, after = found["without"], found["with"]
+        scores = ", ".join(f"{name} {before[key]:.4f} -> {after[key]:.4f}" for key, name in SCORES.items())
+        print(f"{split}, {found['sentences']} sentences: {scores}")
+    print(f"temperature {temperature}, saved in {folder / CONFIG}")
 
 
 def load_tagger(folder: Path) -> EntityPredictor:
     """Load the tagger in a folder.
 
     Raises:
+        ImportError: if the tagger reads morphemes, and Kiwi is not installed.
         ValueError: if its model has no CRF, or brings along code of another version, which may know no temperature.
     """
     predictor = load_predictor(str(folder), BATCH_SIZE)
-    if getattr(predictor.pipe.model, "crf", None) is None:
-        raise ValueError(
-            f"{folder}: {type(predictor.pipe.model).__name__} has no CRF: only taggers with one are calibrated"
-        )
+    model = predictor.pipe.model
+    if not isinstance(predictor, EntityPredictor) or not hasattr(model, "crf"):
+        raise ValueError(f"{folder}: {type(model).__name__} has no CRF: name a tagger with a CRF")
+    BiLSTMCRFProcessor(predictor.pipe.tokenizer, model.config)  # the pipeline would tag without morphemes
     code = folder / Path(crf.__file__).name
     if code.exists() and code.read_bytes() != Path(crf.__file__).read_bytes():
         raise ValueError(f"{code} is not that of this version: load the model with this version and save it again")
     return predictor
 
 
-def fit(tagger: EntityPredictor, dataset: Dataset) -> float:
-    """Return the temperature for a data set, see `evaluation.calibration.fit_temperature`, with four decimals."""
-    model, tokenizer = tagger.pipe.model, tagger.pipe.tokenizer
-    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    rows = EncodedCorpus(dataset, BiLSTMCRFProcessor(tokenizer, model.config), labels).inputs
-    return round(fit_temperature(model, DataLoader(rows, BATCH_SIZE, collate_fn=TaggingCollator(tokenizer))), 4)
+def tag(tagger: EntityPredictor, dataset: Dataset, temperature: float) -> Analysis:
+    """Return the analysis of a tagger on a data set with a temperature."""
+    tagger.pipe.model.config.temperature = temperature
+    return Analysis(tag_sentences(tagger, dataset))
 
 
 def measure(tagger: EntityPredictor, dataset: Dataset, temperature: float) -> dict[str, Any]:
     """Return the number of sentences, and the calibration of the entities in them without and with a temperature."""
-    numbers: dict[str, Any] = {"sentences": len(dataset)}
-    for value, suffix in ((1.0, " before"), (temperature, "")):
-        tagger.pipe.model.config.temperature = value
-        calibration = Analysis(tag_sentences(tagger, dataset)).calibration()
-        numbers |= {f"{key}{suffix}": calibration[key] for key in SCORES}
-    return numbers
+    found = {
+        name: tag(tagger, dataset, value).calibration() for name, value in (("without", 1.0), ("with", temperature))
+    }
+    return {"sentences": len(dataset)} | {name: {key: row[key] for key in SCORES} for name, row in found.items()}

@@ -1,59 +1,16 @@
 """Calibration of scores: of all entities with a score of 0.9, nine out of ten should be right."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import brier_score_loss
-from torch import Tensor
-
-from ..losses import crf_loss
-from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
+from sklearn.metrics import brier_score_loss, log_loss
 
 TEMPERATURES = (0.1, 10.0)
 """The bounds between which a temperature is searched for."""
-
-
-@torch.inference_mode()
-def fit_temperature(model: BiLSTMCRFPreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> float:
-    """Return the temperature with which a tagger in evaluation gives labels the highest likelihood (Guo et al., 2017).
-
-    The emissions are computed once. The temperature in the configuration does not matter and stays as it is.
-
-    Args:
-        model: tagger with a CRF.
-        batches: inputs of the model with `labels`, of sentences that it has not been trained on.
-
-    Raises:
-        ValueError: if there is no minimum between `TEMPERATURES`.
-    """
-    model.update_crf()
-    computed = []
-    for batch in batches:
-        inputs = {name: values.to(model.device) for name, values in batch.items()}
-        labels = inputs.pop("labels")
-        computed.append((*model.emissions(**inputs), labels))
-
-    def loss(logarithm: float) -> float:
-        model.crf.temperature = math.exp(logarithm)
-        return sum(
-            len(labels) * crf_loss(model.crf, emissions, labels, sequences).item()
-            for emissions, sequences, labels in computed
-        )
-
-    low, high = map(math.log, TEMPERATURES)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).x
-    model.update_crf()
-    if min(found - low, high - found) < 0.01:
-        limits = " to ".join(f"{limit:g}" for limit in TEMPERATURES)
-        raise ValueError(
-            f"no temperature from {limits} fits the labels best: give more sentences, none of the training"
-        )
-    return math.exp(found)
 
 
 @dataclass(frozen=True)
@@ -106,6 +63,31 @@ def brier_score(scores: Sequence[float], right: Sequence[bool]) -> float:
     """Compute the mean of (score − 1)² over right entities and score² over wrong ones (Brier, 1950)."""
     values, hits = _arrays(scores, right)
     return float(brier_score_loss(hits, values))
+
+
+def fit_temperature(scored: Callable[[float], tuple[Sequence[float], Sequence[bool]]]) -> float:
+    """Return the temperature (Guo et al., 2017) whose scores have the least log loss, within one percent.
+
+    The log loss of the entities that a user sees is minimized, not that of the labels of all tokens: a tagger that
+    misses entities would get a temperature that is too high for those that it finds.
+
+    Args:
+        scored: function of a temperature that returns the scores of entities and whether each is right.
+
+    Raises:
+        ValueError: if the best temperature is not between `TEMPERATURES`.
+    """
+
+    def loss(logarithm: float) -> float:
+        values, hits = _arrays(*scored(math.exp(logarithm)))
+        return log_loss(hits, values, labels=[False, True])
+
+    low, high = map(math.log, TEMPERATURES)
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.01}).x
+    if min(found - low, high - found) < 0.02:
+        limits = " to ".join(f"{limit:g}" for limit in TEMPERATURES)
+        raise ValueError(f"no temperature from {limits} fits best: give more sentences, and none of the training")
+    return math.exp(found)
 
 
 def precision_from(

@@ -18,7 +18,7 @@ from ..evaluation.markdown import (
     render_template,
     restrict_markdown,
 )
-from ..evaluation.runs import CONFIG, RESULTS, TRAINING_RUN, read_json
+from ..evaluation.runs import CALIBRATION, CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
 from .published_files import PACKAGE
 
@@ -74,6 +74,12 @@ class TrainedModel:
     def selected_from(self) -> int:
         """Return the number of evaluations whose best selected the weights; runs of earlier versions lack it."""
         return self.results.get("selected_from", self.results["epochs"])
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """Return what the command `calibrate` has measured, None if the model has another temperature than it wrote."""
+        record = self.results.get(CALIBRATION)
+        return record if record and record["temperature"] == self.config.get("temperature") else None
 
     @property
     def examples(self) -> list[str]:

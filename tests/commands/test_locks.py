@@ -25,6 +25,7 @@ COMMANDS = {
     "distill": [*SPLITS, *TEACHERS, "--output_dir", "out"],
     "distill_classifier": [*SPLITS, *TEACHERS, "--output_dir", "out"],
     "analyze": ["--model_name_or_path", "no", "--validation_file", "no.txt", "--output_dir", "out"],
+    "calibrate": ["--model_name_or_path", "out", "--validation_file", "no.txt"],
     "compare": ["empty", "--output_dir", "out"],
     "sweep": ["sweep.yaml", "--output_dir", "out"],
     "export_onnx": ["no", "--file", "no.txt", "--output_dir", "out"],

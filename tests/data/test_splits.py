@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from bilstm_crf_hf.data.classification import load_classification_datasets
-from bilstm_crf_hf.data.splits import SplitArguments, open_splits, read_splits
+from bilstm_crf_hf.data.splits import SourceArguments, SplitArguments, load_splits, open_splits, read_splits
 
 
 def write(path: Path, *texts: str) -> Path:
@@ -62,3 +62,20 @@ def test_what_is_no_folder_of_splits_is_refused(tmp_path):
         open_splits(str(tmp_path / "b"), None, None, None)
     with pytest.raises(ValueError, match="dataset_config_name goes with dataset_name, a data set on the Hub"):
         open_splits(str(write(tmp_path / "c" / "train.jsonl", "가").parent), "ner", None, None)
+
+
+def test_the_same_rows_are_held_out_by_every_command(tmp_path):
+    """Drawn from the train split, and then taken out of it."""
+    names = [str(i) for i in range(40)]
+    train = str(write(tmp_path / "train.jsonl", *names))
+    splits = [
+        load(load_classification_datasets, arguments(train_file=train, validation_split_percentage=10), {}, *needed)
+        for load, arguments, needed in (
+            (read_splits, SplitArguments, [{"validation"}]),
+            (load_splits, SourceArguments, []),
+        )
+    ]
+    held_out, rest = ([list(each[split]["text"]) for each in splits] for split in ("validation", "train"))
+    assert held_out[0] == held_out[1]
+    assert len(held_out[0]) == 4
+    assert sorted(held_out[0] + rest[0]) == sorted(names)

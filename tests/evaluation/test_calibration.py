@@ -11,6 +11,7 @@ from bilstm_crf_hf.evaluation.calibration import (
     brier_score,
     calibration_bins,
     expected_calibration_error,
+    fit_temperature,
     precision_from,
 )
 
@@ -30,6 +31,25 @@ def test_the_error_of_a_few_entities_by_hand():
     ]
     assert expected_calibration_error(bins) == pytest.approx(0.25 * 0.15 + 0.5 * 0.35 + 0.25 * 0.05)
     assert brier_score(scores, right) == pytest.approx((0.05**2 + 0.15**2 + 0.85**2 + 0.15**2) / 4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_answers_were_drawn_at_is_found(temperature):
+    generator = np.random.default_rng(0)
+    logits = generator.normal(1, 2, 20000)
+
+    def scores_at(value: float) -> np.ndarray:
+        return 1 / (1 + np.exp(-logits / value))
+
+    right = generator.random(len(logits)) < scores_at(temperature)
+    assert fit_temperature(lambda value: (scores_at(value), right)) == pytest.approx(temperature, rel=0.05)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_answers_that_no_temperature_fits_best_are_an_error(right):
+    """As surer answers are always better, or always worse."""
+    with pytest.raises(ValueError, match=r"no temperature from 0\.1 to 10 fits best: give more sentences, and none of"):
+        fit_temperature(lambda value: ([0.9 ** (1 / value)] * 3, [right] * 3))
 
 
 @pytest.mark.parametrize("seed", range(5))

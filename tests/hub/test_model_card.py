@@ -251,6 +251,27 @@ def test_a_part_of_the_training_set_is_not_called_the_validation_split(tmp_path)
     assert "train (10 % held out) split" in eval_results_yaml(folder)
 
 
+def test_a_card_says_how_and_how_well_scores_are_calibrated(tmp_path):
+    """Also before a test split is measured, but not for another temperature than the one of the model."""
+    measured = {"sentences": 1042, "without": {"ECE": 0.04}, "with": {"ECE": 0.01234}}
+    record = {"temperature": 1.3, "source": "train (5 % held out)", "validation": measured}
+    folder = finished_run(tmp_path, results={"calibration": record}, temperature=1.3)
+    fitted = (
+        "- `score` is calibrated: scores are divided by a temperature of 1.3, fitted on the train (5 % held out) split "
+        "(1,042 texts). The expected calibration error is "
+    )
+    without = "and {} without the temperature."
+    card = str(render_card(folder, "a/b", "v1"))
+    assert f"{fitted}0.0123 on the same split (1,042 texts), {without.format('0.0400')}" in card
+    assert "It may differ" not in card
+
+    record["test"] = {"sentences": 4500, "without": {"ECE": 0.05}, "with": {"ECE": 0.02}}
+    results = {"results": {"calibration": record}}
+    card = str(render_card(finished_run(tmp_path, **results, temperature=1.3), "a/b", "v1"))
+    assert f"{fitted}0.0200 on the test split (4,500 texts), {without.format('0.0500')}" in card
+    assert "is calibrated" not in str(render_card(finished_run(tmp_path, **results, temperature=1.0), "a/b", "v1"))
+
+
 @pytest.mark.parametrize(
     ("count", "expected"), [(0, None), (1, None), (2, "the best of 2 epochs"), (8, "the best of 8 evaluations")]
 )

@@ -343,6 +343,16 @@ def test_trained_model_goes_on_with_other_dropouts(tagger, tokenizer, tmp_path):
         )
 
 
+def test_a_model_that_is_trained_further_loses_its_temperature(tokenizer, tmp_path):
+    """Keep one that the arguments give."""
+    new_tagger(tokenizer, temperature=1.5).save_pretrained(tmp_path)
+    found = [
+        load_model(ModelArguments(model_name_or_path=str(tmp_path), config_overrides=overrides), tokenizer, LABELS)
+        for overrides in (None, {"temperature": 2.5})
+    ]
+    assert [model.config.temperature for model in found] == [1.0, 2.5]
+
+
 def test_encoder_without_a_head_gets_one(tokenizer, tmp_path):
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16

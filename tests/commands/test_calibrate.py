@@ -25,7 +25,7 @@ def sampled(tokenizer, tmp_path_factory) -> Path:
     model = new_tagger(tokenizer)
     torch.manual_seed(1)
     syllables = [token for token in tokenizer.get_vocab() if len(token) == 1 and "가" <= token <= "힣"]
-    texts = ["".join(syllables[i] for i in torch.randint(len(syllables), (4,))) for _ in range(1500)]
+    texts = ["".join(syllables[i] for i in torch.randint(len(syllables), (4,))) for _ in range(600)]
     batch = tokenizer(texts, return_tensors="pt", return_offsets_mapping=True)
     offsets = batch.pop("offset_mapping")
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_the_temperature_that_labels_were_drawn_at_is_found(sampled, tokenizer, 
         assert results["eval_f1"] == 0.5
         record = results["calibration"]
         assert (record["temperature"], record["source"]) == (config["temperature"], "train (80 % held out)")
-        assert (record["validation"]["sentences"], record["test"]["sentences"]) == (1200, 1500)
+        assert (record["validation"]["sentences"], record["test"]["sentences"]) == (480, 600)
         assert record["validation"]["without"]["ECE"] > 0.1
         assert record["validation"]["with"]["ECE"] < 0.05
         assert record["validation"]["with"]["Brier score"] < record["validation"]["without"]["Brier score"]

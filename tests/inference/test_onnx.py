@@ -25,7 +25,9 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 @pytest.fixture(scope="module", params=[1, 2], ids=["one layer", "two layers"])
 def exported(request, tokenizer, tmp_path_factory):
     """A tagger and a session of its graph."""
-    model = new_tagger(tokenizer, num_hidden_layers=request.param, jamo_embedding_size=4, ngrams=[[-1, 0], [0, 2]])
+    model = new_tagger(
+        tokenizer, num_hidden_layers=request.param, jamo_embedding_size=4, ngrams=[[-1, 0], [0, 2]], temperature=1.7
+    )
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(model, path)
     return model, onnxruntime.InferenceSession(path)

@@ -44,6 +44,11 @@ class CharacterEncoderConfig(EncoderConfig):
             self.bilstm_config = BiLSTMCRFConfig(**self.bilstm_config)
         super().__post_init__(**kwargs)
 
+    @property
+    def kiwi_version(self) -> str | None:
+        """Return that of the BiLSTM, which may read morphemes beside its characters."""
+        return self.bilstm_config.kiwi_version
+
     def validate_sizes(self) -> None:
         """Check the fields; `@strict` calls this."""
         if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
@@ -80,13 +85,20 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
 
     @classmethod
     def from_encoder(
-        cls, encoder: str | os.PathLike, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code=False, **config
+        cls,
+        encoder: str | os.PathLike,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        trust_remote_code=False,
+        characters: BiLSTMCRFModel | None = None,
+        **config,
     ) -> "CharacterEncoderForTokenClassification":
         """Create a tagger as [`EncoderPreTrainedModel.from_encoder`] does, on a pretrained BiLSTM too.
 
-        The tokenizer is that of the BiLSTM, which is loaded from its `name_or_path`.
+        The tokenizer is that of the BiLSTM `characters`, which by default is loaded from its `name_or_path`.
         """
-        characters = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path)
+        if characters is None:
+            characters = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path)
         characters.config.name_or_path = ""  # otherwise it would be saved with the configuration
         config |= {"bilstm_config": characters.config}
         model = super().from_encoder(encoder, tokenizer, trust_remote_code=trust_remote_code, **config)
@@ -111,10 +123,11 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         piece_mask: Tensor,
         piece_index: Tensor,
         attention_mask: Tensor | None = None,
+        morpheme_ids: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, Sequences]:
         sequences = self.bilstm.sequences(input_ids, attention_mask)
-        characters = self.bilstm.encode(input_ids, sequences)  # (T, B, ...)
+        characters = self.bilstm.encode(input_ids, sequences, morpheme_ids=morpheme_ids)  # (T, B, ...)
         pieces = self.norm(self.encode(piece_ids, piece_mask, **options)[0])  # (B, P, H)
         covering = sequences.pack(pieces.gather(1, piece_index[..., None].expand(-1, -1, pieces.shape[-1])))
         x = torch.cat([characters, self.dropout(covering)], -1)
@@ -132,6 +145,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        morpheme_ids: Tensor | None = None,
     ) -> BiLSTMCRFOutput:
         """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the other arguments.
 
@@ -146,6 +160,6 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         recorded: dict[str, tuple[Tensor, ...]] = {}
         emissions, sequences = self.emissions(
-            input_ids, piece_ids, piece_mask, piece_index, attention_mask, recorded=recorded, **options
+            input_ids, piece_ids, piece_mask, piece_index, attention_mask, morpheme_ids, recorded=recorded, **options
         )
         return self.crf_output(emissions, sequences, labels, **recorded)

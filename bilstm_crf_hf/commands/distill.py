@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
+from datasets.fingerprint import generate_random_fingerprint
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 from transformers.hf_argparser import HfArg
 
 from ..alignment import IGNORED
-from ..data.augmentation import with_other_names
+from ..data.augmentation import names_of_types, with_other_names
 from ..data.encoding import EncodedCorpus
 from ..data.morphology import similar_names
 from ..evaluation.metrics import EntityScorer
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 class DistillationArguments(TeacherArguments):
     """Arguments that name teachers and texts, and the names in variants of the training sentences."""
 
-    dictionary: bool = HfArg(default=False, help="Take half of the names in variants from Kiwi's dictionaries.")
+    dictionary: bool = HfArg(default=False, help="Also take names for variants from Kiwi's dictionaries.")
+    names_file: str | None = HfArg(default=None, help="A file of further names for variants: columns name and label.")
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
@@ -49,11 +51,14 @@ def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
     """Return the raw texts, and variants of the training sentences with other names."""
-    texts, names = arguments.texts(seed), {}
+    texts, sources = arguments.texts(seed), []
     if arguments.dictionary and arguments.variants:
-        names = similar_names({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
+        mentions = {text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans}
+        sources.append(similar_names(mentions))
+    if arguments.names_file is not None:
+        sources.append(names_of_types(arguments.names_file, corpus.texts, corpus.spans))
     for variant in range(arguments.variants):
-        texts += with_other_names(corpus.texts, corpus.spans, names, seed + variant)
+        texts += with_other_names(corpus.texts, corpus.spans, sources, seed + variant)
     return texts
 
 
@@ -71,7 +76,11 @@ def label_texts(teachers: list[Teacher], texts: list[str], corpus: EncodedCorpus
     def label(texts: Dataset, teachers: list[Teacher], description: str) -> Dataset:
         soft_labels = SoftLabels(teachers, corpus.processor, corpus.labels)
         rows = texts.map(
-            lambda batch: soft_labels(batch["text"]), batched=True, batch_size=batch_size, desc=description
+            lambda batch: soft_labels(batch["text"]),
+            batched=True,
+            batch_size=batch_size,
+            desc=description,
+            new_fingerprint=generate_random_fingerprint(),  # else the weights of all teachers would be hashed
         )
         rows = rows.filter(lambda row: not outside.issuperset(row["labels"]))
         if not len(rows):
@@ -113,5 +122,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
             return
         gold = with_soft_labels(corpus.inputs, len(corpus.labels))
         arguments.remove_unused_columns = False  # soft labels are not an input of the model
-        rows = concatenate_datasets([gold, soft.cast(gold.features)])
+        if missing := set(gold.column_names) - set(soft.column_names):
+            raise ValueError(f"the soft labels have no {', '.join(sorted(missing))}: label the texts for this student")
+        rows = concatenate_datasets([gold, soft.select_columns(gold.column_names).cast(gold.features)])
         publish_if_asked(train_tagger(model, corpora, rows, settings, arguments, DistillationTrainer))

@@ -1,5 +1,6 @@
 """Exponential moving average of the weights, which is evaluated, saved and kept in place of the weights."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from transformers import TrainerCallback
 
 WEIGHTS = "training_weights.safetensors"
@@ -27,25 +27,23 @@ class WeightAverage(TrainerCallback):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        def update(average, weights, updates_on_device) -> None:
-            updates = self.average.n_averaged.item()  # kept on the host: reading the other waits for the device
-            torch._foreach_lerp_(average, weights, 1 - min(decay**self.interval, (1 + updates) / (10 + updates)))
-
-        self.average, self.interval = AveragedModel(model, multi_avg_fn=update), INTERVAL
+        self.average, self.decay = copy.deepcopy(model), decay
+        self.interval, self.updates = INTERVAL, 0
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Start from the weights of the model, or continue from those that `load` has read."""
         self.interval = max(1, min(INTERVAL, state.max_steps // INTERVAL))  # a short training updates it more often
         if state.global_step == 0:
-            self.average.n_averaged.zero_()
-            self.average.update_parameters(model)  # the first call copies the weights, and counts as one
-        else:
-            self.average.n_averaged.fill_(1 + state.global_step // self.interval)
+            self.average.load_state_dict(model.state_dict())
+        self.updates = 1 + state.global_step // self.interval
 
     def on_step_end(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Update the average once in `interval` steps."""
         if state.global_step % self.interval == 0:
-            self.average.update_parameters(model)
+            with torch.no_grad():
+                weight = 1 - min(self.decay**self.interval, (1 + self.updates) / (10 + self.updates))
+                torch._foreach_lerp_(list(self.average.parameters()), list(model.parameters()), weight)
+            self.updates += 1
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -59,19 +57,19 @@ class WeightAverage(TrainerCallback):
     @torch.no_grad()
     def exchange(self, model: nn.Module) -> None:
         """Exchange the weights of the model and the average."""
-        for average, weights in zip(self.average.module.parameters(), model.parameters(), strict=True):
+        for average, weights in zip(self.average.parameters(), model.parameters(), strict=True):
             current = weights.clone()
             weights.copy_(average)
             average.copy_(current)
 
     def save(self, folder: Path) -> None:
         """Write the weights of training to a checkpoint. Call it while the average is applied."""
-        save_file({name: weights.cpu() for name, weights in self.average.module.named_parameters()}, folder / WEIGHTS)
+        save_file({name: weights.cpu() for name, weights in self.average.named_parameters()}, folder / WEIGHTS)
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path) -> None:
         """Read a checkpoint, whose average (`model.safetensors`) the model has as its weights already."""
         if not (folder / WEIGHTS).is_file():
             raise FileNotFoundError(f"{folder / WEIGHTS}: the checkpoint was saved without ema_decay: resume without")
-        self.average.module.load_state_dict(model.state_dict())
+        self.average.load_state_dict(model.state_dict())
         model.load_state_dict(load_file(folder / WEIGHTS), strict=False)

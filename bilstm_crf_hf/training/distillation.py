@@ -120,9 +120,8 @@ class SoftLabels:
 
 
 def student_fingerprint(processor: BiLSTMCRFProcessor, labels: Sequence[str]) -> str:
-    """Return a name for all students that can learn from the same rows of [`SoftLabels`]."""
-    vocabulary = sorted(processor.tokenizer.get_vocab().items())
-    return Hasher.hash((vocabulary, list(labels), *processor.text_inputs.values()))
+    """Return a name for all students that can learn from the same rows of [`SoftLabels`], if these have its inputs."""
+    return Hasher.hash((sorted(processor.tokenizer.get_vocab().items()), list(labels)))
 
 
 def with_soft_labels(dataset: Dataset, num_labels: int) -> Dataset:

@@ -15,7 +15,8 @@ from ..data.tokenization import build_character_tokenizer
 from ..data.vectors import file_vectors
 from ..evaluation.tasks import TAGGING, Task, label_maps
 from ..inference.predictors import PREDICTORS
-from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
+from ..modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel
+from ..modeling_character_encoder import CharacterEncoderForTokenClassification
 from ..morphemes import installed_kiwi_version, kiwi
 from .arguments import ModelArguments
 from .embeddings import copy_vectors, encoder_vectors
@@ -100,8 +101,15 @@ def _new_head(
     if name not in task.heads:
         raise ValueError(f"head is {' or '.join(task.heads)}, not {name}")
     head = task.heads[name].model_class
-    _morpheme_field(arguments, head.config_class(), task)
-    fields = label_maps(labels) | checked_overrides(arguments, head.config_class)
+    fields: dict[str, Any] = label_maps(labels) | checked_overrides(arguments, head.config_class)
+    if head is CharacterEncoderForTokenClassification:
+        config = AutoConfig.from_pretrained(tokenizer.name_or_path)
+        morphemes = _morpheme_field(arguments, config, task)
+        fields["characters"] = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path, **morphemes)
+        if morphemes:
+            _reset_morphemes(fields["characters"])
+    else:
+        _morpheme_field(arguments, head.config_class(), task)
     return head.from_encoder(
         arguments.model_name_or_path, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields
     )
@@ -127,10 +135,14 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     auto_class: Any = task.predictor.auto_class
     model = auto_class.from_pretrained(name, trust_remote_code=trust, **fields)
     if morphemes:
-        # Zero embeddings, so that the predictions are the same as before until training changes them.
-        torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)
-        model.bilstm.features.morpheme_table.copy_(morpheme_table())
+        _reset_morphemes(model.bilstm)
     return model
+
+
+def _reset_morphemes(bilstm: BiLSTMCRFModel) -> None:
+    """Let a pretrained BiLSTM read morphemes, with zero embeddings: training starts from what it did before."""
+    torch.nn.init.zeros_(bilstm.features.morpheme_embeddings.weight)
+    bilstm.features.morpheme_table.copy_(morpheme_table())
 
 
 def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: Task) -> dict[str, Any]:

@@ -93,7 +93,6 @@ def _read(path: str, student: str) -> Dataset:
     dataset = Dataset.from_parquet(glob.escape(path))  # which takes the path for a pattern
     if "student" not in dataset.column_names or dataset.unique("student") != [student]:
         raise ValueError(
-            f"{path}: the soft labels were made for another tokenizer, other labels or another version of Kiwi: label "
-            "the texts again"
+            f"{path}: the soft labels were made for another tokenizer or other labels: label the texts again"
         )
     return dataset.remove_columns("student")

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
@@ -378,10 +379,13 @@ class TaggerTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length" or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        rows = dataset["input_ids"] if isinstance(dataset, Dataset) else (row["input_ids"] for row in dataset)
+        if isinstance(dataset, Dataset):
+            lengths = pc.list_value_length(dataset.with_format("arrow")[:]["input_ids"]).to_pylist()
+        else:
+            lengths = [len(row["input_ids"]) for row in dataset]
         # The rows of one update, so that neither accumulation nor the number of processes changes the order.
         batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return EpochLengthGroupedSampler(batch_size, [len(ids) for ids in rows], seed)
+        return EpochLengthGroupedSampler(batch_size, lengths, seed)
 
     def _get_dataloader(self, *args, is_training: bool = False, **kwargs) -> torch.utils.data.DataLoader:
         """Keep the last batch of an evaluation: `dataloader_drop_last` is for training."""

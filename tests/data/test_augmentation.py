@@ -1,9 +1,10 @@
 import re
 
+import pytest
 from conftest import SENTENCES
 
 from bilstm_crf_hf.alignment import render
-from bilstm_crf_hf.data.augmentation import with_other_names, with_other_words
+from bilstm_crf_hf.data.augmentation import names_of_types, with_other_names, with_other_words
 from bilstm_crf_hf.data.inline_marks import parse_inline
 
 NAMES = ["더글러스 애덤스", "고양 국민은행 축구단"]
@@ -12,8 +13,8 @@ PARSED = [parse_inline(sentence) for sentence in SENTENCES]
 TEXTS, SPANS = [text for text, _ in PARSED], [spans for _, spans in PARSED]
 
 
-def variants(names, seeds=range(20)) -> list[list[str]]:
-    return [list(with_other_names(TEXTS, SPANS, names, seed)) for seed in seeds]
+def variants(*sources, seeds=range(20)) -> list[list[str]]:
+    return [list(with_other_names(TEXTS, SPANS, sources, seed)) for seed in seeds]
 
 
 def test_only_names_are_replaced_by_mentions_of_their_type():
@@ -30,7 +31,7 @@ def test_only_names_are_replaced_by_mentions_of_their_type():
             choices = {mention} if re.search(r"\d", mention) else mentions[label]
             marked = marked.replace(re.escape(f"<{mention}:{label}>"), f"({'|'.join(map(re.escape, choices))})", 1)
         patterns.append(re.compile(marked))
-    drawn = variants({})
+    drawn = variants()
     assert all(pattern.fullmatch(text) for rows in drawn for pattern, text in zip(patterns, rows, strict=True))
     assert len({rows[0] for rows in drawn}) > 3  # 손흥민 and 춘천 vary
     assert {rows[5] for rows in drawn} == {TEXTS[5]}  # which has no entity
@@ -38,7 +39,7 @@ def test_only_names_are_replaced_by_mentions_of_their_type():
 
 def test_half_of_the_names_are_made_of_those_given():
     names = {TEXTS[3][start:end]: PARTS for start, end, _ in SPANS[3]}
-    drawn = variants(names, range(100))
+    drawn = variants(names, seeds=range(100))
     made = {f"주식회사 {name}" for name in NAMES}
     assert 0.6 < sum(any(name in rows[3] for name in made) for rows in drawn) / len(drawn) < 0.9  # 1 - 0.5 ** 2
     assert all(any(name in rows[3] for rows in drawn) for name in made)
@@ -49,7 +50,24 @@ def test_half_of_the_names_are_made_of_those_given():
 
 def test_draws_depend_on_the_seed_alone():
     names = {text[start:end]: PARTS for text, spans in PARSED for start, end, _ in spans}
-    assert variants(names, [7]) == variants(names, [7]) != variants(names, [8])
+    assert variants(names, seeds=[7]) == variants(names, seeds=[7]) != variants(names, seeds=[8])
+
+
+def test_names_in_a_file_replace_entities_of_their_type(tmp_path):
+    path = tmp_path / "names.tsv"
+    path.write_text("name\tlabel\n제갈공명\tPS\n을지문덕\tPS\n", encoding="utf-8")
+    names = names_of_types(str(path), TEXTS, SPANS)
+    persons = {text[s:e] for text, spans in PARSED for s, e, label in spans if label == "PS"}
+    assert names == dict.fromkeys(persons, [["제갈공명", "을지문덕"]])
+    drawn = variants(names, seeds=range(40))
+    assert {"제갈공명", "을지문덕"} <= {
+        row for rows in drawn for text in rows for row in re.findall("제갈공명|을지문덕", text)
+    }
+    with_persons = [any(label == "PS" for *_, label in spans) for spans in SPANS]
+    assert not any("제갈공명" in rows[i] for rows in drawn for i, has in enumerate(with_persons) if not has)
+    path.write_text("name\n제갈공명\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"names.tsv:2.*label"):
+        names_of_types(str(path), TEXTS, SPANS)
 
 
 def runs(text: str) -> set[str]:

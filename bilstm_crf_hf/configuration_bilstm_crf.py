@@ -87,7 +87,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             if kwargs.pop(name, None) is not None:
                 raise ValueError(
                     f"{name}: the model was saved by an earlier version of this package and depends on one version of "
-                    "Kiwi: train it again, or load it with trust_remote_code=True where this package is not installed"
+                    "Kiwi: train it again, or load it with trust_remote_code=True without importing this package"
                 )
         if self.ngrams is None:
             self.ngrams = [[-1, 0], [0, 1]]

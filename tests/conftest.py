@@ -107,10 +107,11 @@ def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
 
 
 def some_clusters() -> dict[int, int]:
-    """Return random clusters of the nouns of `SENTENCES` by their hashes: the real ones take long to compute."""
-    generator, texts = random.Random(0), [parse_inline(sentence)[0] for sentence in SENTENCES]
+    """Return random clusters of the nouns of `SENTENCES`, and of others; the real ones take long to compute."""
+    generator, texts = random.Random(1), [parse_inline(sentence)[0] for sentence in SENTENCES]
     nouns = [token for tokens in kiwi().tokenize(texts) for token in tokens if token.tag.startswith("N")]
-    return {morpheme_hash(noun): generator.randrange(NUM_CLUSTERS) for noun in nouns}
+    hashes = [*map(morpheme_hash, nouns), *(generator.randrange(2**31) for _ in range(50_000))]
+    return {each: generator.randrange(NUM_CLUSTERS) for each in hashes}
 
 
 @pytest.fixture(scope="session")

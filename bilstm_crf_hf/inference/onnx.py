@@ -131,7 +131,7 @@ def _onnx_bilstm(x, lengths, inputs, hidden, bias):
 
 
 def _onnx_searchsorted(table, values, right):
-    """Look up values in a table of nouns by bisection. Its first row is empty: no value comes before it."""
+    """Compute `torch.searchsorted` in a table of nouns by bisection; values come after the first, empty row."""
     at = op.Mul(op.Cast(values, to=INT64.dtype), op.Constant(value_int=0))
     for power in reversed(range(NUM_NOUNS.bit_length() - 1)):
         ahead = op.Add(at, op.Constant(value_int=2**power))

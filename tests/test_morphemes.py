@@ -262,8 +262,8 @@ def test_the_pipeline_asks_kiwi(model, tokenizer, texts):
         predictions = model(**batch).predictions[0, 1:-1].tolist()
         assert [token["entity"] for token in tokens] == [model.config.id2label[i] for i in predictions]
     words = [text.split() for text in texts]
-    by_words = tagger(words, is_split_into_words=True, batch_size=4)
-    assert by_words == tagger([" ".join(row) for row in words], batch_size=4)
+    by_words = tagger(words, is_split_into_words=True, batch_size=1)  # other batches may round scores differently
+    assert by_words == tagger([" ".join(row) for row in words], batch_size=1)
 
 
 @pytest.mark.slow

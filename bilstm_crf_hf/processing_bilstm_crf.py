@@ -139,12 +139,12 @@ class BiLSTMCRFProcessor:
             if each is not None and not each.is_fast:
                 raise ValueError(f"{type(each).__name__} gives no offsets into the text: use a fast tokenizer")
         self.tokenizer, self.config, self.piece_tokenizer = tokenizer, config, piece_tokenizer
-        self.text_inputs: dict[str, str] = {}  # the inputs that are computed, with the versions of their libraries
+        self.text_inputs: dict[str, str] = {}  # the inputs that are computed, with their libraries and versions
         for name, (field, library, installed, _) in TEXT_INPUTS.items():
             if not getattr(config, field, False):
                 continue
             if version := installed():
-                self.text_inputs[name] = version
+                self.text_inputs[name] = f"{library} {version}"
                 continue
             if strict:
                 raise ImportError(f"{name} need {library}: pip install {library}")

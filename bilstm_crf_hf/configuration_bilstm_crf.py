@@ -52,8 +52,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             all timesteps of a sequence (Gal and Ghahramani, 2016).
         ngram_dropout: probability that an n-gram's embedding is zeroed in training, as if it had never been seen.
         word_dropout: probability that a token's whole input is zeroed in training.
-        kiwi_version: version of `kiwipiepy_model` whose morphemes a tagger reads beside its tokens, see
-            `morphemes.morpheme_ids`; None leaves them out.
+        read_morphemes: whether a tagger reads the morphemes that Kiwi finds beside its tokens, see
+            `morphemes.morpheme_ids`.
         morpheme_dropout: probability that the morphemes of a sentence are unknown in training.
         token_columns: columns of `input_features.token_table`; a saved model keeps those that it was saved with.
             Default: the columns of models that were saved without this field.
@@ -67,7 +67,6 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     model_type = "bilstm_crf"
     _auto_class = "AutoConfig"  # which makes `save_pretrained` copy the code
     keys_to_ignore_at_inference = ["predictions", "path_log_probs"]  # Trainer's metrics get the logits
-    attribute_map = {"morphemes": "kiwi_version"}  # the name of the field in models that were saved before
     max_position_embeddings = None  # a BiLSTM reads sequences of any length
 
     vocab_size: int = 32000
@@ -83,7 +82,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     locked_dropout: float = 0.5
     ngram_dropout: float = 0.3
     word_dropout: float = 0.1
-    kiwi_version: str | None = None
+    read_morphemes: bool = False
     morpheme_dropout: float = 0.2
     token_columns: list[str] | None = None
     constrained: bool = True
@@ -93,6 +92,12 @@ class BiLSTMCRFConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         check_number_of_labels(kwargs)
+        for name in ("kiwi_version", "morphemes"):
+            if kwargs.pop(name, None) is not None:
+                raise ValueError(
+                    f"{name}: the model was saved by an earlier version of this package and depends on one version of "
+                    "Kiwi: train it again, or load it with trust_remote_code=True without importing this package"
+                )
         if self.ngrams is None:
             self.ngrams = [[-1, 0], [0, 1]]
         if self.token_columns is None:

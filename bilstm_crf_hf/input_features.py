@@ -4,7 +4,7 @@ They are derived from `input_ids`, so that a plain tokenizer.json and the stock 
 from the text come as further arguments. This file is copied into exported model repositories.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
-from .morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SPEECH
+from .morphemes import NUM_CLUSTERS, NUM_NOUNS, NUM_PARTS_OF_SPEECH
 
 TOKEN_COLUMNS = ("character", "word_start", "initial", "vowel", "final")
 """All columns of the table of tokens that this version knows, see [`token_table`]."""
@@ -90,7 +90,8 @@ class InputFeatures(nn.Module):
     """The inputs of the two directions of the first BiLSTM layer, whose sizes are `widths`, from (T, B) token ids."""
 
     token_table: Tensor
-    morpheme_table: Tensor  # the tag of each of Kiwi's morphemes, see `data.morphology.morpheme_table`
+    noun_hashes: Tensor  # in ascending order; -1 in empty rows, of which there is one at least
+    noun_clusters: Tensor
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__()
@@ -103,10 +104,11 @@ class InputFeatures(nn.Module):
             self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
         self.columns = {name: i for i, name in enumerate(config.token_columns)}
         self.widths = direction_widths(config)
-        if config.kiwi_version:
+        if config.read_morphemes:
             tags = NUM_CLUSTERS + NUM_PARTS_OF_SPEECH
             self.morpheme_embeddings = nn.Embedding(1 + 2 * tags, config.embedding_size)
-            self.register_buffer("morpheme_table", torch.empty(NUM_MORPHEMES, dtype=torch.long))
+            self.register_buffer("noun_hashes", torch.full((NUM_NOUNS,), -1, dtype=torch.int32))
+            self.register_buffer("noun_clusters", torch.zeros(NUM_NOUNS, dtype=torch.uint8))
         self.register_buffer("token_table", torch.empty(config.vocab_size, len(self.columns), dtype=torch.long))
         self.reset_table()
 
@@ -124,14 +126,29 @@ class InputFeatures(nn.Module):
         self.reset_table()
         self.token_table[: len(known)] = known
 
+    def set_clusters(self, clusters: Mapping[int, int]) -> None:
+        """Set the clusters of nouns by their hashes, see `morphemes.morpheme_hash`: less than `NUM_NOUNS` nouns."""
+        rows = torch.tensor([(-1, 0)] * (NUM_NOUNS - len(clusters)) + sorted(clusters.items()))
+        self.noun_hashes.copy_(rows[:, 0])
+        self.noun_clusters.copy_(rows[:, 1])
+
+    def morpheme_rows(self, morpheme_ids: Tensor) -> Tensor:
+        """Return the rows of the embeddings: 0 without a morpheme, else 1 + 2 * tag, plus 1 within the morpheme.
+
+        Tags are clusters, then parts of speech, which morphemes have that are not in the table.
+        """
+        hashes, parts = morpheme_ids // (2 * NUM_PARTS_OF_SPEECH), morpheme_ids // 2 % NUM_PARTS_OF_SPEECH
+        nearest = torch.searchsorted(self.noun_hashes, hashes.int().contiguous(), right=True) - 1
+        is_known = self.noun_hashes[nearest] == hashes
+        tags = torch.where(is_known, self.noun_clusters[nearest].long(), NUM_CLUSTERS + parts)
+        return (1 + 2 * tags + morpheme_ids % 2) * (morpheme_ids > 0)
+
     def embed_morphemes(self, morpheme_ids: Tensor) -> Tensor:
         """Embed the tags of morphemes, (T, B) to (T, B, width); in training those of some sentences are dropped."""
         if self.training:
             kept = torch.rand(morpheme_ids.shape[1], device=morpheme_ids.device) >= self.config.morpheme_dropout
             morpheme_ids = morpheme_ids * kept
-        known = (morpheme_ids - 1).clamp(min=0)
-        rows = 1 + 2 * self.morpheme_table[known // 2] + known % 2
-        return self.morpheme_embeddings(rows * (morpheme_ids > 0))
+        return self.morpheme_embeddings(self.morpheme_rows(morpheme_ids))
 
     def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inputs of the forward and the backward direction, (T, B, width) each, or one tensor twice.
@@ -140,7 +157,7 @@ class InputFeatures(nn.Module):
         `text_inputs` are those of `processing_bilstm_crf.TEXT_INPUTS`; unknown ones are None or left out.
         """
         words = self.word_embeddings(input_ids)
-        if self.config.kiwi_version:
+        if self.config.read_morphemes:
             morpheme_ids = text_inputs.get("morpheme_ids")
             words = words + self.embed_morphemes(torch.zeros_like(input_ids) if morpheme_ids is None else morpheme_ids)
         tokens = self.token_table[input_ids]  # (T, B, columns)

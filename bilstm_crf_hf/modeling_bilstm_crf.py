@@ -92,8 +92,9 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, InputFeatures):
             module.reset_table()
-            if self.config.kiwi_version:
-                init.zeros_(module.morpheme_table)
+            if self.config.read_morphemes:
+                init.constant_(module.noun_hashes, -1)
+                init.zeros_(module.noun_clusters)
         elif isinstance(module, LinearChainCRF):
             module.reset_parameters()
             module.reset_constraints()

@@ -45,9 +45,9 @@ class CharacterEncoderConfig(EncoderConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def kiwi_version(self) -> str | None:
-        """Return that of the BiLSTM, which may read morphemes beside its characters."""
-        return self.bilstm_config.kiwi_version
+    def read_morphemes(self) -> bool:
+        """Return whether the BiLSTM reads morphemes beside its characters."""
+        return self.bilstm_config.read_morphemes
 
     def validate_sizes(self) -> None:
         """Check the fields; `@strict` calls this."""

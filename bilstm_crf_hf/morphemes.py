@@ -1,29 +1,38 @@
 """The morphemes of Korean text by Kiwi, as inputs of taggers. This file is copied into exported model repositories.
 
-Kiwi is a morphological analyser of Korean (the package kiwipiepy). Four words are used for its parts in one sense each:
-`kiwi_version`, the version of its dictionary and language model; `morpheme_ids`, the inputs of a tagger; the tag of a
-morpheme, its part of speech or, of a noun, its cluster; `morpheme_table`, the tag of each of Kiwi's ids.
+Kiwi is a morphological analyser of Korean (the package kiwipiepy). `morpheme_ids`, the inputs of a tagger, hold the
+part of speech of each morpheme and a hash of its form, which are the same in all versions of Kiwi. The tag of a
+morpheme, which the tagger looks up in its table of nouns, is the cluster of a noun or else the part of speech.
 """
 
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby, islice
 from typing import Any
+from zlib import crc32
 
 from .alignment import character_ranges
 
 NUM_CLUSTERS = 256
 """Number of clusters of nouns: family names, politicians, Korean towns, states, firms and units have some each."""
 
-NUM_MORPHEMES = 80_000
-"""Number of Kiwi's ids, by frequency, that a tagger knows; they include all that Kiwi's language model knows."""
+NUM_NOUNS = 2**16
+"""Number of rows of a tagger's table of nouns, of which one at least is empty."""
 
-NUM_PARTS_OF_SPEECH = 61
-"""Number of the first ids, which are morphemes without a form: one for each part of speech, or mark of one."""
+PARTS_OF_SPEECH = (
+    *("UN", "NNG", "NNP", "NNB", "VV", "VA", "MAG", "NR", "NP", "VX", "MM", "MAJ", "IC", "XPN", "XSN", "XSV", "XSA"),
+    *("XSM", "XR", "VCP", "VCN", "SF", "SP", "SS", "SSO", "SSC", "SE", "SO", "SW", "SB", "SL", "SH", "SN", "W_URL"),
+    *("W_EMAIL", "W_MENTION", "W_HASHTAG", "W_SERIAL", "W_EMOJI", "JKS", "JKC", "JKG", "JKO", "JKB", "JKV", "JKQ"),
+    *("JX", "JC", "EP", "EF", "EC", "ETN", "ETM", "Z_CODA", "Z_SIOT", "USER0", "USER1", "USER2", "USER3", "USER4"),
+)
+"""Kiwi's parts of speech, the tag set of the Sejong corpus with additions. Trained models depend on their order."""
+
+PART_OF_SPEECH_IDS = {name: i for i, name in enumerate(PARTS_OF_SPEECH, 1)}
+NUM_PARTS_OF_SPEECH = 1 + len(PARTS_OF_SPEECH)
 
 
 def kiwi():
@@ -42,36 +51,19 @@ def _kiwi_of_process(process: int):
 
 
 def installed_kiwi_version() -> str | None:
-    """Return the version of `kiwipiepy_model`, by which the ids of morphemes have their meaning, or None."""
+    """Return the version of Kiwi's dictionary and language model, or None if Kiwi is missing."""
     found = find_spec("kiwipiepy") and find_spec("kiwipiepy_model")
     return version("kiwipiepy_model") if found else None
-
-
-def missing_kiwi(kiwi_version: str) -> str | None:
-    """Return what to do if this version of `kiwipiepy_model` is not installed, or None if it is."""
-    if (installed := installed_kiwi_version()) == kiwi_version:
-        return None
-    return (
-        f"the model reads morphemes of kiwipiepy_model {kiwi_version}, and {installed or 'none'} is installed: "
-        f"pip install kiwipiepy kiwipiepy_model=={kiwi_version}"
-    )
-
-
-def check_version(kiwi_version: str) -> None:
-    """Raise an ImportError if the morphemes of this version cannot be computed here; exported graphs call this."""
-    if reason := missing_kiwi(kiwi_version):
-        raise ImportError(reason)
-
-
-@lru_cache(maxsize=1)
-def part_of_speech_ids() -> dict[str, int]:
-    """Return the id of each part of speech in the tag set of the Sejong corpus."""
-    return {kiwi().morpheme(i).tag: i for i in range(1, NUM_PARTS_OF_SPEECH)}
 
 
 def part_of_speech(token) -> str:
     """Return the part of speech of a token of Kiwi without the mark of irregular conjugation, as in `VV-I`."""
     return token.tag.split("-")[0]
+
+
+def morpheme_hash(morpheme) -> int:
+    """Return the hash of the form and part of speech of a morpheme of Kiwi: 31 bits of CRC-32."""
+    return crc32(f"{morpheme.form}/{part_of_speech(morpheme)}".encode()) % 2**31
 
 
 def analyze(texts: Iterable[str]) -> Iterator[list[tuple[int, int, Any]]]:
@@ -91,11 +83,12 @@ def analyze(texts: Iterable[str]) -> Iterator[list[tuple[int, int, Any]]]:
 
 
 def morpheme_ids(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
-    """Return what a tagger reads of the morpheme of each token: 0 without one, else `1 + 2 * id`, plus 1 within it.
+    """Return what a tagger reads of the morpheme of each token.
 
-    The id is Kiwi's, or that of the part of speech if Kiwi's is not below `NUM_MORPHEMES`. As in
-    `alignment.token_tags`, the first character of a token decides. There is a text for each row of `offsets`; equal
-    texts that stand side by side, the windows of a text, are analysed once.
+    This is `2 * (NUM_PARTS_OF_SPEECH * hash + id of the part of speech)`, plus 1 within the morpheme. It is 0 without a
+    morpheme, and for a part of speech that is not in `PARTS_OF_SPEECH`. As in `alignment.token_tags`, the first
+    character of a token decides. There is a text for each row of `offsets`; equal texts that stand side by side, the
+    windows of a text, are analysed once.
     """
     rows, remaining = [], iter(offsets)
     distinct = [(text, len(list(windows))) for text, windows in groupby(texts)]
@@ -103,8 +96,9 @@ def morpheme_ids(texts: Sequence[str], offsets: Sequence[Sequence[tuple[int, int
     for (text, windows), (_, places), found in zip(distinct, composed, analyze(c for c, _ in composed), strict=True):
         at = [0] * (1 + max(places, default=0))
         for start, end, token in found:
-            known = token.id if token.id < NUM_MORPHEMES else part_of_speech_ids()[part_of_speech(token)]
-            at[start:end] = [1 + 2 * known] + [2 + 2 * known] * (end - start - 1)
+            if part := PART_OF_SPEECH_IDS.get(part_of_speech(token)):
+                first = 2 * (NUM_PARTS_OF_SPEECH * morpheme_hash(token) + part)
+                at[start:end] = [first] + [first + 1] * (end - start - 1)
         for pairs in islice(remaining, windows):
             rows.append([at[places[start]] if start < end else 0 for start, end in character_ranges(text, pairs)])
     return rows

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from .morphemes import missing_kiwi, morpheme_ids
+from .morphemes import installed_kiwi_version, morpheme_ids
 
 logger = logging.getLogger(__name__)
 
@@ -88,14 +88,16 @@ class TextInput(NamedTuple):
     """An input of each token that follows from the text."""
 
     field: str
-    """Field of the configuration that is not None if the model reads the input."""
-    missing: Callable[[str], str | None]
-    """Function of this field, which returns why the input cannot be computed here, or None if it can."""
+    """Field of the configuration that is true if the model reads the input."""
+    library: str
+    """Name of the package that computes it."""
+    installed: Callable[[], str | None]
+    """Function that returns the version of the library, on which the input depends, or None if it is missing."""
     compute: Callable[[Sequence[str], Sequence[Offsets]], list[list[int]]]
     """Function of texts and of the offsets of their tokens, which returns one integer for each token."""
 
 
-TEXT_INPUTS = {"morpheme_ids": TextInput("kiwi_version", missing_kiwi, morpheme_ids)}
+TEXT_INPUTS = {"morpheme_ids": TextInput("read_morphemes", "kiwipiepy", installed_kiwi_version, morpheme_ids)}
 """The inputs that follow from the text, by their names in `forward`; `InputFeatures` reads them."""
 
 
@@ -122,7 +124,7 @@ class BiLSTMCRFProcessor:
         strict: whether an input that cannot be computed here is an error, and not only a warning.
 
     Raises:
-        ImportError: if an input needs a library that is missing, or another version of it.
+        ImportError: if an input needs a library that is missing.
         ValueError: if the tokenizer gives no offsets.
     """
 
@@ -137,16 +139,16 @@ class BiLSTMCRFProcessor:
             if each is not None and not each.is_fast:
                 raise ValueError(f"{type(each).__name__} gives no offsets into the text: use a fast tokenizer")
         self.tokenizer, self.config, self.piece_tokenizer = tokenizer, config, piece_tokenizer
-        self.text_inputs: dict[str, str] = {}  # names of the inputs that are computed, with the fields' values
-        for name, (field, missing, _) in TEXT_INPUTS.items():
-            if (value := getattr(config, field, None)) is None:
+        self.text_inputs: dict[str, str] = {}  # the inputs that are computed, with their libraries and versions
+        for name, (field, library, installed, _) in TEXT_INPUTS.items():
+            if not getattr(config, field, False):
                 continue
-            if (reason := missing(value)) is None:
-                self.text_inputs[name] = value
-            elif strict:
-                raise ImportError(reason)
-            else:
-                logger.warning("%s. Without %s the model tags less well.", reason, name)
+            if version := installed():
+                self.text_inputs[name] = f"{library} {version}"
+                continue
+            if strict:
+                raise ImportError(f"{name} need {library}: pip install {library}")
+            logger.warning("The model reads %s: pip install %s. Without them it tags less well.", name, library)
 
     def __call__(
         self,

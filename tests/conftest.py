@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import time
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
 from bilstm_crf_hf.evaluation.runs import save_run
-from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_MORPHEMES, NUM_PARTS_OF_SPEECH, installed_kiwi_version
+from bilstm_crf_hf.morphemes import NUM_CLUSTERS, kiwi, morpheme_hash
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
 from bilstm_crf_hf.training.trainer import TaggerTrainer
@@ -98,11 +99,19 @@ def new_tagger(tokenizer, seed: int = 0, **config) -> BiLSTMCRFForTokenClassific
 
 
 def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
-    """Return a tagger that reads morphemes, whose table has random tags since the real one takes long to compute."""
+    """Return a tagger that reads morphemes, and knows the nouns of `SENTENCES`."""
     pytest.importorskip("kiwipiepy")
-    model = new_tagger(tokenizer, kiwi_version=installed_kiwi_version(), embedding_norm=8.0)
-    model.bilstm.features.morpheme_table.copy_(torch.randint(NUM_CLUSTERS + NUM_PARTS_OF_SPEECH, (NUM_MORPHEMES,)))
+    model = new_tagger(tokenizer, read_morphemes=True, embedding_norm=8.0)
+    model.bilstm.features.set_clusters(some_clusters())
     return model
+
+
+def some_clusters() -> dict[int, int]:
+    """Return random clusters of the nouns of `SENTENCES`, and of others; the real ones take long to compute."""
+    generator, texts = random.Random(1), [parse_inline(sentence)[0] for sentence in SENTENCES]
+    nouns = [token for tokens in kiwi().tokenize(texts) for token in tokens if token.tag.startswith("N")]
+    hashes = [*map(morpheme_hash, nouns), *(generator.randrange(2**31) for _ in range(50_000))]
+    return {each: generator.randrange(NUM_CLUSTERS) for each in hashes}
 
 
 @pytest.fixture(scope="session")

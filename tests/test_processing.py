@@ -152,7 +152,8 @@ def test_a_further_input_is_one_row_of_the_table(tagger, tokenizer, texts, monke
     seen = []
     count = TextInput(
         "num_labels",
-        lambda value: None,
+        "library",
+        lambda: "1.0",
         lambda texts, offsets: [[len(text)] * len(pairs) for text, pairs in zip(texts, offsets, strict=True)],
     )
     monkeypatch.setitem(processing_bilstm_crf.TEXT_INPUTS, "text_lengths", count)

@@ -10,22 +10,23 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.cluster import MiniBatchKMeans
 
 from ..alignment import Span, token_tags
 from ..morphemes import (
     NUM_CLUSTERS,
-    NUM_MORPHEMES,
-    NUM_PARTS_OF_SPEECH,
+    NUM_NOUNS,
     analyze,
     installed_kiwi_version,
     kiwi,
+    morpheme_hash,
     part_of_speech,
-    part_of_speech_ids,
 )
 from .encoding import cached_rows
 from .rows import read_lines
+
+NUM_MORPHEMES = 80_000
+"""Number of Kiwi's ids, by frequency, that are considered; they include all that Kiwi's language model knows."""
 
 NUM_ANCHORS = 256
 """Number of nouns, evenly from the most frequent ones, whose similarities to a noun describe it."""
@@ -77,7 +78,7 @@ def _cluster_nouns() -> dict[str, list[int]]:
     """Cluster nouns by k-means over their similarities to the anchors, centred and scaled to unit length."""
     model = kiwi()
     nouns = [i for i in range(NUM_MORPHEMES) if part_of_speech(model.morpheme(i)) in NOUNS]
-    nouns = [i for i in nouns if model.morpheme_similarity(i, i) > 0.5]
+    nouns = [i for i in nouns if model.morpheme_similarity(i, i) > 0.5][: NUM_NOUNS - 1]
     anchors = nouns[:: max(1, min(len(nouns), 20_000) // NUM_ANCHORS)][:NUM_ANCHORS]
     profiles = np.array([[model.morpheme_similarity(i, j) for j in anchors] for i in nouns], np.float32)
     profiles -= profiles.mean(0)
@@ -109,11 +110,10 @@ def similar_names(mentions: Collection[str]) -> dict[str, list[list[str]]]:
     return found
 
 
-def morpheme_table() -> torch.Tensor:
-    """Return the number of the tag of each of Kiwi's ids, (NUM_MORPHEMES,) int64: clusters, then parts of speech."""
-    model, clusters, ids = kiwi(), noun_clusters(), part_of_speech_ids()
-    tags = [NUM_CLUSTERS + ids.get(part_of_speech(model.morpheme(i)), 0) for i in range(NUM_MORPHEMES)]
-    return torch.tensor([tag if i < NUM_PARTS_OF_SPEECH else clusters.get(i, tag) for i, tag in enumerate(tags)])
+def clusters_by_hash() -> dict[int, int]:
+    """Return the cluster of each noun that Kiwi's language model knows, by `morpheme_hash`."""
+    nouns = ((kiwi().morpheme(i), cluster) for i, cluster in noun_clusters().items())
+    return {morpheme_hash(noun): cluster for noun, cluster in nouns if noun.form}
 
 
 def _morpheme_tag(token) -> str:

@@ -130,7 +130,7 @@ def render_card(folder: Path, repo_id: str, revision: str, comparison: Path | No
         architecture=model.config["architectures"][0],
         has_code=bool(model.config.get("auto_map")),
         splits=SPLITS,
-        kiwi_version=model.config.get("kiwi_version") or model.config.get("morphemes"),
+        read_morphemes=model.config.get("read_morphemes"),
         packages=" ".join(_requirement(name) for name in NEEDED),
         comparison=None if comparison is None else _comparison(comparison / "systems.csv"),
     )

@@ -1,7 +1,8 @@
 """Export of taggers to ONNX graphs of any batch size and length, whose output is the label ids of the Viterbi paths.
 
 The exporter of torch translates the model except for the loops over timesteps: the BiLSTM layers become ONNX's own
-LSTM, and the Viterbi recursion becomes two Scans, through operators that are defined here.
+LSTM, and the Viterbi recursion becomes two Scans, through operators that are defined here; so does the
+search in the table of nouns.
 """
 
 import copy
@@ -15,6 +16,7 @@ from torch import Tensor, library, nn
 
 from ..alignment import IGNORED
 from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification
+from ..morphemes import NUM_NOUNS
 from ..processing_bilstm_crf import TEXT_INPUTS
 from ..sequences import BiLSTMLayer, Sequences
 
@@ -30,7 +32,7 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
     computed in float64 from the float32 emissions; -100 outside of the sequences.
     """
     model.update_crf()
-    text_inputs = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field) is not None]
+    text_inputs = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field)]
     names = ["input_ids", "attention_mask", *text_inputs]
     input_ids = torch.full((2, 8), model.config.vocab_size - 1)
     shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
@@ -46,6 +48,7 @@ def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike)
         custom_translation_table={
             torch.ops.bilstm_crf.bilstm.default: _onnx_bilstm,
             torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
+            torch.ops.aten.searchsorted.Tensor: _onnx_searchsorted,
         },
     )
     for node in program.model.graph.all_nodes():
@@ -125,6 +128,15 @@ def _onnx_bilstm(x, lengths, inputs, hidden, bias):
     options = {"direction": "bidirectional", "hidden_size": hidden.shape[2]}
     both, _, _ = op.LSTM(x, inputs, hidden, bias, lengths, **options)  # (T, 2, B, H)
     return op.Reshape(op.Transpose(both, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
+
+
+def _onnx_searchsorted(table, values, right):
+    """Compute `torch.searchsorted` in a table of nouns by bisection; values come after the first, empty row."""
+    at = op.Mul(op.Cast(values, to=INT64.dtype), op.Constant(value_int=0))
+    for power in reversed(range(NUM_NOUNS.bit_length() - 1)):
+        ahead = op.Add(at, op.Constant(value_int=2**power))
+        at = op.Where(op.LessOrEqual(op.Gather(table, ahead), values), ahead, at)
+    return op.Add(at, op.Constant(value_int=1))
 
 
 @script()

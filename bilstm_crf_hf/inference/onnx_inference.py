@@ -24,9 +24,8 @@ session = onnxruntime.InferenceSession(model)
 package = sys.modules["exported"] = ModuleType("exported")
 package.__path__ = [str(Path(model).parent)]
 alignment = import_module("exported.alignment")
-if kiwi_version := config.get("kiwi_version", config.get("morphemes")):
+if config["read_morphemes"]:
     morphemes = import_module("exported.morphemes")
-    morphemes.check_version(kiwi_version)
     inputs["morpheme_ids"] = morphemes.morpheme_ids(texts, [encoding.offsets for encoding in encodings])
 (predictions,) = session.run(None, inputs)
 for text, encoding, row in zip(texts, encodings, predictions.tolist()):

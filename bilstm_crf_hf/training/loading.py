@@ -10,20 +10,20 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
-from ..data.morphology import morpheme_table
+from ..data.morphology import clusters_by_hash
 from ..data.tokenization import build_character_tokenizer
 from ..data.vectors import file_vectors
 from ..evaluation.tasks import TAGGING, Task, label_maps
 from ..inference.predictors import PREDICTORS
 from ..modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
-from ..morphemes import installed_kiwi_version, kiwi
+from ..morphemes import kiwi
 from .arguments import ModelArguments
 from .embeddings import copy_vectors, encoder_vectors
 
 TOKENS = "it follows from the tokenizer"
 NOT_OVERRIDDEN = dict.fromkeys(PreTrainedConfig.__dataclass_fields__, "it does not shape the model") | {
-    "kiwi_version": "use --read_morphemes true",
+    "read_morphemes": "use --read_morphemes true",
     "problem_type": "each text has one label",
     "id2label": "the labels are those of the data",
     "label2id": "the labels are those of the data",
@@ -86,7 +86,7 @@ def _new_bilstm(
         fields.setdefault("embedding_size", vectors.width)
     model = task.bilstm.model_class.from_tokenizer(tokenizer, **label_maps(labels), **fields)
     if morphemes:
-        model.bilstm.features.morpheme_table.copy_(morpheme_table())
+        model.bilstm.features.set_clusters(clusters_by_hash())
     if vectors is not None:
         embeddings = model.get_input_embeddings()
         found = copy_vectors(embeddings, tokenizer, vectors)
@@ -142,7 +142,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
 def _reset_morphemes(bilstm: BiLSTMCRFModel) -> None:
     """Let a pretrained BiLSTM read morphemes, with zero embeddings: training starts from what it did before."""
     torch.nn.init.zeros_(bilstm.features.morpheme_embeddings.weight)
-    bilstm.features.morpheme_table.copy_(morpheme_table())
+    bilstm.features.set_clusters(clusters_by_hash())
 
 
 def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: Task) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _morpheme_field(arguments: ModelArguments, config: PreTrainedConfig, task: T
             "--read_morphemes false"
         )
     kiwi()  # raises an error that says how to install Kiwi
-    return {"kiwi_version": installed_kiwi_version()} if config.kiwi_version is None else {}
+    return {} if config.read_morphemes else {"read_morphemes": True}
 
 
 @contextmanager

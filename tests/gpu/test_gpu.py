@@ -12,12 +12,14 @@ import pytest
 import torch
 from conftest import LABELS, SENTENCES, new_tagger
 from corpora import read_corpus
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 from transformers import BertConfig, DataCollatorWithPadding, PreTrainedModel, TrainerCallback, set_seed
 
 from bilstm_crf_hf import (
+    BiLSTMCRFForTokenClassification,
     BiLSTMCRFTokenClassificationPipeline,
     BiLSTMForSequenceClassification,
     CharacterEncoderForTokenClassification,
@@ -31,6 +33,7 @@ from bilstm_crf_hf.modeling_bilstm_crf import sequence_tokens
 from bilstm_crf_hf.modeling_character_encoder import CharacterEncoderConfig
 from bilstm_crf_hf.modeling_encoder import EncoderCRFForTokenClassification
 from bilstm_crf_hf.modeling_pretraining import BiLSTMForPreTraining
+from bilstm_crf_hf.morphemes import NUM_CLUSTERS, NUM_PARTS_OF_SPEECH
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training.arguments import TaggerTrainingArguments
 from bilstm_crf_hf.training.classification import ClassifierTrainer
@@ -292,6 +295,18 @@ def new_trainer(model: PreTrainedModel, rows, collator, folder, callbacks=(), tr
     )
 
 
+def new_reader(tokenizer) -> BiLSTMCRFForTokenClassification:
+    """Return a tagger that reads the morphemes of [`with_morphemes`], half of which are known."""
+    model = new_tagger(tokenizer, read_morphemes=True)
+    model.bilstm.features.set_clusters({2**20 * i: i % NUM_CLUSTERS for i in range(0, len(tokenizer), 2)})
+    return model
+
+
+def with_morphemes(rows: Dataset) -> Dataset:
+    """Return rows in which each token is a morpheme, without asking Kiwi."""
+    return rows.map(lambda row: {"morpheme_ids": [2 * (NUM_PARTS_OF_SPEECH * 2**20 * i + 1) for i in row["input_ids"]]})
+
+
 class RefuseToWait(TrainerCallback):
     """A callback under which any wait of the host for the device raises, from the end of one step to that of another.
 
@@ -310,7 +325,7 @@ class RefuseToWait(TrainerCallback):
 
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", ["tagger", "average", "tutorial", "classifier", "pretraining"])
+@pytest.mark.parametrize("name", ["tagger", "morphemes", "average", "tutorial", "classifier", "pretraining"])
 def test_a_training_step_never_waits_for_the_device(name, precision, graphs, tokenizer, corpus, tmp_path):
     """The whole loop of `Trainer`: batches to the device, loss, gradient, clipping, update, average of the weights."""
     rows, collator = corpus.inputs, TaggingCollator(tokenizer)
@@ -320,6 +335,8 @@ def test_a_training_step_never_waits_for_the_device(name, precision, graphs, tok
         collator = DataCollatorWithPadding(tokenizer)
     elif name == "pretraining":
         model = new_pretraining(tokenizer)
+    elif name == "morphemes":
+        model, rows = new_reader(tokenizer), with_morphemes(rows)
     else:
         model = new_tagger(tokenizer, **({"ngrams": [], "jamo_embedding_size": 0} if name == "tutorial" else {}))
     guard = RefuseToWait(16, 27)  # all shapes of batches have been met before
@@ -338,7 +355,10 @@ def test_a_training_step_never_waits_for_the_device(name, precision, graphs, tok
     assert 0 < output.training_loss < 100
 
 
-@pytest.mark.parametrize("kind", ["plain", "accumulated", "average", "distilled", "classifier", "pretraining"])
+KINDS = ("plain", "morphemes", "accumulated", "average", "distilled", "classifier", "pretraining")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_graphs_train_as_single_kernels_do(kind, tokenizer, corpus, tmp_path, monkeypatch):
     """With dropout: graphs draw the random numbers that single kernels draw."""
     rows, collator, options = corpus.inputs, TaggingCollator(tokenizer, pad_to_multiple_of=8), {"max_steps": 24}
@@ -356,6 +376,8 @@ def test_graphs_train_as_single_kernels_do(kind, tokenizer, corpus, tmp_path, mo
         collator = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)
     elif kind == "pretraining":
         build = new_pretraining
+    elif kind == "morphemes":
+        build, rows = new_reader, with_morphemes(rows)
     weights, losses, captured = [], [], []
     capture = GraphedSteps._capture
     monkeypatch.setattr(GraphedSteps, "_capture", lambda *args: captured.append(1) or capture(*args))

@@ -237,8 +237,8 @@ def test_data_that_are_not_on_the_hub_are_custom(tmp_path):
 
 
 def test_what_a_model_that_reads_morphemes_needs(tmp_path):
-    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, kiwi_version="0.24.0"), "a/b", "v1").text
-    assert "`pip install kiwipiepy kiwipiepy_model==0.24.0`" in text
+    text = render_card(finished_run(tmp_path, {"read_morphemes": True}, read_morphemes=True), "a/b", "v1").text
+    assert "Kiwi 0.21 or later: `pip install kiwipiepy`. Without" in text
     assert "| `read_morphemes` | True |" in text
     assert "kiwipiepy" not in render_card(finished_run(tmp_path), "a/b", "v1").text
 
@@ -327,7 +327,7 @@ def test_names_and_labels_of_others_never_become_markup_code_or_metadata(tmp_pat
     arguments = dict.fromkeys(named, EVIL) | {"examples": [EVIL], "config_overrides": {EVIL: EVIL}, "base_model": EVIL}
     scores = {f"eval_{EVIL}_{name}": 0.5 for name in ("f1", "precision", "recall", "number")}
     labels = {"0": f"B-{EVIL}", "1": f"I-{EVIL}", "2": "O"}
-    folder = finished_run(tmp_path, arguments, scores, id2label=labels, kiwi_version=EVIL)
+    folder = finished_run(tmp_path, arguments, scores, id2label=labels)
     run = json.loads((folder / TRAINING_RUN).read_text(encoding="utf-8"))
     run |= {"hardware": EVIL, "versions": {EVIL: EVIL}}
     (folder / TRAINING_RUN).write_text(json.dumps(run), encoding="utf-8")

@@ -25,7 +25,7 @@ from ..morphemes import (
     part_of_speech_ids,
 )
 from .encoding import cached_rows
-from .rows import read_lines
+from .lines import read_lines
 
 NUM_ANCHORS = 256
 """Number of nouns, evenly from the most frequent ones, whose similarities to a noun describe it."""

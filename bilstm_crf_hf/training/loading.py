@@ -16,6 +16,7 @@ from ..data.vectors import file_vectors
 from ..evaluation.tasks import TAGGING, Task, label_maps
 from ..inference.predictors import PREDICTORS
 from ..modeling_bilstm_crf import BiLSTMCRFPreTrainedModel
+from ..models import model_path
 from ..morphemes import installed_kiwi_version, kiwi
 from .arguments import ModelArguments
 from .embeddings import copy_vectors, encoder_vectors
@@ -40,7 +41,7 @@ def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTraine
     name = arguments.tokenizer_name or arguments.model_name_or_path or arguments.embeddings_from
     if name is None:
         return build_character_tokenizer(texts, arguments.min_frequency)
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+    return AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=arguments.trust_remote_code)
 
 
 def load_model(
@@ -102,14 +103,14 @@ def _new_head(
     head = task.heads[name].model_class
     _morpheme_field(arguments, head.config_class(), task)
     fields = label_maps(labels) | checked_overrides(arguments, head.config_class)
-    return head.from_encoder(
-        arguments.model_name_or_path, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields
-    )
+    encoder = model_path(arguments.model_name_or_path)  # type: ignore[arg-type]  # a head needs one
+    return head.from_encoder(encoder, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields)
 
 
 def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) -> PreTrainedModel:
     name, trust = arguments.model_name_or_path, arguments.trust_remote_code
-    config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
+    source = model_path(name)  # type: ignore[arg-type]  # see `load_model`
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
     morphemes = _morpheme_field(arguments, config, task)
     fields = checked_overrides(arguments, type(config)) | morphemes
     own = config.id2label.values()
@@ -123,7 +124,7 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
             "start from a model without a head"
         )
     auto_class: Any = task.predictor.auto_class
-    model = auto_class.from_pretrained(name, trust_remote_code=trust, **fields)
+    model = auto_class.from_pretrained(source, trust_remote_code=trust, **fields)
     if morphemes:
         # Zero embeddings, so that the predictions are the same as before until training changes them.
         torch.nn.init.zeros_(model.bilstm.features.morpheme_embeddings.weight)

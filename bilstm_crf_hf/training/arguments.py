@@ -60,8 +60,8 @@ class ModelArguments:
     head: str | None = HfArg(
         default=None,
         help=f"A new head for the encoder in model_name_or_path: {HEADS}; {NEW_HEAD}, the usual one in "
-        "place of one for other labels. The head `characters` reads the pretrained BiLSTM in tokenizer_name. Default: the model's own "
-        "head, or the usual one if it has none.",
+        "place of one for other labels. The head `characters` reads the pretrained BiLSTM in tokenizer_name. Default: "
+        "the model's own head, or the usual one if it has none.",
     )
     min_frequency: int = HfArg(default=2, help="The least number of occurrences of a character in a new tokenizer.")
     trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model contains.")

@@ -5,9 +5,11 @@
 training data of KLUE-NER.
 """
 
+import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +26,7 @@ from seqeval.scheme import IOB2
 import bilstm_crf_hf
 from bilstm_crf_hf import load_pipeline
 from bilstm_crf_hf.alignment import tags_from_spans
-from bilstm_crf_hf.commands import publish
+from bilstm_crf_hf.commands import analyze, demo, export_onnx, ner, predict, publish
 from bilstm_crf_hf.data.inline_marks import parse_inline
 from bilstm_crf_hf.hub.packaging import export_model
 from bilstm_crf_hf.hub.published_files import ABSOLUTE_PATH
@@ -226,6 +228,80 @@ def test_reviews_get_their_label(pipelines):
     assert labels == list(REVIEWS.values())
 
 
+# ---------------------------------------------------------------- commands
+
+
+def test_predict_tags_with_the_model_of_the_package(pipelines, tmp_path, monkeypatch):
+    """`predict` without a model, on a file of texts."""
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text(SENTENCE, encoding="utf-8")
+    predict.main(["--input_file", "texts.txt", "--output_file", "tagged.jsonl", "--use_cpu", "true"])
+    row = json.loads(Path("tagged.jsonl").read_text(encoding="utf-8"))
+    assert rounded(row["entities"]) == rounded(pipelines["klue-ner"](SENTENCE))
+
+
+def test_the_spacy_component_tags_with_the_model_of_the_package(pipelines):
+    spacy = pytest.importorskip("spacy")
+    nlp = spacy.blank("xx")
+    nlp.add_pipe("bilstm_crf")
+    found = [(entity["text"], entity["label"]) for entity in nlp(SENTENCE)._.entities]
+    assert found == [(entity["word"], entity["entity_group"]) for entity in pipelines["klue-ner"](SENTENCE)]
+
+
+def test_the_page_shows_the_models_of_the_package(monkeypatch):
+    app = pytest.importorskip("bilstm_crf_hf.inference.space.app")
+    for variable in ("MODEL_ID", "CLASSIFIER_ID"):
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    shown = []
+    monkeypatch.setattr(app, "build", lambda *pipes: shown.append(pipes) or sys.exit())
+    for argv in ([], ["klue-ner-small", "--classifier", "nsmc-small"]):
+        with pytest.raises(SystemExit):
+            demo.main(argv)
+    names = [tuple(Path(pipe.model.name_or_path).name for pipe in pipes) for pipes in shown]
+    assert names == [("klue-ner", "nsmc-small"), ("klue-ner-small", "nsmc-small")]
+    with pytest.raises(SystemExit, match="nsmc-small is for text-classification"):
+        demo.main(["nsmc-small"])
+
+
+@pytest.mark.slow
+def test_a_model_of_the_package_is_exported_to_onnx_outside_of_the_package(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(FOLDER.rglob("*"))
+    export_onnx.main(["klue-ner-small", "--file", str(Path(__file__).with_name("gold.txt"))])
+    assert Path("outputs/onnx/model.onnx").is_file()
+    assert sorted(FOLDER.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_analyze_reports_on_a_model_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gold = str(Path(__file__).with_name("gold.txt"))
+    analyze.main(["--model_name_or_path", "klue-ner-small", "--validation_file", gold, "--output_dir", "report"])
+    numbers = json.loads(Path("report/analysis.json").read_text(encoding="utf-8"))
+    assert numbers["scores"]["F1"] > 0.7
+
+
+@pytest.mark.slow
+def test_a_training_with_other_labels_starts_from_a_model_of_the_package(tmp_path, monkeypatch):
+    """The body stays as it is without a step of training; so do the model in the package and its name in the record."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("<손흥민:선수>은 <춘천:고향>에서 태어났다.\n" * 4, encoding="utf-8")
+    options = ["--train_file", "train.txt", "--validation_file", "train.txt", "--entity_types", "선수", "고향"]
+    options += ["--model_name_or_path", "klue-ner-small", "--output_dir", "mine", "--use_cpu", "true"]
+    with pytest.raises(ValueError, match="klue-ner-small has no label .*: .* or give it a new head .--head new."):
+        ner.main(options)
+    ner.main([*options, "--head", "new", "--learning_rate", "0", "--embedding_learning_rate", "0", "--max_steps", "1"])
+    trained, original = (load_pipeline(name, device="cpu").model for name in ("mine", "klue-ner-small"))
+    assert set(trained.config.label2id) == {"B-선수", "I-선수", "B-고향", "I-고향", "O"}
+    ours, theirs = trained.bilstm.state_dict(), original.bilstm.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    arguments = json.loads(Path("mine/training_run.json").read_text(encoding="utf-8"))["arguments"]
+    assert arguments["model_name_or_path"] == "klue-ner-small"
+
+
 # ---------------------------------------------------------------- first command
 
 WITHOUT_NETWORK = """
@@ -249,6 +325,23 @@ def run(*arguments: str, lines: str | None = None) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_first_command_of_readme_prints_what_stands_there():
+    arguments, printed = re.search(
+        r"```bash\npip install -e \. && bilstm-crf (.+)\n```\n```\n(.+\n)```", README
+    ).groups()
+    assert run(*shlex.split(arguments)) == printed
+
+
+def test_the_line_of_python_in_readme_returns_what_stands_there(pipelines):
+    text, shown = re.search(r'^load_pipeline\(\)\("(.+)"\)  # (.+)$', README, re.MULTILINE).groups()
+    (expected,), (found,) = ast.literal_eval(shown), pipelines["klue-ner"](text)
+    assert found == expected | {"score": pytest.approx(expected["score"], abs=1e-4)}
 
 
 @pytest.mark.slow

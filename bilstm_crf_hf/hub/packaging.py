@@ -25,7 +25,8 @@ def add_model(run: Path, name: str) -> Path:
     """Copy the model of a finished run to the models of the package, and return its folder.
 
     The weights are stored in bfloat16. As the configuration still says float32, they are loaded as such. The code of
-    the model is left out, and so are the folders of files in the record of the training.
+    the model is left out, and so are the folders of files in the record of the training. The card also says how the
+    package loads the model.
 
     Raises:
         FileExistsError: if the package has a model of this name.
@@ -39,6 +40,9 @@ def add_model(run: Path, name: str) -> Path:
         tensor: value.bfloat16() if value.is_floating_point() else value for tensor, value in load_file(file).items()
     }
     file.write_bytes(save(halved, metadata={"format": "pt"}))
+    card = (folder / CARD).read_text(encoding="utf-8")
+    use = f'## Use\n\n`bilstm_crf_hf.load_pipeline("{name}")` loads this model from the package. From the Hub:\n'
+    (folder / CARD).write_text(card.replace("## Use\n", use, 1), encoding="utf-8")
     write_json(folder / TRAINING_RUN, _without_folders(read_json(run / TRAINING_RUN)))
     return folder
 

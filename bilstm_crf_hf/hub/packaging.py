@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from .. import models
 from ..evaluation.runs import CONFIG, TRAINING_RUN, read_json
 from ..evaluation.tasks import task_of
-from ..utils.files import write_json
+from ..utils.files import write_folder_atomically, write_json
 from .published_files import CARD
 from .publishing import PINNED, prepare
 
@@ -24,27 +24,31 @@ OWNER = "bilstm-crf-hf"
 def add_model(run: Path, name: str) -> Path:
     """Copy the model of a finished run to the models of the package, and return its folder.
 
-    The weights are stored in bfloat16. As the configuration still says float32, they are loaded as such. The code of
-    the model is left out, and so are the folders of files in the record of the training. The card also says how the
-    package loads the model.
+    The weights are stored in bfloat16, and loaded in float32, which the configuration names. The code of the model is
+    left out, and so are the folders of files in the record of the training. The card also says how the package loads
+    the model.
 
     Raises:
         FileExistsError: if the package has a model of this name.
         FileNotFoundError, ValueError: if the run cannot be published, see [`publishing.prepare`].
     """
-    folder = models.FOLDER / name
-    with prepare(run, f"{OWNER}/{name}") as publication:
-        shutil.copytree(publication.folder, folder, ignore=shutil.ignore_patterns("*.py", "*.png", ".*"))
-    file = folder / "model.safetensors"
-    halved = {
-        tensor: value.bfloat16() if value.is_floating_point() else value for tensor, value in load_file(file).items()
-    }
-    file.write_bytes(save(halved, metadata={"format": "pt"}))
-    card = (folder / CARD).read_text(encoding="utf-8")
+    target = models.FOLDER / name
+    if target.exists():
+        raise FileExistsError(f"{target} exists: delete it first")
     use = f'## Use\n\n`bilstm_crf_hf.load_pipeline("{name}")` loads this model from the package. From the Hub:\n'
-    (folder / CARD).write_text(card.replace("## Use\n", use, 1), encoding="utf-8")
-    write_json(folder / TRAINING_RUN, _without_folders(read_json(run / TRAINING_RUN)))
-    return folder
+    left_out = shutil.ignore_patterns("*.py", "*.png", ".*")
+    with prepare(run, f"{OWNER}/{name}") as publication, write_folder_atomically(target) as folder:
+        shutil.copytree(publication.folder, folder, ignore=left_out, dirs_exist_ok=True)
+        weights = {
+            tensor: value.bfloat16() if value.is_floating_point() else value
+            for tensor, value in load_file(folder / "model.safetensors").items()
+        }
+        (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+        write_json(folder / CONFIG, read_json(folder / CONFIG) | {"dtype": "float32"})
+        write_json(folder / TRAINING_RUN, _without_folders(read_json(run / TRAINING_RUN)))
+        card = (folder / CARD).read_text(encoding="utf-8").replace("## Use\n", use, 1)
+        (folder / CARD).write_text(card, encoding="utf-8")
+    return target
 
 
 def _without_folders(value: Any) -> Any:

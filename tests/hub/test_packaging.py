@@ -1,6 +1,7 @@
 """Models of runs that become models of the package; tests/models is about those that are in it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,13 @@ def package(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_the_weights_are_rounded_to_bfloat16_and_loaded_in_float32(run, tagger, package):
-    assert add_model(run, "tiny") == package / "tiny"
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_weights_are_rounded_to_bfloat16_and_loaded_in_float32(dtype, run, tagger, package, tmp_path):
+    """Also of a run whose weights would be loaded in bfloat16."""
+    copy = shutil.copytree(run, tmp_path / "runs" / dtype)
+    config = (copy / "config.json").read_text("utf-8")
+    (copy / "config.json").write_text(config.replace('"float32"', f'"{dtype}"'), "utf-8")
+    assert add_model(copy, "tiny") == package / "tiny"
     stored = load_file(package / "tiny" / "model.safetensors")
     loaded = load_pipeline("tiny", device="cpu").model.state_dict()
     assert loaded.keys() == tagger.state_dict().keys()
@@ -54,7 +60,7 @@ def test_the_folder_has_no_code_and_names_no_folder_of_this_machine(run, package
 
 def test_a_model_that_is_there_is_not_replaced(run, package):
     (package / "tiny").mkdir()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="delete it first"):
         add_model(run, "tiny")
     assert not list((package / "tiny").iterdir())
 

@@ -210,7 +210,7 @@ def test_the_f1_in_the_card_holds_on_other_sentences(name, pipelines):
 
 
 @pytest.mark.parametrize("name", TAGGERS)
-def test_of_the_entities_with_unseen_names_at_most_one_in_ten_is_wrong(name, pipelines):
+def test_at_most_one_entity_in_ten_is_wrong_and_one_in_five_missed_where_names_are_unseen(name, pipelines):
     gold = sentences("unseen.txt")
     found = pipelines[name]([sentence.text for sentence in gold])
     pairs = [
@@ -220,7 +220,7 @@ def test_of_the_entities_with_unseen_names_at_most_one_in_ten_is_wrong(name, pip
     wrong = sum(len(ours - theirs) for theirs, ours in pairs)
     missed = sum(len(theirs - ours) for theirs, ours in pairs)
     assert wrong <= sum(len(ours) for _, ours in pairs) / 10
-    assert missed <= sum(len(theirs) for theirs, _ in pairs) / 10
+    assert missed <= sum(len(theirs) for theirs, _ in pairs) / 5
 
 
 def test_reviews_get_their_label(pipelines):

@@ -1,10 +1,13 @@
 """BiLSTM-CRF taggers as Hugging Face models."""
 
+__version__ = "0.1.0"
+
 import transformers
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .configuration_encoder import EncoderClassifierConfig, EncoderCRFConfig
 from .crf import LinearChainCRF
+from .inference.predictors import load_pipeline
 from .modeling_bilstm_crf import (
     BiLSTMCRFForTokenClassification,
     BiLSTMCRFModel,
@@ -31,10 +34,9 @@ __all__ = [
     "EncoderClassifierConfig",
     "EncoderForSequenceClassification",
     "LinearChainCRF",
+    "load_pipeline",
     "render_entities",
 ]
-
-__version__ = "0.1.0"
 
 for model_class in (
     BiLSTMCRFModel,

@@ -243,7 +243,7 @@ def test_head_mlp_is_for_classification_only(encoder):
     arguments = ModelArguments(model_name_or_path=str(encoder), head="mlp")
     model = load_model(arguments, load_tokenizer(arguments, []), ["기쁨", "슬픔"], CLASSIFICATION)
     assert isinstance(model, EncoderForSequenceClassification)
-    with pytest.raises(ValueError, match="head is crf or characters, not mlp"):
+    with pytest.raises(ValueError, match="head is crf, characters or new, not mlp"):
         load_model(arguments, load_tokenizer(arguments, []), LABELS)
 
 

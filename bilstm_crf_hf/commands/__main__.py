@@ -7,8 +7,9 @@ from pathlib import Path
 from . import LAUNCHERS
 
 COMMANDS = {
+    "tag": "tag texts",
     "ner": "train a tagger",
-    "classify": "train a text classifier",
+    "classify": "train a text classifier, or classify texts",
     "pretrain": "pretrain a BiLSTM on raw text",
     "distill": "train a tagger that learns from other taggers",
     "distill-classifier": "train a text classifier that learns from other classifiers",

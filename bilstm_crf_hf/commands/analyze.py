@@ -19,6 +19,7 @@ from ..data.splits import SplitArguments, read_splits
 from ..evaluation.analysis import Analysis, entity_texts, tag_sentences
 from ..evaluation.analysis_page import write_analysis
 from ..inference.predictors import EntityPredictor, load_predictor
+from ..models import CHOICE
 from ..pipeline_bilstm_crf import BATCH_SIZE
 from ..training.arguments import configure_logging, parse_arguments
 from ..utils.files import locked
@@ -28,7 +29,7 @@ from ..utils.files import locked
 class AnalysisArguments:
     """The tagger to analyze, and the settings of the report."""
 
-    model_name_or_path: str = HfArg(help="Tagger on the Hub or in a folder.")
+    model_name_or_path: str = HfArg(help=f"Tagger: {CHOICE}.")
     output_dir: str = "outputs/analysis"
     sentences: int = HfArg(default=20, help="Sentences to quote for each kind of error; 0 to quote no data.")
     bins: int = HfArg(default=10, help="Bins of the reliability diagram.")

@@ -21,6 +21,7 @@ from ..data.augmentation import names_of_types, with_other_names
 from ..data.encoding import EncodedCorpus
 from ..data.morphology import similar_names
 from ..evaluation.metrics import EntityScorer
+from ..models import model_path
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
 from ..training.checks import check_arguments
@@ -44,6 +45,7 @@ class DistillationArguments(TeacherArguments):
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
     """Load a teacher for a student with these labels."""
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    name = model_path(name)
     model = AutoModelForTokenClassification.from_pretrained(name, **options).to(training.device)
     tokenizer, pieces = AutoTokenizer.from_pretrained(name, **options), load_piece_tokenizer(model, name, **options)
     return Teacher(model, BiLSTMCRFProcessor(tokenizer, model.config, pieces), labels, training.bf16)

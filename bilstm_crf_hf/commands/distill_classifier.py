@@ -17,6 +17,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from transformers import Pipeline, pipeline
 
 from ..data.augmentation import with_other_words
+from ..models import model_path
 from ..processing_bilstm_crf import BiLSTMCRFProcessor, usable_positions
 from ..training.arguments import CardArguments, ModelArguments
 from ..training.classification import (
@@ -41,7 +42,9 @@ logger = logging.getLogger(__name__)
 
 def load_teacher(name: str, labels: Sequence[str], **options) -> Pipeline:
     """Load the pipeline of a teacher, which returns the probabilities of all labels, those of the student."""
-    teacher = pipeline("text-classification", model=name, top_k=None, function_to_apply="softmax", **options)
+    teacher = pipeline(
+        "text-classification", model=model_path(name), top_k=None, function_to_apply="softmax", **options
+    )
     check_teacher(teacher.model, labels)
     teacher.tokenizer.model_max_length = usable_positions(teacher.tokenizer, teacher.model.config)
     return teacher

@@ -25,6 +25,7 @@ from ..data.encoding import EncodedCorpus
 from ..data.ner import load_ner_datasets
 from ..evaluation.metrics import EntityScorer
 from ..inference.onnx import export_onnx
+from ..models import CHOICE, model_path
 from ..pipeline_bilstm_crf import check_finite
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..utils.files import locked, write_atomically
@@ -94,8 +95,10 @@ def write_graphs(model: BiLSTMCRFForTokenClassification, corpus: EncodedCorpus, 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     parser = new_parser(__doc__)
-    parser.add_argument("model", help="folder of a trained tagger, or its name on the Hub")
-    parser.add_argument("--output_dir", type=Path, help="folder of the graphs; default: `onnx` in that of the model")
+    parser.add_argument("model", help=f"tagger: {CHOICE}")
+    parser.add_argument(
+        "--output_dir", type=Path, help="folder of the graphs; default: `onnx` in that of the model, or in `outputs`"
+    )
     parser.add_argument("--int8", action="store_true", help="also write a graph with quantised weights")
     sample = sample_files("ner", "txt", recipes).get("validation")
     parser.add_argument(
@@ -104,11 +107,12 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     arguments = parser.parse_args(argv)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
 
-    output_dir = arguments.output_dir or Path(arguments.model, "onnx")
+    source = model_path(arguments.model)
+    output_dir = arguments.output_dir or Path(source if source == arguments.model else "outputs", "onnx")
     with locked(output_dir), tempfile.TemporaryDirectory() as folder:
-        model = BiLSTMCRFForTokenClassification.from_pretrained(arguments.model).eval()
+        model = BiLSTMCRFForTokenClassification.from_pretrained(source).eval()
         check_finite(model)
-        tokenizer = AutoTokenizer.from_pretrained(arguments.model, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         data = load_ner_datasets(data_files={"test": str(arguments.file)})["test"]
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         corpus = EncodedCorpus(data, BiLSTMCRFProcessor(tokenizer, model.config), labels)

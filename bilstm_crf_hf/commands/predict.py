@@ -1,4 +1,4 @@
-"""Tag or classify a file of texts: bilstm-crf predict [config.yaml] --model_name_or_path MODEL --input_file FILE [...]
+"""Tag or classify a file of texts: bilstm-crf predict [config.yaml] --input_file FILE --output_file FILE [...]
 
 The input is a `.txt` file with a text a line, a `.csv` or `.tsv` file with a header, or a `.jsonl`, `.json`, `.parquet`
 or `.xlsx` file. Its rows are written in the same order to
@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..inference.files import check_files, keep_output, predict_file
 from ..inference.predictors import load_predictor
+from ..models import CHOICE, TAGGER
 from ..training.arguments import FILE_TYPES, configure_logging, parse_arguments
 
 
@@ -31,9 +32,9 @@ from ..training.arguments import FILE_TYPES, configure_logging, parse_arguments
 class PredictionArguments:
     """The model, the input, the output, and their options."""
 
-    model_name_or_path: str = HfArg(help="Token classifier or text classifier on the Hub or in a folder.")
     input_file: str = HfArg(help=f"Input: {FILE_TYPES}.")
     output_file: str = HfArg(help="Output: .jsonl, .parquet or .txt.")
+    model_name_or_path: str = HfArg(default=TAGGER, help=f"Tagger or text classifier: {CHOICE}.")
     text_column: str = HfArg(default="text", help="Column of the texts in the input.")
     column_prefix: str = HfArg(default="", help="Prefix of new columns, if the input has a `label`, for example.")
     batch_size: int = HfArg(default=128, help="Number of texts in a batch.")

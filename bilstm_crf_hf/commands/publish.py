@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import HTTPError
 
+from ..hub.packaging import run_folder
 from ..hub.publishing import describe, prepare, send
 from ..training.arguments import configure_logging
 from . import new_parser
@@ -17,7 +18,7 @@ from . import new_parser
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     parser = new_parser(__doc__)
-    parser.add_argument("output_dir", type=Path, help="folder of a finished run")
+    parser.add_argument("output_dir", help="folder of a finished run, or a model of the package")
     parser.add_argument("repo_id", help="name/model")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", default="v1", help="tag of the files, which users pin (default: v1)")
@@ -26,9 +27,11 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     arguments = parser.parse_args(argv)
     configure_logging()
     try:
-        with prepare(
-            arguments.output_dir, arguments.repo_id, arguments.revision, arguments.private, arguments.comparison
-        ) as publication:
+        repo_id, revision = arguments.repo_id, arguments.revision
+        with (
+            run_folder(arguments.output_dir, repo_id, revision) as folder,
+            prepare(folder, repo_id, revision, arguments.private, arguments.comparison) as publication,
+        ):
             print(describe(publication))
             print("nothing was sent" if arguments.dry_run else f"sent: {send(publication)}")
     except (OSError, ValueError, RuntimeError, HTTPError) as error:  # RuntimeError: an upload of weights that failed

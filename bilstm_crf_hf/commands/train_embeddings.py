@@ -19,6 +19,7 @@ from transformers.hf_argparser import HfArg
 
 from ..data.raw_text import read_texts
 from ..data.tokenization import build_character_tokenizer
+from ..models import model_path
 from ..training.arguments import TEXTS, configure_logging, parse_arguments
 from ..utils.files import locked, write_atomically
 
@@ -88,7 +89,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     output = Path(arguments.output_file)
     with locked(output.parent, output.name):
         if arguments.tokenizer_name:
-            tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name)
+            tokenizer = AutoTokenizer.from_pretrained(model_path(arguments.tokenizer_name))
         else:
             tokenizer = build_character_tokenizer(texts(), arguments.min_count)
         with tempfile.TemporaryDirectory() as folder:

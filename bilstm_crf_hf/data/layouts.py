@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .inline_marks import parse_lines
-from .rows import read_lines
+from .lines import read_lines
 from .sentences import Sentence, TaggedTokens
 from .tag_schemes import is_tag
 

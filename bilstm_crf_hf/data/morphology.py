@@ -23,7 +23,7 @@ from ..morphemes import (
     part_of_speech,
 )
 from .encoding import cached_rows
-from .rows import read_lines
+from .lines import read_lines
 
 NUM_MORPHEMES = 80_000
 """Number of Kiwi's ids, by frequency, that are considered; they include all that Kiwi's language model knows."""

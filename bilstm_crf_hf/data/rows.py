@@ -17,7 +17,6 @@ contain. Blank lines, except in `.txt`, and empty rows of a sheet are skipped.
 
 import csv
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,9 +28,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features
 
+from .lines import PathLike, lines_with_ends, read_lines
 from .tables import BATCH_SIZE, parquet_files, parquet_rows, read_features, sheet_rows
-
-PathLike = str | os.PathLike[str]
 
 MAX_DEPTH = 60
 """Number of lists and objects that may be nested in a row; Arrow cannot hold more than 64."""
@@ -79,11 +77,6 @@ def check_suffix(path: Path, known: Iterable[str]) -> str:
     if suffix not in known:
         raise ValueError(f"{path}: unknown suffix {path.suffix!r}; known are {', '.join(known)}")
     return suffix
-
-
-def read_lines(path: PathLike) -> Iterator[str]:
-    """Read the lines of a UTF-8 file without their ends; raise ValueError with line and byte if it is not UTF-8."""
-    return (line.removesuffix("\n").removesuffix("\r") for line in _lines_with_ends(path))
 
 
 def dataset_rows(dataset: Dataset, source: str) -> Iterator[Row]:
@@ -179,40 +172,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def decode_lines(lines: Iterable[bytes], path: PathLike) -> Iterator[str]:
-    r"""Decode the lines of a file with their ends, without a byte order mark.
-
-    Raises:
-        ValueError: with line and byte, if a line is not UTF-8; if all lines end with `\r` alone.
-    """
-    for number, line in enumerate(lines, 1):
-        if number == 1 and (line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:2]):
-            problem = "byte 1 of the line is not UTF-8 but UTF-16"
-            raise ValueError(f"{path}:1: {problem}: convert the file, as iconv -f utf-16 does")
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            problem = f"byte {error.start + 1} of the line is not UTF-8 ({error.reason})"
-            raise ValueError(f"{path}:{number}: {problem}: convert the file, as iconv -f cp949 does") from None
-        if number == 1:
-            text = text.removeprefix("\ufeff")
-            if "\r" in text[:-1] and not text.endswith("\n"):
-                raise ValueError(f"{path}: the lines end with \\r alone: convert the file, as mac2unix does")
-        yield text
-
-
-def _lines_with_ends(path: PathLike) -> Iterator[str]:
-    with Path(path).open("rb") as file:
-        yield from decode_lines(file, path)
-
-
 def _read_txt(path: Path) -> Iterator[Row]:
     return (Row(f"{path}:{number}", {"text": line}) for number, line in enumerate(read_lines(path), 1))
 
 
 def _read_json(path: Path) -> Iterator[Row]:
     is_array = next((line for line in read_lines(path) if line.strip()), "").lstrip().startswith("[")
-    documents = ["".join(_lines_with_ends(path))] if is_array else read_lines(path)
+    documents = ["".join(lines_with_ends(path))] if is_array else read_lines(path)
     for number, document in enumerate(documents, 1):
         if not document.strip():
             continue
@@ -240,7 +206,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 def _read_csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the largest one on all systems; by default a field has up to 131,072 characters
-    reader = csv.reader(_lines_with_ends(path), strict=True)
+    reader = csv.reader(lines_with_ends(path), strict=True)
     try:
         yield from _rows_below_header((f"{path}:{reader.line_num}", fields) for fields in reader if fields)
     except csv.Error as error:

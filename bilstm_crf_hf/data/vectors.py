@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .rows import decode_lines
+from .lines import decode_lines
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from ..evaluation.markdown import (
 )
 from ..evaluation.runs import CALIBRATION, CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..evaluation.tasks import TAGGING, Metric, task_of
+from ..models import model_path
 from .published_files import PACKAGE
 
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -196,8 +197,8 @@ def check_card(card: ModelCard, results: Mapping[str, float], path: Path) -> Non
 
 
 def _hub_id(name: str | None) -> str | None:
-    """Return a name if it is an id on the Hub, None if it is a path."""
-    return name if name and HUB_ID.fullmatch(name) and not Path(name).exists() else None
+    """Return a name if it is an id on the Hub, None if it is a path or the name of a model of the package."""
+    return name if name and HUB_ID.fullmatch(name) and not Path(model_path(name)).exists() else None
 
 
 def _requirement(name: str) -> str:

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import (
 
 from .. import __version__
 from ..alignment import character_ranges
+from ..models import TAGGER, model_path
 from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, check_finite, render_entities
 from ..processing_bilstm_crf import check_text, default_stride, usable_positions
 from ..sizes import check_sizes, shapes_of, weight_files
@@ -164,40 +165,56 @@ def predictor_of(config: Mapping[str, Any], source: str) -> type[Predictor]:
     raise ValueError(f"{source}: {architecture} is neither a token classifier nor a text classifier")
 
 
-def load_predictor(
-    name: str, batch_size: int, prefix: str = "", trust_remote_code: bool = False, device: torch.device | None = None
-) -> Predictor:
-    """Load the predictor of a token classifier or text classifier, according to the configuration of the model.
-
-    If a text is longer than the model allows, a token classifier reads it in overlapping windows, a text classifier
-    reads its beginning. A BiLSTM reads texts of any length.
+def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **options: Any) -> Pipeline:
+    """Load the pipeline of a token classifier or text classifier, according to the configuration of the model.
 
     Args:
+        name: a model of this package, such as `"nsmc-small"`; a folder; or a name on the Hub.
         trust_remote_code: run the code that the model brings along.
-        device: device of the model. Default: that of `transformers.pipeline`.
+        options: further arguments of `transformers.pipeline`, such as `device`.
 
     Raises:
         OSError: if there is no such model.
-        ValueError: if the model is neither of the two, if its files are damaged or do not belong together, if its
-            weights are not finite or a label is not a line of text, or if its tokenizer is not fast.
+        ValueError: if the model is neither of the two, if its files are damaged or do not belong together, or if its
+            weights are not finite.
     """
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device}
+    source, hub = model_path(name), {key: options[key] for key in ("revision", "token") if key in options}
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
         kind = predictor_of(config.to_dict(), name)
         # The models of this package do this, too, but others would build any number of layers.
-        if files := weight_files(name, getattr(config, "transformers_weights", None), None, None):
+        if files := weight_files(source, getattr(config, "transformers_weights", None), None, None, **hub):
             check_sizes(config, shapes_of(files), f"config.json of {name}")
         ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
         if ours and not trust_remote_code:  # without the copy of its code in the model
-            options["pipeline_class"] = BiLSTMCRFTokenClassificationPipeline
-        pipe = pipeline(kind.task, model=name, **options)
+            options.setdefault("pipeline_class", BiLSTMCRFTokenClassificationPipeline)
+        pipe = pipeline(kind.task, model=source, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError):
         raise
     except Exception as error:  # the files of a model of somebody else may make transformers raise anything
         problem = f"the model cannot be loaded ({type(error).__name__}: {error})"
         raise ValueError(f"{name}: {problem}: save or download it again") from error
     check_finite(pipe.model)  # the stock pipelines do not
+    return pipe
+
+
+def load_predictor(
+    name: str, batch_size: int, prefix: str = "", trust_remote_code: bool = False, device: torch.device | None = None
+) -> Predictor:
+    """Load the predictor of a token classifier or text classifier, see [`load_pipeline`].
+
+    If a text is longer than the model allows, a token classifier reads it in overlapping windows, a text classifier
+    reads its beginning. A BiLSTM reads texts of any length.
+
+    Args:
+        device: device of the model. Default: that of `transformers.pipeline`.
+
+    Raises:
+        OSError, ValueError: see [`load_pipeline`]; ValueError also if a label is not a line of text, or if the
+            tokenizer is not fast.
+    """
+    pipe = load_pipeline(name, trust_remote_code=trust_remote_code, device=device)
+    config, kind = pipe.model.config, next(kind for kind in PREDICTORS if kind.task == pipe.task)
     for label in config.id2label.values():
         check_text(label, f"{name}: label {label!a}")
         if re.search(r"[\n\r]", label):

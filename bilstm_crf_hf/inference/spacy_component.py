@@ -1,7 +1,7 @@
-"""A spaCy component that finds entities with a tagger of this package: `nlp.add_pipe("bilstm_crf", config={...})`.
+"""A spaCy component that finds entities with a tagger of this package: `nlp.add_pipe("bilstm_crf")`.
 
     nlp = spacy.blank("ko", config={"nlp": {"tokenizer": {"@tokenizers": "spacy.Tokenizer.v1"}}})  # or with mecab
-    nlp.add_pipe("bilstm_crf", config={"model": "outputs/klue-ner"})
+    nlp.add_pipe("bilstm_crf", config={"model": "outputs/mine"})  # default: "klue-ner"
     doc = nlp("손흥민은 춘천에서 태어났다.")
     doc._.entities  # [{"start": 0, "end": 3, "label": "PS", "score": 0.99, "text": "손흥민"}, ...]
     doc.ents  # (손흥민은, 춘천에서)
@@ -18,6 +18,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
+from ..models import TAGGER
 from ..pipeline_bilstm_crf import BATCH_SIZE
 from .predictors import EntityPredictor, load_predictor
 
@@ -31,7 +32,7 @@ if not Doc.has_extension("entities"):
 @Language.factory(
     "bilstm_crf",
     assigns=["doc.ents", "token.ent_iob", "token.ent_type", "doc._.entities"],
-    default_config={"revision": None, "batch_size": BATCH_SIZE},
+    default_config={"model": TAGGER, "revision": None, "batch_size": BATCH_SIZE},
 )
 def make_bilstm_crf(
     nlp: Language, name: str, model: str, revision: str | None, batch_size: int
@@ -39,7 +40,8 @@ def make_bilstm_crf(
     """Make the component from its configuration. `nlp.to_disk` saves the configuration, but not the model.
 
     Args:
-        model, revision: folder of a tagger; or its name on the Hub, and a branch, tag or commit there.
+        model, revision: tagger of this package, or folder of one; or its name on the Hub, and a branch, tag or commit
+            there.
         batch_size: number of texts in a batch of the model. The `batch_size` of `nlp.pipe` is the number of texts that
             are read ahead and sorted by length.
 

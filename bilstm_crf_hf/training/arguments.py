@@ -25,6 +25,12 @@ DATA = {"dataset_name", "train_file", "validation_file", "test_file"}
 HUB = {"dataset_name", "dataset_config_name", "dataset_revision", "validation_split"}
 """Arguments for a data set on the Hub. On a command line, they and names of files win over each other in a file."""
 
+NEW_HEAD = "new"
+"""Value of `--head` for the usual head of a pretrained model, but with the labels of the data."""
+
+PARTS = {"tokenizer_name", "embeddings_from", "embeddings_file"}
+"""Arguments that name parts of a new BiLSTM."""
+
 BILSTM_SETTINGS = {"config_overrides", "embedding_learning_rate", "learning_rate", "min_frequency"}
 """Arguments in the configurations of the samples that are for a new BiLSTM, and wrong for another model."""
 
@@ -53,8 +59,9 @@ class ModelArguments:
     freeze_embeddings: bool = HfArg(default=False, help="Do not train the embeddings that were copied into the model.")
     head: str | None = HfArg(
         default=None,
-        help=f"A new head for the encoder in model_name_or_path: {HEADS}. The head `characters` reads the pretrained "
-        "BiLSTM in tokenizer_name. Default: the linear head of transformers.",
+        help=f"A new head for the encoder in model_name_or_path: {HEADS}; {NEW_HEAD}, the usual one in "
+        "place of one for other labels. The head `characters` reads the pretrained BiLSTM in tokenizer_name. Default: "
+        "the model's own head, or the usual one if it has none.",
     )
     min_frequency: int = HfArg(default=2, help="The least number of occurrences of a character in a new tokenizer.")
     trust_remote_code: bool = HfArg(default=False, help="Run the Python code that a model contains.")
@@ -158,8 +165,8 @@ def parse_arguments(
         types: the dataclasses, of which one instance each is returned.
         argv: the command line without the name of the program.
         description: text that `--help` shows above the arguments.
-        sample: configuration of the sample data, which both win over. It is left out if one of them names data, and
-            its `BILSTM_SETTINGS` are left out if one of them names a model.
+        sample: configuration of the sample data, which both win over. It is left out if one of them names data. Its
+            `BILSTM_SETTINGS` are left out if one of them names a model, and its model if one of them names `PARTS`.
 
     Raises:
         FileNotFoundError: if the configuration file does not exist.
@@ -189,7 +196,9 @@ def parse_arguments(
     named = {*given, *(name for name, value in values.items() if value is not None)}
     if sample is not None and "help" not in named and not DATA & named:
         base = _read_values(sample, parser, types)
-        left_out = BILSTM_SETTINGS if "model_name_or_path" in named else frozenset()
+        left_out = BILSTM_SETTINGS | {"head"} if "model_name_or_path" in named else frozenset()
+        if PARTS & set(named):
+            left_out |= {"model_name_or_path", "head"}
         base = {name: value for name, value in base.items() if name not in left_out}
         values = base | values | joined_overrides(base, values)
     inherited = {field.name: field.metadata.get("help") for field in fields(TrainingArguments)}

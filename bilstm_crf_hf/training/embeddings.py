@@ -1,20 +1,19 @@
 """Pretrained vectors for the embeddings of a new model, from an encoder or from a file (see `data.vectors`)."""
 
-import os
-
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.vectors import Vectors
+from ..models import model_path
 
 CONTINUATION, WORD_START = "##", "▁"
 """Prefixes of pieces inside a word (WordPiece) and at its beginning (SentencePiece)."""
 
 
-def encoder_vectors(encoder: str | os.PathLike, trust_remote_code: bool = False) -> Vectors:
+def encoder_vectors(encoder: str, trust_remote_code: bool = False) -> Vectors:
     """Load the input embeddings of an encoder on the Hub or in a folder."""
-    options = {"trust_remote_code": trust_remote_code}
+    encoder, options = model_path(encoder), {"trust_remote_code": trust_remote_code}
     vocabulary = AutoTokenizer.from_pretrained(encoder, **options).get_vocab()
     rows = AutoModel.from_pretrained(encoder, **options).get_input_embeddings().weight.detach()
     return Vectors(rows.shape[1], lambda token: rows[vocabulary[token]] if token in vocabulary else None)

@@ -1,13 +1,21 @@
 """Model and tokenizer of a training: a new BiLSTM, a pretrained model, or a new head on a pretrained encoder."""
 
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..configuration_bilstm_crf import BiLSTMCRFConfig
 from ..data.morphology import clusters_by_hash
@@ -17,8 +25,9 @@ from ..evaluation.tasks import TAGGING, Task, label_maps
 from ..inference.predictors import PREDICTORS
 from ..modeling_bilstm_crf import BiLSTMCRFModel, BiLSTMCRFPreTrainedModel
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from ..models import model_path
 from ..morphemes import kiwi
-from .arguments import ModelArguments
+from .arguments import NEW_HEAD, ModelArguments
 from .embeddings import copy_vectors, encoder_vectors
 
 TOKENS = "it follows from the tokenizer"
@@ -41,7 +50,7 @@ def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTraine
     name = arguments.tokenizer_name or arguments.model_name_or_path or arguments.embeddings_from
     if name is None:
         return build_character_tokenizer(texts, arguments.min_frequency)
-    return AutoTokenizer.from_pretrained(name, trust_remote_code=arguments.trust_remote_code)
+    return AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=arguments.trust_remote_code)
 
 
 def load_model(
@@ -64,10 +73,11 @@ def load_model(
     with checked_values():
         if arguments.model_name_or_path is None:
             model = _new_bilstm(arguments, tokenizer, labels, task)
-        elif arguments.head is not None:
+        elif arguments.head not in (None, NEW_HEAD):
             model = _new_head(arguments, arguments.head, tokenizer, labels, task)
         else:
-            model = _pretrained(arguments, labels, task)
+            with _source(arguments) as source:
+                model = _pretrained(source, arguments, labels, task)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     return model
 
@@ -99,25 +109,35 @@ def _new_head(
     arguments: ModelArguments, name: str, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], task: Task
 ) -> PreTrainedModel:
     if name not in task.heads:
-        raise ValueError(f"head is {' or '.join(task.heads)}, not {name}")
+        raise ValueError(f"head is {', '.join(task.heads)} or {NEW_HEAD}, not {name}")
     head = task.heads[name].model_class
     fields: dict[str, Any] = label_maps(labels) | checked_overrides(arguments, head.config_class)
     if head is CharacterEncoderForTokenClassification:
-        config = AutoConfig.from_pretrained(tokenizer.name_or_path)
-        morphemes = _morpheme_field(arguments, config, task)
+        morphemes = _morpheme_field(arguments, AutoConfig.from_pretrained(tokenizer.name_or_path), task)
         fields["characters"] = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path, **morphemes)
         if morphemes:
             _reset_morphemes(fields["characters"])
     else:
         _morpheme_field(arguments, head.config_class(), task)
-    return head.from_encoder(
-        arguments.model_name_or_path, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields
-    )
+    encoder = model_path(arguments.model_name_or_path)  # type: ignore[arg-type]  # a head needs one
+    return head.from_encoder(encoder, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields)
 
 
-def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) -> PreTrainedModel:
+@contextmanager
+def _source(arguments: ModelArguments) -> Iterator[str]:
+    """Yield the folder of the pretrained model, or its name on the Hub; that of its body if it gets a new head."""
+    source = model_path(arguments.model_name_or_path)  # type: ignore[arg-type]  # see `load_model`
+    if arguments.head is None:
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        AutoModel.from_pretrained(source, trust_remote_code=arguments.trust_remote_code).save_pretrained(folder)
+        yield folder
+
+
+def _pretrained(source: str, arguments: ModelArguments, labels: Sequence[str], task: Task) -> PreTrainedModel:
     name, trust = arguments.model_name_or_path, arguments.trust_remote_code
-    config = AutoConfig.from_pretrained(name, trust_remote_code=trust)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
     morphemes = _morpheme_field(arguments, config, task)
     fields = checked_overrides(arguments, type(config)) | morphemes
     if hasattr(config, "temperature"):
@@ -130,10 +150,10 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     elif missing := sorted(set(labels) - set(own)):
         raise ValueError(
             f"{name} has no label {', '.join(missing)} (it has {', '.join(own)}): train on data with its labels, or "
-            "start from a model without a head"
+            f"give it a new head (--head {NEW_HEAD})"
         )
     auto_class: Any = task.predictor.auto_class
-    model = auto_class.from_pretrained(name, trust_remote_code=trust, **fields)
+    model = auto_class.from_pretrained(source, trust_remote_code=trust, **fields)
     if morphemes:
         _reset_morphemes(model.bilstm)
     return model

@@ -21,6 +21,7 @@ from ..evaluation.metrics import EntityScorer
 from ..evaluation.runs import ENCODER_TOKENIZER
 from ..evaluation.tasks import TAGGING
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
+from ..models import model_path
 from ..processing_bilstm_crf import BiLSTMCRFProcessor, usable_positions
 from .arguments import ModelArguments, TaggerTrainingArguments
 from .loading import load_model, load_tokenizer
@@ -80,7 +81,7 @@ def load_piece_tokenizer(
     """Load the tokenizer of the encoder in the tagger of characters `name`; return None for any other model."""
     if not isinstance(model, CharacterEncoderForTokenClassification):
         return None
-    return AutoTokenizer.from_pretrained(name, subfolder=subfolder, **options)
+    return AutoTokenizer.from_pretrained(name and model_path(name), subfolder=subfolder, **options)
 
 
 def train_tagger(

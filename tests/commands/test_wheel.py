@@ -33,7 +33,7 @@ def run(command: list[str | Path], folder: Path, **environment: str) -> str:
 def sources(tmp_path_factory) -> Path:
     """The files of a clone that the wheel is built from."""
     folder = tmp_path_factory.mktemp("sources")
-    parts = ("bilstm_crf_hf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+    parts = ("bilstm_crf_hf", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "LICENSES")
     listed = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", *parts], ROOT)
     for name in listed.strip("\0").split("\0"):
         if (ROOT / name).is_file():  # else it has been deleted
@@ -75,8 +75,28 @@ def test_the_console_script_lists_all_commands(installed, tmp_path):
     assert names == list(COMMANDS)
     assert set(names) == {
         *("ner", "classify", "pretrain", "distill", "distill-classifier", "train-embeddings", "sweep", "compare"),
-        *("analyze", "predict", "export-onnx", "convert", "publish", "demo", "benchmark"),
+        *("analyze", "predict", "export-onnx", "convert", "publish", "demo", "benchmark", "tag"),
     }
+
+
+@pytest.mark.slow
+def test_the_console_script_tags_outside_of_a_clone_and_without_network(installed, tmp_path):
+    environment = {
+        "PYTHONPATH": str(installed),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path),
+    }
+    tagged = run([installed / "bin" / "bilstm-crf", "tag", "손흥민은 춘천에서 태어났다."], tmp_path, **environment)
+    assert tagged == "<손흥민:PS>은 <춘천:LC>에서 태어났다.\n"
+
+
+def test_the_wheel_names_the_licences_of_code_and_models_and_has_their_texts(wheel):
+    archive = ZipFile(wheel)
+    (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    assert "License-Expression: Apache-2.0 AND CC-BY-SA-4.0 AND CC0-1.0\n" in metadata
+    texts = {name.partition("/licenses/")[2] for name in archive.namelist() if "/licenses/" in name}
+    assert texts == {"LICENSE", "LICENSES/CC-BY-SA-4.0.txt", "LICENSES/CC0-1.0.txt"}
 
 
 @pytest.mark.slow

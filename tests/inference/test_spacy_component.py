@@ -171,7 +171,6 @@ def test_a_revision_is_fetched(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "model"),
         ({"batch_size": 0}, "bilstm_crf: batch_size is 0"),
         ({"stride": 16}, "stride"),
     ],
@@ -180,7 +179,7 @@ def test_a_revision_is_fetched(folder, monkeypatch):
 def test_configurations_that_are_refused(folder, config, message):
     nlp = spacy.blank("xx")
     with pytest.raises(ValueError, match=message):
-        nlp.add_pipe("bilstm_crf", config=config | ({"model": folder} if config else {}))
+        nlp.add_pipe("bilstm_crf", config=config | {"model": folder})
     assert nlp.pipe_names == []
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
@@ -369,8 +369,8 @@ def allowed_hosts() -> set[str]:
     return {name.strip() for name in names} - {""}
 
 
-def main(argv: list[str], description: str = __doc__) -> None:
-    """Serve the page. `--help` shows `description` above the arguments."""
+def main(argv: list[str], description: str = __doc__, load: Callable[[str, str, str | None], Pipeline] = load) -> None:
+    """Serve the page. `--help` shows `description` above the arguments, and `load` loads the models."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options = {
         "--revision": ("MODEL_REVISION", "commit of a tagger on the Hub"),

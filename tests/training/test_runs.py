@@ -352,7 +352,7 @@ def test_the_average_of_a_short_training_is_not_that_of_no_step(corpus, tokenize
     trainer = new_trainer(corpus, tokenizer, tmp_path, ema_decay=0.9, **options)
     before = trainer.model.classifier.weight.detach().clone()
     trainer.train()
-    trained = trainer.average.average.module.classifier.weight  # exchanged for the average
+    trained = trainer.average.average.classifier.weight  # exchanged for the average
     weight = 2 / 11  # of the weights before, in the first update
     torch.testing.assert_close(trainer.model.classifier.weight, weight * before + (1 - weight) * trained)
 

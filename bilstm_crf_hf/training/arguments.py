@@ -31,6 +31,9 @@ NEW_HEAD = "new"
 PARTS = {"tokenizer_name", "embeddings_from", "embeddings_file"}
 """Arguments that name parts of a new BiLSTM."""
 
+TEACHERS = {"teachers", "unlabeled_file", "variants"}
+"""Arguments in a file that `--soft_labels_file` on a command line takes the place of."""
+
 BILSTM_SETTINGS = {"config_overrides", "embedding_learning_rate", "learning_rate", "min_frequency"}
 """Arguments in the configurations of the samples that are for a new BiLSTM, and wrong for another model."""
 
@@ -192,6 +195,7 @@ def parse_arguments(
     values = {} if path is None else _read_values(path, parser, types)
     files = DATA - HUB
     replaced = (HUB if files & set(given) else set()) | (files if "dataset_name" in given else set())
+    replaced |= TEACHERS if "soft_labels_file" in given else set()
     values = {name: value for name, value in values.items() if name not in replaced}
     named = {*given, *(name for name, value in values.items() if value is not None)}
     if sample is not None and "help" not in named and not DATA & named:

@@ -13,6 +13,7 @@ from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArgum
 from bilstm_crf_hf.training.checks import REFUSED
 from bilstm_crf_hf.training.loading import load_model
 from bilstm_crf_hf.training.pretraining import PretrainingArguments
+from bilstm_crf_hf.training.teachers import TeacherArguments
 
 ALL = (ModelArguments, classification.DataArguments, classification.ClassifierTrainingArguments)
 
@@ -39,6 +40,17 @@ def test_help_describes_the_arguments_of_transformers_with_the_defaults_of_this_
     printed = " ".join(capsys.readouterr().out.split())
     assert "Total number of training epochs to perform. (default: 6)" in printed
     assert "(default: outputs/ner)" in printed
+
+
+def test_soft_labels_on_the_command_line_win_over_teachers_in_the_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("teachers: [a, b]\nunlabeled_file: raw.txt\nvariants: 2\n", encoding="utf-8")
+    assert parse_arguments([TeacherArguments], [str(path)])[0].teachers == ["a", "b"]
+    (arguments,) = parse_arguments([TeacherArguments], [str(path), "--soft_labels_file", "soft.parquet"])
+    assert arguments.soft_labels_file == ["soft.parquet"]
+    assert (arguments.teachers, arguments.unlabeled_file, arguments.variants) == (None, None, 0)
+    with pytest.raises(ValueError, match="leave these out"):
+        parse_arguments([TeacherArguments], [str(path), "--soft_labels_file=soft.parquet", "--variants", "1"])
 
 
 def test_command_line_wins_over_the_file(tmp_path):

@@ -186,7 +186,7 @@ def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **opti
         if files := weight_files(source, getattr(config, "transformers_weights", None), None, None, **hub):
             check_sizes(config, shapes_of(files), f"config.json of {name}")
         ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
-        if ours and not trust_remote_code:  # without the copy of its code in the model
+        if ours and (source != name or not trust_remote_code):  # without the code in the model, if there is any
             options.setdefault("pipeline_class", BiLSTMCRFTokenClassificationPipeline)
         pipe = pipeline(kind.task, model=source, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError):

@@ -86,12 +86,17 @@ def test_any_other_name_stays_as_it_is(name):
     assert model_path(name) == name
 
 
-def test_a_folder_with_a_model_wins_over_one_in_the_package(tokenizer, tmp_path, monkeypatch):
+def test_a_folder_with_a_model_wins_over_one_in_the_package(tokenizer, tmp_path, monkeypatch, caplog):
+    """A warning says so, and the page does not run its code: nobody may have named it."""
     monkeypatch.chdir(tmp_path)
     new_tagger(tokenizer).save_pretrained("klue-ner")
     tokenizer.save_pretrained("klue-ner")
     assert model_path("klue-ner") == "klue-ner"
+    assert f"klue-ner is the model in the folder {Path('klue-ner').resolve()}" in caplog.text
     assert load_pipeline("klue-ner", device="cpu").model.config.hidden_size == 24
+    for path in Path("klue-ner").glob("*.py"):
+        path.write_text("raise SystemExit", encoding="utf-8")
+    assert demo.load("token-classification", "klue-ner", None).model.config.hidden_size == 24
 
 
 def test_the_pipeline_without_a_name_is_that_of_the_tagger():

@@ -28,6 +28,7 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.data import morphology
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION
 from bilstm_crf_hf.input_features import InputFeatures
 from bilstm_crf_hf.morphemes import (
     NUM_CLUSTERS,
@@ -339,6 +340,16 @@ def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, 
         assert loaded.config.read_morphemes
     weight = found["with"].bilstm.features.morpheme_embeddings.weight
     assert_close(weight, model.bilstm.features.morpheme_embeddings.weight)
+
+
+def test_a_text_classifier_on_the_body_of_a_tagger_reads_none(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path / "tagger")
+    arguments = ModelArguments(str(tmp_path / "tagger"), head="new")
+    classifier = load_model(arguments, tokenizer, ["긍정", "부정"], CLASSIFICATION)
+    assert not classifier.config.read_morphemes
+    assert_close(classifier.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    classifier.save_pretrained(tmp_path / "classifier")
+    assert not type(classifier).from_pretrained(tmp_path / "classifier").config.read_morphemes
 
 
 def test_what_goes_together(recipe, tokenizer, tmp_path):

@@ -129,6 +129,8 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
     fields = checked_overrides(arguments, type(config)) | morphemes
     if hasattr(config, "temperature"):
         fields.setdefault("temperature", 1.0)  # that of the model fits the weights before the training
+    if task is not TAGGING and getattr(config, "read_morphemes", False):
+        fields["read_morphemes"] = False  # the pipeline of a text classifier does not compute them
     own = config.id2label.values()
     # The labels of pretraining, or of a tagger whose head has been taken off, have no meaning here.
     is_body = bool(config.architectures) and not any(each.serves(config.to_dict()) for each in PREDICTORS)

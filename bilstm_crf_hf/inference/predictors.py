@@ -1,6 +1,7 @@
 """Predictors: pipelines whose results are new columns of the rows of texts, entities or a label."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -165,7 +166,9 @@ def predictor_of(config: Mapping[str, Any], source: str) -> type[Predictor]:
     raise ValueError(f"{source}: {architecture} is neither a token classifier nor a text classifier")
 
 
-def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **options: Any) -> Pipeline:
+def load_pipeline(
+    name: str | os.PathLike[str] = TAGGER, *, trust_remote_code: bool = False, **options: Any
+) -> Pipeline:
     """Load the pipeline of a token classifier or text classifier, according to the configuration of the model.
 
     Args:
@@ -178,6 +181,7 @@ def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **opti
         ValueError: if the model is neither of the two, if its files are damaged or do not belong together, or if its
             weights are not finite.
     """
+    name = os.fspath(name)
     source, hub = model_path(name), {key: options[key] for key in ("revision", "token") if key in options}
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)

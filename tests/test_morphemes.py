@@ -311,7 +311,10 @@ def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_pat
     recipe("distill").main([*files, *asked, *SMALL, *morphemes])
     rows = Dataset.from_parquet(str(folder / "soft_labels.parquet"))
     assert all(len(row["morpheme_ids"]) == len(row["input_ids"]) and any(row["morpheme_ids"]) for row in rows)
-    answers = ["--soft_labels_file", str(folder / "soft_labels.parquet")]
+    rows.remove_columns("morpheme_ids").to_parquet(tmp_path / "plain.parquet")
+    answers = ["--soft_labels_file", str(folder / "soft_labels.parquet"), str(tmp_path / "plain.parquet")]
+    with pytest.raises(ValueError, match="the soft labels have no morpheme_ids: label the texts for this student"):
+        recipe("distill").main([*files, *answers, *SMALL, *morphemes])
     recipe("distill").main([*files, *answers, *SMALL, "--output_dir", str(tmp_path / "other")])
     assert not BiLSTMCRFConfig.from_pretrained(tmp_path / "other").read_morphemes
 

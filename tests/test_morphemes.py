@@ -28,6 +28,7 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.data import morphology
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION
 from bilstm_crf_hf.input_features import InputFeatures
 from bilstm_crf_hf.morphemes import (
     NUM_CLUSTERS,
@@ -310,7 +311,10 @@ def test_a_student_that_reads_morphemes(recipe, model, tokenizer, texts, tmp_pat
     recipe("distill").main([*files, *asked, *SMALL, *morphemes])
     rows = Dataset.from_parquet(str(folder / "soft_labels.parquet"))
     assert all(len(row["morpheme_ids"]) == len(row["input_ids"]) and any(row["morpheme_ids"]) for row in rows)
-    answers = ["--soft_labels_file", str(folder / "soft_labels.parquet")]
+    rows.remove_columns("morpheme_ids").to_parquet(tmp_path / "plain.parquet")
+    answers = ["--soft_labels_file", str(folder / "soft_labels.parquet"), str(tmp_path / "plain.parquet")]
+    with pytest.raises(ValueError, match="the soft labels have no morpheme_ids: label the texts for this student"):
+        recipe("distill").main([*files, *answers, *SMALL, *morphemes])
     recipe("distill").main([*files, *answers, *SMALL, "--output_dir", str(tmp_path / "other")])
     assert not BiLSTMCRFConfig.from_pretrained(tmp_path / "other").read_morphemes
 
@@ -339,6 +343,16 @@ def test_a_trained_tagger_learns_to_read_them(recipe, tagger, model, tokenizer, 
         assert loaded.config.read_morphemes
     weight = found["with"].bilstm.features.morpheme_embeddings.weight
     assert_close(weight, model.bilstm.features.morpheme_embeddings.weight)
+
+
+def test_a_text_classifier_on_the_body_of_a_tagger_reads_none(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path / "tagger")
+    arguments = ModelArguments(str(tmp_path / "tagger"), head="new")
+    classifier = load_model(arguments, tokenizer, ["긍정", "부정"], CLASSIFICATION)
+    assert not classifier.config.read_morphemes
+    assert_close(classifier.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    classifier.save_pretrained(tmp_path / "classifier")
+    assert not type(classifier).from_pretrained(tmp_path / "classifier").config.read_morphemes
 
 
 def test_what_goes_together(recipe, tokenizer, tmp_path):

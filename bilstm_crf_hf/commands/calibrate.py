@@ -22,7 +22,7 @@ from ..data.ner import CorpusArguments, load_ner_datasets
 from ..data.splits import SplitArguments, read_splits
 from ..evaluation.analysis import Analysis, tag_sentences
 from ..evaluation.calibration import fit_temperature
-from ..evaluation.runs import CALIBRATION, CONFIG, RESULTS, read_json
+from ..evaluation.runs import CALIBRATION, CONFIG, RESULTS, TRAINING_RUN, read_json
 from ..inference.predictors import EntityPredictor, load_predictor
 from ..pipeline_bilstm_crf import BATCH_SIZE
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
@@ -56,6 +56,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: name that of a trained tagger")
     with locked(folder):
+        check_held_out(folder, sources.validation_split_percentage)
         datasets = read_splits(load_ner_datasets, sources, {}, {"validation"}, **corpus.options)
         tagger = load_tagger(folder)
         config = read_json(folder / CONFIG)
@@ -74,6 +75,17 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         scores = ", ".join(f"{name} {before[key]:.4f} -> {after[key]:.4f}" for key, name in SCORES.items())
         print(f"{split}, {found['sentences']} sentences: {scores}")
     print(f"temperature {temperature}, saved in {folder / CONFIG}")
+
+
+def check_held_out(folder: Path, percentage: int | None) -> None:
+    """Raise ValueError if sentences are drawn from a train split of which the training has held out another part."""
+    if percentage and (folder / TRAINING_RUN).exists():
+        held_out = read_json(folder / TRAINING_RUN, "arguments")["arguments"].get("validation_split_percentage")
+        if held_out != percentage:
+            raise ValueError(
+                f"{folder / TRAINING_RUN}: validation_split_percentage is {held_out}, not {percentage}: the tagger has "
+                "been trained on these sentences, give others"
+            )
 
 
 def load_tagger(folder: Path) -> EntityPredictor:

@@ -31,7 +31,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     if any(argument.partition("=")[0] in ("--text", "--file") for argument in argv):
         parser = new_parser(__doc__)
-        parser.add_argument("--text", nargs="+", default=[], help="text to classify")
+        parser.add_argument("--text", nargs="+", action="extend", default=[], help="text to classify")
         print_predictions(parser, argv, LabelPredictor, CLASSIFIER, labelled)
         return
     with start_training(

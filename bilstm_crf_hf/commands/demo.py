@@ -12,7 +12,7 @@ from transformers import Pipeline
 
 from ..inference.predictors import load_pipeline
 from ..inference.space import app
-from ..models import CLASSIFIER, TAGGER, model_path
+from ..models import CLASSIFIER, TAGGER, model_names
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
@@ -23,8 +23,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
 
 
 def load(task: str, name: str, revision: str | None) -> Pipeline:
-    """Load a model as the page does; one of the package, which has no code in its folder, with that of the package."""
-    if model_path(name) == name:
+    """Load a model as the page does, which runs its code; one with the name of a model of the package without code."""
+    if name not in model_names():
         return app.load(task, name, revision)
     pipe = load_pipeline(name)
     if pipe.task != task:

@@ -17,7 +17,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from transformers.hf_argparser import HfArg
 
 from ..alignment import IGNORED
-from ..data.augmentation import names_of_types, with_other_names
+from ..data.augmentation import read_names, with_other_names
 from ..data.encoding import EncodedCorpus
 from ..data.morphology import similar_names
 from ..evaluation.metrics import EntityScorer
@@ -39,7 +39,9 @@ class DistillationArguments(TeacherArguments):
     """Arguments that name teachers and texts, and the names in variants of the training sentences."""
 
     dictionary: bool = HfArg(default=False, help="Also take names for variants from Kiwi's dictionaries.")
-    names_file: str | None = HfArg(default=None, help="A file of further names for variants: columns name and label.")
+    names_file: str | None = HfArg(
+        default=None, help="Further names for variants: a file with the columns name and label."
+    )
 
 
 def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments, trust_remote_code: bool) -> Teacher:
@@ -53,14 +55,13 @@ def load_teacher(name: str, labels: list[str], training: TaggerTrainingArguments
 
 def texts_to_label(arguments: DistillationArguments, corpus: EncodedCorpus, seed: int) -> list[str]:
     """Return the raw texts, and variants of the training sentences with other names."""
-    texts, sources = arguments.texts(seed), []
+    texts, parts_of, names = arguments.texts(seed), {}, {}
     if arguments.dictionary and arguments.variants:
-        mentions = {text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans}
-        sources.append(similar_names(mentions))
+        parts_of = similar_names({text[s:e] for text, spans in zip(corpus.texts, corpus.spans) for s, e, _ in spans})
     if arguments.names_file is not None:
-        sources.append(names_of_types(arguments.names_file, corpus.texts, corpus.spans))
+        names = read_names(arguments.names_file, {label for spans in corpus.spans for *_, label in spans})
     for variant in range(arguments.variants):
-        texts += with_other_names(corpus.texts, corpus.spans, sources, seed + variant)
+        texts += with_other_names(corpus.texts, corpus.spans, parts_of, names, seed + variant)
     return texts
 
 

@@ -120,7 +120,7 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         written = [*sorted(Path(folder).glob("*.onnx")), Path(folder, "tokenizer.json"), Path(folder, "config.json")]
-        for source in (*written, *SCRIPTS, *(CODE if model.config.read_morphemes else ())):
-            with source.open("rb") as content, write_atomically(output_dir / source.name) as file:
+        for path in (*written, *SCRIPTS, *(CODE if model.config.read_morphemes else ())):
+            with path.open("rb") as content, write_atomically(output_dir / path.name) as file:
                 shutil.copyfileobj(content, file)
-            print(f"{output_dir / source.name}: {source.stat().st_size / 1e6:.1f} MB")
+            print(f"{output_dir / path.name}: {path.stat().st_size / 1e6:.1f} MB")

@@ -20,11 +20,11 @@ from ..data.inline_marks import parse_inline
 from ..data.lines import decode_lines
 from ..inference.predictors import EntityPredictor, Predictor, load_predictor
 from ..models import CHOICE, TAGGER
-from ..pipeline_bilstm_crf import BATCH_SIZE, render_entities
+from ..pipeline_bilstm_crf import BATCH_SIZE, BATCHES_SORTED, render_entities
 from ..utils.files import to_json
 from . import new_parser
 
-READ_AHEAD = 16 * BATCH_SIZE
+READ_AHEAD = BATCHES_SORTED * BATCH_SIZE
 """Number of lines that are read, and then sorted by length for the model, unless somebody types them."""
 
 

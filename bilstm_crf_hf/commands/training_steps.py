@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from ..evaluation.runs import COMPARISON_RUN, RESULTS
 from ..hub.publishing import prepare, send
-from ..training.arguments import BILSTM_SETTINGS, DATA, configure_logging, parse_arguments
+from ..training.arguments import DATA, configure_logging, parse_arguments
 from ..training.trainer import TaggerTrainer
 from ..utils.files import locked, write_folder_atomically, write_json
 from . import launcher
@@ -37,8 +37,7 @@ def start_training(
     with locked(Path(arguments.output_dir)) if arguments.process_index == 0 else nullcontext():
         configure_logging(arguments.should_log)
         if sample is not None and not any(getattr(part, name, None) for part in settings for name in DATA):
-            left_out = f" (but not {', '.join(sorted(BILSTM_SETTINGS))})" if settings[0].model_name_or_path else ""
-            logger.info("no data are named: the sample, with the settings in %s%s and the arguments", sample, left_out)
+            logger.info("no data are named: the sample, with the arguments and the settings in %s that fit", sample)
         if Path(arguments.output_dir, RESULTS).is_file() and arguments.resume_from_checkpoint is None:
             logger.warning("%s holds a finished run: this one will replace its model", arguments.output_dir)
         set_seed(arguments.seed)

@@ -1,30 +1,29 @@
 """Variants of training texts that teachers label for distillation."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from random import Random
 
 from ..alignment import Span
-from .rows import read_rows, text_of
-
-Parts = Sequence[Sequence[str]]
-"""Alternatives for each part of a name."""
+from .rows import read_rows, shown, text_of
 
 
 def with_other_names(
     texts: Sequence[str],
     spans: Sequence[Sequence[Span]],
-    sources: Sequence[Mapping[str, Parts]],
+    parts_of: Mapping[str, Sequence[Sequence[str]]],
+    names: Mapping[str, Sequence[str]],
     seed: int,
 ) -> Iterator[str]:
     """Yield a variant of each text, in which another name replaces each entity that has no digit.
 
-    The new name is the text of another entity of the same type, or is composed of the parts that one of `sources` has
-    for the entity, each with the same probability. Particles stay as they are, even if they do not fit it. A teacher
-    has to label the variant, as the type may differ in this context.
+    The new name is the text of another entity of the same type, composed of parts, or one of the given names, each with
+    the same probability. Particles stay as they are, even if they do not fit it. A teacher has to label the variant, as
+    the type may differ in this context.
 
     Args:
         spans: the entities of each text, in order.
-        sources: parts of names by the text of an entity ([`morphology.similar_names`], [`names_of_types`]).
+        parts_of: alternatives for each part of a name by the text of an entity, see [`morphology.similar_names`].
+        names: names by the type of an entity, see [`read_names`].
     """
     random = Random(seed)
     mentions: dict[str, list[str]] = {}
@@ -36,30 +35,32 @@ def with_other_names(
         for start, end, label in entities:
             mention = text[start:end]
             if not any(map(str.isdigit, mention)):
-                known = [source[mention] for source in sources if mention in source]
-                mention = "".join(map(random.choice, random.choice([[mentions[label]], *known])))
+                sources: list[Sequence[Sequence[str]]] = [[mentions[label]]]
+                if mention in parts_of:
+                    sources.append(parts_of[mention])
+                if label in names:
+                    sources.append([names[label]])
+                mention = "".join(map(random.choice, random.choice(sources)))
             parts += [text[position:start], mention]
             position = end
         yield "".join([*parts, text[position:]])
 
 
-def names_of_types(path: str, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> dict[str, list[list[str]]]:
-    """Return the names in a file that may replace each entity: those of its type, as one part.
+def read_names(path: str, types: Collection[str]) -> dict[str, list[str]]:
+    """Return the names in a file by their type, which is one of `types`.
 
     `path` is a file of any type in `rows.READERS` with the columns `name` and `label`.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: see [`rows.read_rows`]; if a row lacks a name or a label.
+        FileNotFoundError, ImportError, ValueError: see [`rows.read_rows`]; if a row lacks a name, or has another type.
     """
     names: dict[str, list[str]] = {}
     for row in read_rows(path):
-        names.setdefault(text_of(row, "label"), []).append(text_of(row, "name"))
-    return {
-        text[start:end]: [names[label]]
-        for text, entities in zip(texts, spans, strict=True)
-        for start, end, label in entities
-        if label in names
-    }
+        if (label := text_of(row, "label")) not in types:
+            expected = ", ".join(sorted(types))
+            raise ValueError(f"{row.place}: label is {shown(label)}, not a type of the corpus: give one of {expected}")
+        names.setdefault(label, []).append(text_of(row, "name"))
+    return names
 
 
 def with_other_words(texts: Sequence[str], seed: int) -> Iterator[str]:

@@ -13,8 +13,7 @@ SPLITS = ("train", "validation", "test")
 """The names of the splits that files can be named for."""
 
 SAMPLE_SEED = 42
-"""The seed that draws samples and validation splits: the same rows in all commands, whatever the seed of the training
-is."""
+"""The seed that draws samples and validation splits: the same rows in all commands, for all seeds of the training."""
 
 
 @dataclass

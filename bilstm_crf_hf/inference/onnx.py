@@ -1,8 +1,7 @@
 """Export of taggers to ONNX graphs of any batch size and length, whose output is the label ids of the Viterbi paths.
 
 The exporter of torch translates the model except for the loops over timesteps: the BiLSTM layers become ONNX's own
-LSTM, and the Viterbi recursion becomes two Scans, through operators that are defined here; so does the
-search in the table of nouns.
+LSTM, the Viterbi recursion two Scans, and the search in the table of nouns a bisection, by translations defined here.
 """
 
 import copy

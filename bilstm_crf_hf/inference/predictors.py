@@ -1,6 +1,7 @@
 """Predictors: pipelines whose results are new columns of the rows of texts, entities or a label."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -165,7 +166,9 @@ def predictor_of(config: Mapping[str, Any], source: str) -> type[Predictor]:
     raise ValueError(f"{source}: {architecture} is neither a token classifier nor a text classifier")
 
 
-def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **options: Any) -> Pipeline:
+def load_pipeline(
+    name: str | os.PathLike[str] = TAGGER, *, trust_remote_code: bool = False, **options: Any
+) -> Pipeline:
     """Load the pipeline of a token classifier or text classifier, according to the configuration of the model.
 
     Args:
@@ -178,6 +181,7 @@ def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **opti
         ValueError: if the model is neither of the two, if its files are damaged or do not belong together, or if its
             weights are not finite.
     """
+    name = os.fspath(name)
     source, hub = model_path(name), {key: options[key] for key in ("revision", "token") if key in options}
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
@@ -186,7 +190,7 @@ def load_pipeline(name: str = TAGGER, *, trust_remote_code: bool = False, **opti
         if files := weight_files(source, getattr(config, "transformers_weights", None), None, None, **hub):
             check_sizes(config, shapes_of(files), f"config.json of {name}")
         ours = kind is EntityPredictor and getattr(config, "custom_pipelines", None) == CUSTOM_PIPELINES
-        if ours and not trust_remote_code:  # without the copy of its code in the model
+        if ours and (source != name or not trust_remote_code):  # without the code in the model, if there is any
             options.setdefault("pipeline_class", BiLSTMCRFTokenClassificationPipeline)
         pipe = pipeline(kind.task, model=source, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError):

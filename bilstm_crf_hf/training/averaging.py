@@ -27,23 +27,21 @@ class WeightAverage(TrainerCallback):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.average, self.decay = copy.deepcopy(model), decay
-        self.interval, self.updates = INTERVAL, 0
+        self.average, self.decay, self.interval = copy.deepcopy(model), decay, INTERVAL
 
     def on_train_begin(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Start from the weights of the model, or continue from those that `load` has read."""
         self.interval = max(1, min(INTERVAL, state.max_steps // INTERVAL))  # a short training updates it more often
         if state.global_step == 0:
             self.average.load_state_dict(model.state_dict())
-        self.updates = 1 + state.global_step // self.interval
 
+    @torch.no_grad()
     def on_step_end(self, args, state, control, model: nn.Module, **kwargs) -> None:
         """Update the average once in `interval` steps."""
-        if state.global_step % self.interval == 0:
-            with torch.no_grad():
-                weight = 1 - min(self.decay**self.interval, (1 + self.updates) / (10 + self.updates))
-                torch._foreach_lerp_(list(self.average.parameters()), list(model.parameters()), weight)
-            self.updates += 1
+        updates, since = divmod(state.global_step, self.interval)
+        if not since:
+            weight = 1 - min(self.decay**self.interval, (1 + updates) / (10 + updates))
+            torch._foreach_lerp_(list(self.average.parameters()), list(model.parameters()), weight)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:

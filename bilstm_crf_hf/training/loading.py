@@ -1,7 +1,6 @@
 """Model and tokenizer of a training: a new BiLSTM, a pretrained model, or a new head on a pretrained encoder."""
 
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -76,8 +75,7 @@ def load_model(
         elif arguments.head not in (None, NEW_HEAD):
             model = _new_head(arguments, arguments.head, tokenizer, labels, task)
         else:
-            with _source(arguments) as source:
-                model = _pretrained(source, arguments, labels, task)
+            model = _pretrained(arguments, labels, task)
     logger.info("%s: %d parameters", type(model).__name__, model.num_parameters())
     return model
 
@@ -123,29 +121,20 @@ def _new_head(
     return head.from_encoder(encoder, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields)
 
 
-@contextmanager
-def _source(arguments: ModelArguments) -> Iterator[str]:
-    """Yield the folder of the pretrained model, or its name on the Hub; that of its body if it gets a new head."""
-    source = model_path(arguments.model_name_or_path)  # type: ignore[arg-type]  # see `load_model`
-    if arguments.head is None:
-        yield source
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        AutoModel.from_pretrained(source, trust_remote_code=arguments.trust_remote_code).save_pretrained(folder)
-        yield folder
-
-
-def _pretrained(source: str, arguments: ModelArguments, labels: Sequence[str], task: Task) -> PreTrainedModel:
+def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) -> PreTrainedModel:
     name, trust = arguments.model_name_or_path, arguments.trust_remote_code
+    source = model_path(name)  # type: ignore[arg-type]  # see `load_model`
     config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
     morphemes = _morpheme_field(arguments, config, task)
     fields = checked_overrides(arguments, type(config)) | morphemes
     if hasattr(config, "temperature"):
         fields.setdefault("temperature", 1.0)  # that of the model fits the weights before the training
+    if task is not TAGGING and getattr(config, "read_morphemes", False):
+        fields["read_morphemes"] = False  # the pipeline of a text classifier does not compute them
     own = config.id2label.values()
     # The labels of pretraining, or of a tagger whose head has been taken off, have no meaning here.
     is_body = bool(config.architectures) and not any(each.serves(config.to_dict()) for each in PREDICTORS)
-    if is_body or all(label.startswith("LABEL_") for label in own):
+    if arguments.head == NEW_HEAD or is_body or all(label.startswith("LABEL_") for label in own):
         fields |= label_maps(labels)
     elif missing := sorted(set(labels) - set(own)):
         raise ValueError(
@@ -153,9 +142,25 @@ def _pretrained(source: str, arguments: ModelArguments, labels: Sequence[str], t
             f"give it a new head (--head {NEW_HEAD})"
         )
     auto_class: Any = task.predictor.auto_class
-    model = auto_class.from_pretrained(source, trust_remote_code=trust, **fields)
+    if arguments.head == NEW_HEAD:
+        if hasattr(config, "encoder_config"):
+            raise ValueError(
+                f"{name} cannot get a new head: start from its encoder, with --head {' or '.join(task.heads)}"
+            )
+        model = _on_body(source, auto_class, trust, fields)
+    else:
+        model = auto_class.from_pretrained(source, trust_remote_code=trust, **fields)
     if morphemes:
         _reset_morphemes(model.bilstm)
+    return model
+
+
+def _on_body(source: str, auto_class: Any, trust: bool, fields: dict[str, Any]) -> PreTrainedModel:
+    """Return a model of `auto_class` with a new head on the body of a trained one, which may have had another head."""
+    body = AutoModel.from_pretrained(source, trust_remote_code=trust, **fields)
+    model = auto_class.from_config(body.config, trust_remote_code=trust)
+    own = model.base_model.state_dict()  # BERT, for example, has a pooler only without a head for tokens
+    model.base_model.load_state_dict({name: value for name, value in body.state_dict().items() if name in own})
     return model
 
 

@@ -66,6 +66,8 @@ def load_soft_labels(
 ) -> Dataset:
     """Return rows with soft labels: those of earlier runs, or new ones, which are written to the output folder.
 
+    Of several files, only the columns that all have are read: students may have had different inputs.
+
     Args:
         arguments: the teachers, or files of earlier runs.
         student: fingerprint of the student, see `distillation.student_fingerprint`.
@@ -77,7 +79,9 @@ def load_soft_labels(
         ValueError: if a file of an earlier run is damaged, or for another student.
     """
     if arguments.soft_labels_file is not None:
-        return concatenate_datasets([_read(path, student) for path in arguments.soft_labels_file])
+        parts = [_read(path, student) for path in arguments.soft_labels_file]
+        shared = [name for name in parts[0].column_names if all(name in part.column_names for part in parts)]
+        return concatenate_datasets([part.select_columns(shared) for part in parts])
     path = Path(training.output_dir, SOFT_LABELS)
     with training.main_process_first(local=False, desc="teachers"):
         if training.process_index == 0:

@@ -380,7 +380,8 @@ class TaggerTrainer(Trainer):
             return super()._get_train_sampler(dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if isinstance(dataset, Dataset):
-            lengths = pc.list_value_length(dataset.with_format("arrow")[:]["input_ids"]).to_pylist()
+            ids = dataset.select_columns("input_ids").with_format("arrow")[:]["input_ids"]
+            lengths = pc.list_value_length(ids).to_pylist()  # without a list of integers for each row
         else:
             lengths = [len(row["input_ids"]) for row in dataset]
         # The rows of one update, so that neither accumulation nor the number of processes changes the order.

@@ -86,6 +86,16 @@ def test_the_temperature_that_labels_were_drawn_at_is_found(sampled, tokenizer, 
     assert [entity["score"] for entity in calibrated] != [entity["score"] for entity in plain]
 
 
+@pytest.mark.parametrize("held_out", [None, 20])
+def test_sentences_of_the_training_are_refused(held_out, sampled, tmp_path):
+    folder = shutil.copytree(sampled / "model", tmp_path / "model")
+    run = {"arguments": {"validation_split_percentage": held_out}}
+    (folder / "training_run.json").write_text(json.dumps(run), encoding="utf-8")
+    options = [f"--train_file={sampled / 'sampled.txt'}", "--validation_split_percentage=80"]
+    with pytest.raises(ValueError, match=f"validation_split_percentage is {held_out}, not 80: .* has been trained on"):
+        calibrate.main([f"--model_name_or_path={folder}", *options])
+
+
 def test_a_failure_leaves_the_folder_as_it_was(sampled, tokenizer, tmp_path, monkeypatch):
     folder = shutil.copytree(sampled / "model", tmp_path / "model")
     file = tmp_path / "data.txt"

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_lines_of_standard_input_are_tagged_in_their_order(model, texts, type_li
     tag.main(["--model", model, "--format", "json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows] == texts
-    expected = load_pipeline(model, device="cpu")(texts)
+    expected = load_pipeline(Path(model), device="cpu")(texts)
     for row, entities in zip(rows, expected, strict=True):
         assert [(e["start"], e["end"], e["entity_group"]) for e in row["entities"]] == [
             (e["start"], e["end"], e["entity_group"]) for e in entities

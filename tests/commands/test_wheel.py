@@ -1,5 +1,6 @@
 """The package as it is installed from a wheel, without a clone."""
 
+import compileall
 import json
 import os
 import shutil
@@ -46,7 +47,9 @@ def sources(tmp_path_factory) -> Path:
 def wheel(sources, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder]
-    run([sys.executable, "-m", "pip", "wheel", *options, shutil.copytree(sources, folder / "sources")], folder)
+    clone = shutil.copytree(sources, folder / "sources")
+    compileall.compile_dir(clone / "bilstm_crf_hf", quiet=1)  # a clone that has been used
+    run([sys.executable, "-m", "pip", "wheel", *options, clone], folder)
     (path,) = folder.glob("*.whl")
     return path
 

@@ -1,10 +1,11 @@
 import re
+from types import MappingProxyType
 
 import pytest
 from conftest import SENTENCES
 
 from bilstm_crf_hf.alignment import render
-from bilstm_crf_hf.data.augmentation import names_of_types, with_other_names, with_other_words
+from bilstm_crf_hf.data.augmentation import read_names, with_other_names, with_other_words
 from bilstm_crf_hf.data.inline_marks import parse_inline
 
 NAMES = ["더글러스 애덤스", "고양 국민은행 축구단"]
@@ -13,8 +14,8 @@ PARSED = [parse_inline(sentence) for sentence in SENTENCES]
 TEXTS, SPANS = [text for text, _ in PARSED], [spans for _, spans in PARSED]
 
 
-def variants(*sources, seeds=range(20)) -> list[list[str]]:
-    return [list(with_other_names(TEXTS, SPANS, sources, seed)) for seed in seeds]
+def variants(parts=MappingProxyType({}), names=MappingProxyType({}), seeds=range(20)) -> list[list[str]]:
+    return [list(with_other_names(TEXTS, SPANS, parts, names, seed)) for seed in seeds]
 
 
 def test_only_names_are_replaced_by_mentions_of_their_type():
@@ -56,18 +57,34 @@ def test_draws_depend_on_the_seed_alone():
 def test_names_in_a_file_replace_entities_of_their_type(tmp_path):
     path = tmp_path / "names.tsv"
     path.write_text("name\tlabel\n제갈공명\tPS\n을지문덕\tPS\n", encoding="utf-8")
-    names = names_of_types(str(path), TEXTS, SPANS)
-    persons = {text[s:e] for text, spans in PARSED for s, e, label in spans if label == "PS"}
-    assert names == dict.fromkeys(persons, [["제갈공명", "을지문덕"]])
-    drawn = variants(names, seeds=range(40))
+    names = read_names(str(path), {"PS", "LC"})
+    assert names == {"PS": ["제갈공명", "을지문덕"]}
+    drawn = variants(names=names, seeds=range(40))
     assert {"제갈공명", "을지문덕"} <= {
         row for rows in drawn for text in rows for row in re.findall("제갈공명|을지문덕", text)
     }
     with_persons = [any(label == "PS" for *_, label in spans) for spans in SPANS]
     assert not any("제갈공명" in rows[i] for rows in drawn for i, has in enumerate(with_persons) if not has)
-    path.write_text("name\n제갈공명\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"names.tsv:2.*label"):
-        names_of_types(str(path), TEXTS, SPANS)
+
+
+def test_a_name_of_two_types_is_replaced_by_its_type_in_each_sentence():
+    texts, spans = ["정전에서", "정전이"], [[(0, 2, "LC")], [(0, 2, "PS")]]
+    drawn = {tuple(with_other_names(texts, spans, {}, {"LC": ["종묘"], "PS": ["제니"]}, seed)) for seed in range(20)}
+    assert drawn == {("정전에서", "정전이"), ("종묘에서", "정전이"), ("정전에서", "제니이"), ("종묘에서", "제니이")}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name\n제갈공명\n", r"names.tsv:2.*label"),
+        ("name\tlabel\n제갈공명\tPER\n", '2: label is "PER", .* one of LC, PS'),
+    ],
+)
+def test_names_without_a_type_of_the_corpus_are_refused(content, message, tmp_path):
+    path = tmp_path / "names.tsv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        read_names(str(path), {"PS", "LC"})
 
 
 def runs(text: str) -> set[str]:

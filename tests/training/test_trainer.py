@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,10 @@ from transformers import (
     set_seed,
 )
 
+from bilstm_crf_hf import EncoderCRFForTokenClassification
 from bilstm_crf_hf.data.encoding import EncodedCorpus, best_labels
 from bilstm_crf_hf.evaluation.metrics import EntityScorer
+from bilstm_crf_hf.evaluation.tasks import CLASSIFICATION, TAGGING, label_maps
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.training import averaging
 from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments
@@ -41,6 +44,11 @@ def corpus(tokenizer, tmp_path_factory) -> EncodedCorpus:
     path = tmp_path_factory.mktemp("data") / "sentences.txt"
     path.write_text("\n".join(SENTENCES * 4), encoding="utf-8")
     return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), LABELS)
+
+
+def small_bert(tokenizer) -> BertConfig:
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertConfig(vocab_size=len(tokenizer), **shape)
 
 
 def new_trainer(model, corpus, tokenizer, folder, **options) -> TaggerTrainer:
@@ -330,6 +338,36 @@ def test_a_body_gets_a_head_for_the_labels_of_the_task(tagger, tokenizer, tmp_pa
     assert_same_weights(weights_of(model.bilstm), weights_of(tagger.bilstm), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize(("task", "labels"), [(TAGGING, LABELS), (CLASSIFICATION, ["긍정", "부정"])])
+def test_a_trained_model_gets_a_new_head_for_any_labels(task, labels, tokenizer, tmp_path):
+    """Also for its own ones: its body stays as it is, and its file is not needed any more."""
+    trained = new_tagger(tokenizer, temperature=1.5)
+    trained.save_pretrained(tmp_path)
+    model = load_model(ModelArguments(model_name_or_path=str(tmp_path), head="new"), tokenizer, labels, task)
+    assert model.config.id2label == dict(enumerate(labels))
+    assert model.config.temperature == 1
+    assert_same_weights(weights_of(model.bilstm), weights_of(trained.bilstm), atol=0, rtol=0)
+    assert model.classifier.out_features == len(labels)
+    assert not model.classifier.weight[:2].equal(trained.classifier.weight[:2])
+    shutil.rmtree(tmp_path)
+    model.save_pretrained(tmp_path)
+    assert_same_weights(weights_of(type(model).from_pretrained(tmp_path)), weights_of(model), atol=0, rtol=0)
+
+
+def test_a_trained_encoder_gets_a_new_head(tokenizer, tmp_path):
+    """One of transformers; the heads of this package are put on the encoder itself."""
+    trained = BertForTokenClassification(small_bert(tokenizer))
+    trained.save_pretrained(tmp_path / "bert")
+    model = load_model(ModelArguments(model_name_or_path=str(tmp_path / "bert"), head="new"), tokenizer, LABELS)
+    assert_same_weights(weights_of(model.bert), weights_of(trained.bert), atol=0, rtol=0)
+    assert model.classifier.out_features == len(LABELS)
+    crf = EncoderCRFForTokenClassification.from_encoder(tmp_path / "bert", tokenizer, **label_maps(LABELS))
+    crf.save_pretrained(tmp_path / "crf")
+    arguments = ModelArguments(model_name_or_path=str(tmp_path / "crf"), head="new")
+    with pytest.raises(ValueError, match="cannot get a new head: start from its encoder, with --head crf or char"):
+        load_model(arguments, tokenizer, LABELS)
+
+
 def test_trained_model_goes_on_with_other_dropouts(tagger, tokenizer, tmp_path):
     tagger.save_pretrained(tmp_path)
     overrides = '{"locked_dropout": 0.25, "word_dropout": 0.0}'
@@ -354,10 +392,7 @@ def test_a_model_that_is_trained_further_loses_its_temperature(tokenizer, tmp_pa
 
 
 def test_encoder_without_a_head_gets_one(tokenizer, tmp_path):
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
-    BertForTokenClassification(config).bert.save_pretrained(tmp_path)
+    BertForTokenClassification(small_bert(tokenizer)).bert.save_pretrained(tmp_path)
     model = load_model(ModelArguments(model_name_or_path=str(tmp_path)), tokenizer, LABELS)
     assert model.classifier.out_features == len(LABELS)
     assert model.config.id2label == dict(enumerate(LABELS))

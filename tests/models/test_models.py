@@ -55,8 +55,9 @@ def sentences(name: str) -> list:
 
 
 def card_score(name: str, metric: str) -> float:
+    """Return the score on the last of the splits, that for tests."""
     results = ModelCard.load(FOLDER / name / "README.md").data.eval_results
-    (score,) = (result.metric_value for result in results if result.metric_name.startswith(f"{metric} ("))
+    *_, score = (result.metric_value for result in results if result.metric_name.startswith(f"{metric} ("))
     return score
 
 
@@ -354,8 +355,8 @@ def test_the_line_of_python_in_readme_returns_what_stands_there(pipelines):
 def test_tag_prints_marked_texts_and_json(tmp_path):
     marked = "<손흥민:PS>은 <1992년 7월 8일:DT> <춘천:LC>에서 태어났다."
     assert run("tag", SENTENCE, "") == f"{marked}\n\n"
-    (tmp_path / "texts.txt").write_bytes(f"\ufeff{SENTENCE}\r\n\r\n비가 온다".encode())
-    assert run("tag", "--file", str(tmp_path / "texts.txt")) == f"{marked}\n\n비가 온다\n"
+    (tmp_path / "texts.txt").write_bytes(f"\ufeff{SENTENCE}\r\n\r\n나는 학교에 갔다가 집에 왔다.".encode())
+    assert run("tag", "--file", str(tmp_path / "texts.txt")) == f"{marked}\n\n나는 학교에 갔다가 집에 왔다.\n"
     assert run("tag", "--model", "klue-ner-small", lines=f"{SENTENCE}\n") == f"{marked}\n"
     row = json.loads(run("tag", "--format", "json", SENTENCE))
     assert row["text"] == SENTENCE

@@ -78,7 +78,7 @@ def test_the_console_script_lists_all_commands(installed, tmp_path):
     assert names == list(COMMANDS)
     assert set(names) == {
         *("ner", "classify", "pretrain", "distill", "distill-classifier", "train-embeddings", "sweep", "compare"),
-        *("analyze", "predict", "export-onnx", "convert", "publish", "demo", "benchmark", "tag"),
+        *("analyze", "predict", "export-onnx", "convert", "publish", "demo", "benchmark", "tag", "calibrate"),
     }
 
 

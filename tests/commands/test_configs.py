@@ -141,7 +141,15 @@ def test_the_chain_from_raw_text_to_the_distilled_tagger(encoder, tmp_path, monk
     runs = {
         "pretrain": ("pretrain", {"input_file": "raw.txt", "validation_texts": 8, "min_frequency": 1}),
         "klue_ner_teacher": ("ner", {"model_name_or_path": encoder, **splits}),
-        "klue_ner_distilled": ("distill", {"unlabeled_file": "raw.txt", "variants": 1, **splits}),
+        "klue_ner_distilled": (
+            "distill",
+            {
+                "teachers": CONFIGS["klue_ner_teacher"]["output_dir"],
+                "unlabeled_file": "raw.txt",
+                "variants": 1,
+                **splits,
+            },
+        ),
     }
     for name in CHAIN:
         recipe, options = runs[name]

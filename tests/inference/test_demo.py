@@ -311,11 +311,15 @@ def test_endpoint_gives_the_labels_of_the_pipeline(client, classifier, texts):
         assert [label["score"] for label in ours] == pytest.approx([label["score"] for label in theirs], abs=1e-5)
 
 
-def test_recipe_serves_the_same_page_and_has_no_classes_without_a_classifier(models, texts, client, tmp_path):
+def test_recipe_serves_the_same_page_with_the_classifier_of_the_package(models, texts, client, tmp_path):
     with serving([str(RECIPES / "demo.py"), str(models / "tagger")], tmp_path) as address:
         ours = Client(address, verbose=False, analytics_enabled=False)
-        assert set(ours.view_api(return_format="dict")["named_endpoints"]) == {"/tag", "/readings"}
+        assert set(ours.view_api(return_format="dict")["named_endpoints"]) == {"/tag", "/readings", "/classify"}
         assert ours.predict(texts[0], api_name="/tag") == client.predict(texts[0], api_name="/tag")
+
+
+def test_a_page_has_no_classes_without_a_classifier(pipe):
+    assert set(app.build(pipe).get_api_info()["named_endpoints"]) == {"/tag", "/readings"}
 
 
 # ---------------------------------------------------------------- requests

@@ -17,7 +17,7 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from ..data.inline_marks import parse_inline
-from ..data.lines import decode_lines
+from ..data.lines import decode_lines, without_end
 from ..inference.predictors import EntityPredictor, Predictor, load_predictor
 from ..models import CHOICE, TAGGER
 from ..pipeline_bilstm_crf import BATCH_SIZE, BATCHES_SORTED, render_entities
@@ -90,7 +90,7 @@ def read_batches(file: str) -> Iterator[list[str]]:
     """Yield the lines of a file, of standard input if its name is `-`, in lists."""
     name = "standard input" if file == "-" else file
     with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
-        lines = (line.removesuffix("\n").removesuffix("\r") for line in decode_lines(stream, name))
+        lines = map(without_end, decode_lines(stream, name))
         size = 1 if stream.isatty() else READ_AHEAD
         while batch := list(islice(lines, size)):
             yield batch

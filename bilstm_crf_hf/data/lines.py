@@ -29,6 +29,11 @@ def decode_lines(lines: Iterable[bytes], path: PathLike) -> Iterator[str]:
         yield text
 
 
+def without_end(line: str) -> str:
+    r"""Return a line without its end, `\n` or `\r\n`."""
+    return line.removesuffix("\n").removesuffix("\r")
+
+
 def lines_with_ends(path: PathLike) -> Iterator[str]:
     """Read the lines of a file, see [`decode_lines`]."""
     with Path(path).open("rb") as file:
@@ -37,4 +42,4 @@ def lines_with_ends(path: PathLike) -> Iterator[str]:
 
 def read_lines(path: PathLike) -> Iterator[str]:
     """Read the lines of a UTF-8 file without their ends; raise ValueError with line and byte if it is not UTF-8."""
-    return (line.removesuffix("\n").removesuffix("\r") for line in lines_with_ends(path))
+    return map(without_end, lines_with_ends(path))

@@ -110,13 +110,11 @@ def _new_head(
         raise ValueError(f"head is {', '.join(task.heads)} or {NEW_HEAD}, not {name}")
     head = task.heads[name].model_class
     fields: dict[str, Any] = label_maps(labels) | checked_overrides(arguments, head.config_class)
-    if head is CharacterEncoderForTokenClassification:
-        morphemes = _morpheme_field(arguments, AutoConfig.from_pretrained(tokenizer.name_or_path), task)
+    is_beside_bilstm = head is CharacterEncoderForTokenClassification
+    reader = AutoConfig.from_pretrained(tokenizer.name_or_path) if is_beside_bilstm else head.config_class()
+    if morphemes := _morpheme_field(arguments, reader, task):
         fields["characters"] = BiLSTMCRFModel.from_pretrained(tokenizer.name_or_path, **morphemes)
-        if morphemes:
-            _reset_morphemes(fields["characters"])
-    else:
-        _morpheme_field(arguments, head.config_class(), task)
+        _reset_morphemes(fields["characters"])
     encoder = model_path(arguments.model_name_or_path)  # type: ignore[arg-type]  # a head needs one
     return head.from_encoder(encoder, tokenizer, trust_remote_code=arguments.trust_remote_code, **fields)
 

@@ -114,15 +114,17 @@ def _scaled_weights(scores: ndarray, transitions: ndarray, path: ndarray) -> tup
     """Return numbers that are proportional to P(y_t = k), and to P(y_t+1 = j | y_t) for y_t on the path.
 
     Returns:
-        (T + 2, B, S) and (T + 1, B, S), each row with a factor of its own; None if float64 is too small for scores.
+        (T + 2, B, S) and (T + 1, B, S), each row with a factor of its own; None if float64 is too small for the scores.
     """
     every = rescaling_interval(scores, transitions)
     if not every:
         return None
     shifted = scores - scores.max(-1, keepdims=True)
     emitted, weights = np.exp(shifted, out=shifted), np.exp(transitions)
-    entered, scales = scaled_messages(emitted, weights, every)
+    entered, _ = scaled_messages(emitted, weights, every)
     ahead, behind = entered[:, 0], entered[::-1, 1]
+    if not (ahead[-1, :, -1] > 0).all():  # a sequence without any possible path needs the finite log-scores
+        return None
     joint = ahead * emitted * behind
     following = weights[path[:-1]] * (emitted[1:] * behind[1:])
     return joint, following

@@ -145,7 +145,7 @@ def test_texts_of_similar_length_share_a_batch(pipe, monkeypatch):
     monkeypatch.setattr(
         pipe.model, "forward", lambda **batch: widths.append(batch["input_ids"].shape) or forward(**batch)
     )
-    pipe(texts, batch_size=10)
+    pipe(texts, batch_size=10, num_workers=0)  # threads would run them side by side
     assert widths == [(10, 20 * n + 2) for n in range(10, 0, -1)]
 
 

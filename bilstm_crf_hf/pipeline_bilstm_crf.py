@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, groupby, islice
 from threading import Barrier, Lock
 from typing import Any
@@ -89,8 +90,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         Args:
             inputs: a text, or many; with `is_split_into_words`, the words of one or many.
             batch_size: number of texts that the model reads at a time.
-            num_workers: number of threads that tag batches; 0 or 1: none beside the calling one. Default: on the CPU, as
-                many as PyTorch and this process may use.
+            num_workers: number of threads that tag batches; 0 or 1: none beside the calling one. Default: on the CPU,
+                as many as PyTorch and this process may use.
 
         Raises:
             ValueError: if `inputs` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
@@ -124,10 +125,11 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         check = _check_words if parameters[0].get("is_split_into_words") else _check_text
         is_single = isinstance(inputs, (list, tuple)) and len(inputs) <= batch_size
         workers = self._default_workers(is_single) if num_workers is None else num_workers if num_workers > 1 else 0
-        return _SortedByLength(inputs, batch_size, check, lambda texts: self._tag(texts, batch_size, *parameters), workers)
+        tag = partial(self._tag, batch_size=batch_size, parameters=parameters)
+        return _SortedByLength(inputs, batch_size, check, tag, workers)
 
     def _default_workers(self, is_single: bool) -> int:
-        """Return the number of threads that tag batches, or a single batch; 0: PyTorch shares an operation among its own.
+        """Return the number of threads that tag batches, or a single batch; 0: that of PyTorch's own share operations.
 
         These wait for each other many times in a batch, and so for any other process that wants their CPU. They only
         pay for the large operations of an encoder.
@@ -137,8 +139,9 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             return 0
         return min(threads, usable_cpus())
 
-    def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
+    def _tag(self, texts: list, batch_size: int, parameters: Sequence[dict[str, Any]]) -> list:
         """Return the results of texts, whose windows are padded to the longest."""
+        preprocess, forward, postprocess = parameters
         if any(module.training for module in self.model.modules()):  # the caller may train it between two calls
             self.model.eval()
         inputs, encoded = self.encode(texts, **preprocess)
@@ -188,7 +191,11 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return {name: torch.from_numpy(_matrix(rows)) for name, rows in encoded.inputs.items()}, encoded
 
     def entities(
-        self, encoded: EncodedTexts, predictions: torch.Tensor, log_probs: torch.Tensor, ignored: Collection[str] = ("O",)
+        self,
+        encoded: EncodedTexts,
+        predictions: torch.Tensor,
+        log_probs: torch.Tensor,
+        ignored: Collection[str] = ("O",),
     ) -> list[list[dict[str, Any]]]:
         """Return the entities of each text.
 
@@ -198,14 +205,14 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             log_probs: (windows, S, 3), see `LinearChainCRF.posterior`.
             ignored: types of entities to leave out.
         """
-        predictions, log_probs = predictions.numpy(), log_probs.double().numpy()
-        tagged = _own_tokens(encoded) & (predictions != IGNORED)
+        tags, probabilities = predictions.numpy(), log_probs.double().numpy()
+        tagged = _own_tokens(encoded) & (tags != IGNORED)
         text_ids = np.array(encoded.text_ids)[tagged.nonzero()[0]]
         pairs = chain.from_iterable(encoded.offsets)
         offsets = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * tagged.size).reshape(*tagged.shape, 2)
         labels = self.model.label_names()
         return entities_of_batch(
-            encoded.texts, text_ids, offsets[tagged], predictions[tagged], log_probs[tagged], labels, ignored
+            encoded.texts, text_ids, offsets[tagged], tags[tagged], probabilities[tagged], labels, ignored
         )
 
     def _forward(self, model_inputs, **options):
@@ -306,7 +313,7 @@ def _own_tokens(encoded: EncodedTexts) -> ndarray:
         is_first, is_last = ids[i] != ids[i + 1], ids[i + 1] != ids[i + 2]
         places = content.nonzero()[0]
         content[:] = False
-        content[places[own_tokens(len(places), encoded.stride, is_first, is_last)]] = True
+        content[places[own_tokens(len(places), encoded.stride or 0, is_first, is_last)]] = True
     return own
 
 

@@ -79,7 +79,7 @@ def best_backward(scores: ndarray, transitions: ndarray) -> ndarray:
     rows, columns = list(backward), list(backward.transpose(0, 2, 1)[..., None])  # (B, S), (S, B, 1) each
     for row, column in zip(rows[-2::-1], columns[:0:-1]):
         np.add(column, following, paths)
-        np.maximum.reduce(paths, 0, None, best)
+        np.maximum.reduce(paths, 0, out=best)
         np.add(row, best, row)
     return backward
 
@@ -177,6 +177,6 @@ def scaled_messages(emitted: ndarray, weights: ndarray, every: int = RESCALE_EVE
         for t, (own, out) in enumerate(zip(list(both[1:]), list(entered[1:])), 1):
             message = np.matmul(message, steps, out) * own
             if t % every == 0:
-                np.add.reduce(message, -1, None, scales[t], True)
+                np.add.reduce(message, -1, out=scales[t], keepdims=True)
                 message /= scales[t]
     return entered, scales

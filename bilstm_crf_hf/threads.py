@@ -56,9 +56,7 @@ def ordered_map(
 
 
 @cache
-def _pool(
-    process: int, workers: int, prepare: Callable[[ThreadPoolExecutor, int], Any] | None
-) -> ThreadPoolExecutor:
+def _pool(process: int, workers: int, prepare: Callable[[ThreadPoolExecutor, int], Any] | None) -> ThreadPoolExecutor:
     """Return the threads of a process, which do not survive a fork."""
     pool = ThreadPoolExecutor(workers, "batches")
     if prepare is not None:

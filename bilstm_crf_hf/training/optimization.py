@@ -60,9 +60,9 @@ class RowAdamW(torch.optim.AdamW):
         """Update the rows of a dense gradient that are not zero."""
         state, rate, correction = self._next_state(parameter, group)
         beta1, beta2 = group["betas"]
-        looked_up = grad.any(1, keepdim=True).to(grad.dtype)  # (V, 1), 1 or 0; the gradient of other rows is 0
-        first = state["exp_avg"].mul_(1 - (1 - beta1) * looked_up).add_(grad, alpha=1 - beta1)
-        second = state["exp_avg_sq"].mul_(1 - (1 - beta2) * looked_up).addcmul_(grad, grad, value=1 - beta2)
+        looked_up = grad.any(1, keepdim=True).to(grad.dtype)  # (V, 1), 1 or 0
+        first = state["exp_avg"].lerp_(grad, (1 - beta1) * looked_up)
+        second = state["exp_avg_sq"].lerp_(grad.square(), (1 - beta2) * looked_up)
         deviation = second.sqrt().div_(correction).add_(group["eps"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"] * looked_up)
         parameter.addcdiv_(first * looked_up, deviation, value=-rate)

@@ -1,6 +1,9 @@
 """Tests of batches of encoded rows."""
 
+import numpy as np
 import pytest
+import torch
+from transformers import DataCollatorForTokenClassification
 
 from bilstm_crf_hf.data.collation import TaggingCollator
 
@@ -36,3 +39,31 @@ def test_rows_of_all_columns_become_a_batch(tokenizer):
         "soft_labels": (2, 5, 3),
     }
     assert batch["morpheme_ids"].sum(1).tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pad_to_multiple_of": 4}, {"padding": "max_length", "max_length": 9, "pad_to_multiple_of": 4}],
+    ids=["longest", "multiple", "max_length"],
+)
+def test_columns_of_a_tokenizer_are_padded_as_in_transformers(tokenizer, side, options, monkeypatch):
+    monkeypatch.setattr(tokenizer, "padding_side", side)
+    rows = [tokenizer("가" * length) for length in (1, 5, 3)]
+    rows = [{**each, "token_type_ids": [0] * len(each["input_ids"]), "labels": each["input_ids"]} for each in rows]
+    expected = DataCollatorForTokenClassification(tokenizer, **options)([dict(each) for each in rows])
+    found = TaggingCollator(tokenizer, **options)(rows)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype
+        assert found[name].equal(values), name
+
+
+def test_arrays_make_the_batch_that_lists_make(tokenizer):
+    rows = [row(3) | {"soft_labels": [0.25] * 9}, row(5) | {"soft_labels": [0.5] * 15}]
+    dtypes = {"soft_labels": np.float16}
+    arrays = [{name: np.array(values, dtypes.get(name)) for name, values in each.items()} for each in rows]
+    expected, found = TaggingCollator(tokenizer)(rows), TaggingCollator(tokenizer)(arrays)
+    for name, values in expected.items():
+        assert found[name].dtype == values.dtype == (torch.float32 if name == "soft_labels" else torch.int64)
+        assert found[name].equal(values), name

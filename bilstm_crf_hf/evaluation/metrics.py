@@ -1,30 +1,30 @@
 """Scores of taggers and of text classifiers, as `evaluate.Metric`s that need no download and as `compute_metrics`."""
 
 import inspect
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import chain
-from statistics import fmean
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
+from seqeval.metrics import accuracy_score, classification_report
+from seqeval.metrics import f1_score as seqeval_f1_score
+from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+from seqeval.scheme import IOB2
+from sklearn.metrics import f1_score
 from sklearn.metrics import precision_recall_fscore_support as class_scores
 from transformers import EvalPrediction
 
 from ..alignment import IGNORED, Span, spans_from_tags, token_tags
 from ..data.encoding import EncodedCorpus, best_labels
 
-_NAMES = ("precision", "recall", "f1")
-
-Entity = tuple[int, int, int, str]
-"""The index of a sentence, and the start, end and type of an entity in it."""
+_REPORT_NAMES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+"""The names of scores in seqeval's report, by ours."""
 
 
 class TaggingMetric(evaluate.Metric):
-    """Metric of BIO tags: entities as seqeval counts them, strict and default, with KLUE's entity and character F1.
+    """Metric of BIO tags: entities with seqeval, strict and default, with KLUE's entity and character F1.
 
     Scores of the tags of characters, without white space, are comparable with those of KLUE. With the tags of tokens,
     entities that begin or end inside a token count as found (a fifth of those in KLUE-NER with a WordPiece tokenizer).
@@ -66,48 +66,31 @@ class TaggingMetric(evaluate.Metric):
     def _compute(
         self, predictions: list[list[str]], references: list[list[str]], labels: Sequence[str] | None = None
     ) -> dict[str, float]:
-        for i, (guess, known) in enumerate(zip(predictions, references)):
-            if len(guess) != len(known):
-                raise ValueError(f"sentence {i} has {len(guess)} predicted and {len(known)} gold tags")
-        strict, default = zip(_entities(references), _entities(predictions))  # of the gold and of the predicted tags
-        scores = dict(zip(_NAMES, _agreement(*strict)))
-        scores |= {f"default_{name}": value for name, value in zip(_NAMES, _agreement(*default))}
-        f1_of_types = []
-        for label in sorted({entity[-1] for entity in strict[0] | strict[1]}):
-            gold, predicted = ({entity for entity in side if entity[-1] == label} for side in strict)
-            row = _agreement(gold, predicted)
-            f1_of_types.append(row[2])
-            scores |= {f"{label}_{name}": value for name, value in zip((*_NAMES, "number"), (*row, len(gold)))}
-        scores["klue_entity_macro_f1"] = fmean(f1_of_types or [0.0])
-        counts = [Counter(chain.from_iterable(rows)) for rows in (references, predictions)]
-        pairs = Counter(zip(chain.from_iterable(references), chain.from_iterable(predictions)))
-        f1 = [
-            2 * pairs[tag, tag] / total if (total := counts[0][tag] + counts[1][tag]) else 1.0
-            for tag in labels or {*counts[0], *counts[1]}
-        ]
-        scores["klue_char_macro_f1"] = fmean(f1)
-        scores["accuracy"] = sum(pairs[tag, tag] for tag in counts[0]) / counts[0].total()
+        for i, (predicted, gold) in enumerate(zip(predictions, references)):
+            if len(predicted) != len(gold):
+                raise ValueError(f"sentence {i} has {len(predicted)} predicted and {len(gold)} gold tags")
+        if any(tag.startswith("B-") for tags in (*references, *predictions) for tag in tags):
+            strict = classification_report(
+                references, predictions, output_dict=True, mode="strict", scheme=IOB2, zero_division=0
+            )
+        else:  # no entity at all: seqeval would average over no type, with a warning
+            nothing = dict.fromkeys(_REPORT_NAMES.values(), 0.0)
+            strict = dict.fromkeys(("micro avg", "macro avg", "weighted avg"), nothing)
+        micro, macro, _ = (strict.pop(f"{name} avg") for name in ("micro", "macro", "weighted"))
+        default = precision_recall_fscore_support(references, predictions, average="micro", zero_division=0)
+        scores = {name: micro[key] for name, key in _REPORT_NAMES.items()}
+        scores |= {f"default_{name}": value for name, value in zip(_REPORT_NAMES, default)}
+        for entity_type, row in strict.items():
+            scores |= {f"{entity_type}_{name}": row[key] for name, key in _REPORT_NAMES.items()}
+            scores[f"{entity_type}_number"] = row["support"]
+        gold = [tag for tags in references for tag in tags]
+        predicted = [tag for tags in predictions for tag in tags]
+        scores["klue_entity_macro_f1"] = macro["f1-score"]
+        scores["klue_char_macro_f1"] = f1_score(
+            gold, predicted, labels=labels or sorted({*gold, *predicted}), average="macro", zero_division=1
+        )
+        scores["accuracy"] = accuracy_score(references, predictions)
         return {name: float(value) for name, value in scores.items()}
-
-
-def _entities(rows: Iterable[Sequence[str]]) -> tuple[set[Entity], set[Entity]]:
-    """Return the entities of seqeval's strict mode and of its default mode in the tags of all sentences."""
-    strict: set[Entity] = set()
-    default: set[Entity] = set()
-    for i, tags in enumerate(rows):
-        for span in spans_from_tags(tags):
-            entity = (i, *span)
-            default.add(entity)
-            if tags[span.start].startswith("B"):
-                strict.add(entity)
-    return strict, default
-
-
-def _agreement(gold: set, predicted: set) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of a set of entities; 0 where a denominator is 0."""
-    right = len(gold & predicted)
-    total = len(gold) + len(predicted)
-    return right / max(1, len(predicted)), right / max(1, len(gold)), 2 * right / max(1, total)
 
 
 class ClassificationMetric(evaluate.Metric):
@@ -182,7 +165,7 @@ class EntityScorer:
             [[self.corpus.labels[i] for i in row[mask]] for row, mask in zip(rows, known, strict=True)]
             for rows in sides
         ]
-        return scores | {"token_f1": _agreement(*(_entities(rows)[1] for rows in tokens))[2]}
+        return scores | {"token_f1": float(seqeval_f1_score(*tokens))}
 
     @cached_property
     def _gold_ids(self) -> np.ndarray:
@@ -191,7 +174,7 @@ class EntityScorer:
     def scores(self) -> list[str]:
         """Return the names of the scores that each evaluation has, with those of the types of gold entities."""
         types = sorted({span.label for spans in self.corpus.spans for span in spans})
-        by_type = [f"{label}_{name}" for label in types for name in (*_NAMES, "number")]
+        by_type = [f"{label}_{name}" for label in types for name in (*_REPORT_NAMES, "number")]
         return [*self.metric.compute(predictions=[["O"]], references=[["O"]]), *by_type, "token_f1"]
 
     def entities(self, predictions: Any) -> list[list[Span]]:

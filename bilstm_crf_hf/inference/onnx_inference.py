@@ -89,7 +89,7 @@ class OnnxPipeline:
             self.tokenizer.enable_truncation(limit, stride=self.settings["stride"])
         self.is_special = np.zeros(self.tokenizer.get_vocab_size(), bool)
         self.is_special[self.settings["special_token_ids"]] = True
-        self.crf = {name: np.array(values) for name, values in self.settings.get("crf", {}).items()}
+        self.crf: dict[str, Any] = {name: np.array(value) for name, value in self.settings.get("crf", {}).items()}
 
     def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Any:
         """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.

@@ -49,11 +49,13 @@ def decode(
     inside = np.arange(len(emissions))[:, None] < lengths  # (T, B)
     scores = add_boundary(emissions, inside)
     tempered = scores / temperature, transitions / temperature
-    joint, following = _scaled_weights(*tempered) or _log_weights(*tempered)
+    weights = _scaled_weights(*tempered)
+    joint, following = weights or _log_weights(*tempered)
     path = joint.argmax(-1)  # (T + 2, B), of the most probable tag at each timestep
     log_probs = path_log_probs(joint, following(path), continues, path)
     # A path with more than half of the probability is the best one, as most are; only the others are searched for.
-    possible = (log_probs[..., 1].sum(0) > np.log(0.5 + 1e-6)) & _is_possible(scores, transitions, path)
+    # Without weights, there may be sequences whose paths are all impossible.
+    possible = (log_probs[..., 1].sum(0) > np.log(0.5 + 1e-6)) & (weights is not None)
     unsure = (~possible).nonzero()[0]
     if len(unsure):
         backward = best_backward(scores[:, unsure], transitions)
@@ -61,12 +63,6 @@ def decode(
         log_probs[:, unsure] = path_log_probs(joint[:, unsure], following(found, unsure), continues, found)
         possible[unsure] = backward[0, :, -1] > IMPOSSIBLE / 2
     return np.where(inside & possible, path[1:-1], IGNORED), np.where(inside[..., None], log_probs, 0)
-
-
-def _is_possible(scores: ndarray, transitions: ndarray, path: ndarray) -> ndarray:
-    """Return whether each path (T + 2, B) consists of possible tags and transitions, (B,)."""
-    emitted, steps = np.take_along_axis(scores, path[..., None], -1)[..., 0], transitions[path[:-1], path[1:]]
-    return np.minimum(emitted.min(0), steps.min(0)) > IMPOSSIBLE / 2
 
 
 def add_boundary(emissions: ndarray, inside: ndarray) -> ndarray:

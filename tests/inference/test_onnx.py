@@ -180,6 +180,7 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     output, _ = run_without(others, script, folder, ".", *lines)
     marked = map(render_entities, texts, expected)
     assert output == "".join(f"{line}\n" for text, line in zip(texts, marked) if text in lines)
+    assert run([sys.executable, RECIPES / "onnx_inference.py", folder, *lines], tmp_path)[0] == output
 
     if reads_morphemes:
         output, warning = run_without((*others, "kiwipiepy"), READ, folder, "model.onnx", json.dumps(texts))

@@ -18,7 +18,7 @@ def usable_cpus() -> int:
 
 
 @cache
-def _quota(mounts: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> int:
+def _quota(mounts: Path = Path("/sys", "fs", "cgroup"), table: Path = Path("/proc", "self", "cgroup")) -> int:
     """Return the smallest quota of the control groups (version 1 or 2) around this process, rounded up to whole CPUs.
 
     Without a quota, as outside of Linux, the result is larger than any number of CPUs.

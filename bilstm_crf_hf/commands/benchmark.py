@@ -103,7 +103,7 @@ def onnx_taggers(model, tokenizer, folder: str) -> dict[str, Callable[[list[str]
     from ..inference.onnx import export_onnx
 
     plain, quantised = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
-    export_onnx(model, plain)
+    export_onnx(model, plain, tokenizer)
     quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
 
     def tag(session: onnxruntime.InferenceSession, texts: list[str]) -> None:

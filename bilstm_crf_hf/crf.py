@@ -163,7 +163,7 @@ class LinearChainCRF(CRF):
             path_log_probs: the shape of `paths` with a last dimension of 3; 0 outside the mask.
         """
         dtype = _result_dtype(emissions)
-        emissions, mask = self._to_time_major(emissions, mask)
+        emissions, mask = self._to_time_major(emissions.detach(), mask)
         scores, transitions = self._state_scores(emissions, mask)
         path, total = best_path(scores, transitions)  # (T + 2, B), (B,)
         emissions, transitions = self._calibrated(emissions, transitions)
@@ -190,7 +190,7 @@ class LinearChainCRF(CRF):
 
         On the CPU, the mask is not checked: each sequence is as long as its number of true timesteps.
         """
-        if emissions.device.type != "cpu" or torch.compiler.is_exporting():
+        if emissions.device.type != "cpu" or torch.compiler.is_compiling():
             return self.posterior(emissions, mask)[1:]
         dtype = _result_dtype(emissions)
         if self.batch_first:
@@ -299,8 +299,8 @@ def entity_continuations(labels: Sequence[str]) -> Tensor:
 
 def raise_unless(holds: Tensor, message: str) -> None:
     """Raise a ValueError unless `holds` is true everywhere; off the CPU, assert it without waiting for the device."""
-    if torch.compiler.is_exporting():
-        return  # an exported program has no errors
+    if torch.compiler.is_compiling():
+        return  # an exported program raises no errors
     if holds.device.type != "cpu":
         torch._assert_async(holds.all(), message)
     elif not holds.all():

@@ -40,7 +40,7 @@ def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
 
     See [`recursions.rescaling_interval`]. Off the CPU, reading the range would make the host wait for the device.
     """
-    if torch.compiler.is_exporting() or emissions.device.type != "cpu" or not emissions.numel():
+    if torch.compiler.is_compiling() or emissions.device.type != "cpu" or not emissions.numel():
         return False
     score_range = 0.0
     for scores in (emissions.detach(), transitions.masked_fill(transitions < IMPOSSIBLE / 2, 0)):
@@ -161,8 +161,8 @@ def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
 
 def _messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
     """Reduce the scores of the paths up to each state, and from each state on, its own included, (T + 2, B, S) each."""
-    exporting = torch.compiler.is_exporting()  # the levels of the scan would depend on the number of timesteps
-    scan = not exporting and scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
+    traced = torch.compiler.is_compiling()  # the levels of the scan would depend on the number of timesteps
+    scan = not traced and scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
     return (_scan_messages if scan else _sequential_messages)(scores, transitions, reduce)
 
 
@@ -207,7 +207,7 @@ def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     end to the start. It stores the best score of the continuations of each state and no back-pointers. The path is then
     read from the start on.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         _, backward = _messages(scores, transitions, torch.amax)
         start = torch.full_like(backward[0, :, 0], len(transitions) - 1, dtype=torch.long)
         path = accumulate(lambda last, step: (transitions[last] + step).argmax(-1), start, backward[1:])

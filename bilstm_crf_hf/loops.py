@@ -16,7 +16,7 @@ def accumulate(step: Callable[[Tensor, Tensor], Tensor], first: Tensor, inputs: 
 
     Results have the shape and dtype of `first`. `torch.export` makes the loop one operator of the program.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         from torch._higher_order_ops.scan import scan  # which has no public name yet
 
         def copying_step(result: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

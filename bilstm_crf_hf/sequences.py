@@ -161,13 +161,16 @@ class BiLSTMLayer(nn.Module):
 
     @torch.compiler.disable
     def forward(self, inputs: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
-        ahead = self._run(self.forward_lstm, inputs[0])
-        behind = self._run(self.backward_lstm, sequences.reverse(inputs[1]))
+        ahead, behind = self.run_directions(inputs[0], sequences.reverse(inputs[1]))
         return torch.cat([ahead, sequences.reverse(behind)], -1)
 
-    def _run(self, lstm: nn.LSTM, x: Tensor) -> Tensor:
+    def run_directions(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs of the two directions; training on CPUs puts threads in the place of this method."""
+        return self.run_lstm(self.forward_lstm, ahead), self.run_lstm(self.backward_lstm, behind)
+
+    def run_lstm(self, lstm: nn.LSTM, x: Tensor) -> Tensor:
         """Return the output of `lstm` for (T, B, D), computed in pieces of timesteps that pass on its state."""
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():
             return _lstm_steps(lstm, x)
         timesteps = max(1, self.piece // x.shape[1])
         if len(x) <= timesteps:

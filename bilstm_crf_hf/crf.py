@@ -87,6 +87,7 @@ class LinearChainCRF(CRF):
         possible = allowed_transitions(states) | (not self.constrained)
         return {"possible": possible, "continues": entity_continuations(states)}
 
+    @torch.compiler.disable
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:
         """Return the log-likelihood of `tags`.
 
@@ -146,6 +147,7 @@ class LinearChainCRF(CRF):
         lattice = forward_backward(emissions, mask, transitions)
         return self._from_time_major(lattice.log_marginals().exp()[..., :-1]).to(dtype)
 
+    @torch.compiler.disable
     @torch.no_grad()
     def posterior(self, emissions: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return marginals, best paths and the probabilities of entities, from one forward-backward pass.
@@ -161,7 +163,7 @@ class LinearChainCRF(CRF):
             path_log_probs: the shape of `paths` with a last dimension of 3; 0 outside the mask.
         """
         dtype = _result_dtype(emissions)
-        emissions, mask = self._to_time_major(emissions, mask)
+        emissions, mask = self._to_time_major(emissions.detach(), mask)
         scores, transitions = self._state_scores(emissions, mask)
         path, total = best_path(scores, transitions)  # (T + 2, B), (B,)
         emissions, transitions = self._calibrated(emissions, transitions)
@@ -181,13 +183,14 @@ class LinearChainCRF(CRF):
             self._from_time_major(path_log_probs.masked_fill(outside_mask, 0).to(dtype)),
         )
 
+    @torch.compiler.disable
     @torch.no_grad()
     def path_posterior(self, emissions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last two results of [`posterior`], in less time since the marginals of other tags are left out.
 
         On the CPU, the mask is not checked: each sequence is as long as its number of true timesteps.
         """
-        if emissions.device.type != "cpu":
+        if emissions.device.type != "cpu" or torch.compiler.is_compiling():
             return self.posterior(emissions, mask)[1:]
         dtype = _result_dtype(emissions)
         if self.batch_first:
@@ -296,6 +299,8 @@ def entity_continuations(labels: Sequence[str]) -> Tensor:
 
 def raise_unless(holds: Tensor, message: str) -> None:
     """Raise a ValueError unless `holds` is true everywhere; off the CPU, assert it without waiting for the device."""
+    if torch.compiler.is_compiling():
+        return  # an exported program raises no errors
     if holds.device.type != "cpu":
         torch._assert_async(holds.all(), message)
     elif not holds.all():

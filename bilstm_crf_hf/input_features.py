@@ -64,7 +64,7 @@ def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> T
     for seed, (first, last) in enumerate(windows):
         value = torch.full_like(characters, 0x811C9DC5 + seed)
         for offset in range(first, last + 1):
-            value = ((value ^ padded[reach + offset : reach + offset + len(characters)]) * 0x01000193) & 0xFFFFFFFF
+            value = ((value ^ padded[reach + offset :][: characters.shape[0]]) * 0x01000193) & 0xFFFFFFFF
         hashes.append((value ^ (value >> 15)) % buckets)
     return torch.stack(hashes, -1)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .loops import accumulate
 from .recursions import FLOAT64_RANGE, IMPOSSIBLE, RESCALE_EVERY, best_backward, read_path, scaled_messages
 
 MAX_SCAN_ELEMENTS = 2**27
@@ -28,7 +29,7 @@ def add_boundary(emissions: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
 def _fill_states(states: Tensor, tags: Tensor, mask: Tensor, zero: float, one: float) -> None:
     """Write `tags` (T, B, K) and the boundary into `states` (T + 2, B, S); `zero` and `one` are the semiring's."""
     states.fill_(zero)
-    states[:: len(tags) + 1, :, -1] = one
+    states[0, :, -1] = states[-1, :, -1] = one
     states[1:-1, :, :-1] = tags
     states[1:-1, :, :-1].masked_fill_(~mask[..., None], zero)
     states[1:-1, :, -1].masked_fill_(~mask, one)
@@ -39,7 +40,7 @@ def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
 
     See [`recursions.rescaling_interval`]. Off the CPU, reading the range would make the host wait for the device.
     """
-    if emissions.device.type != "cpu" or not emissions.numel():
+    if torch.compiler.is_compiling() or emissions.device.type != "cpu" or not emissions.numel():
         return False
     score_range = 0.0
     for scores in (emissions.detach(), transitions.masked_fill(transitions < IMPOSSIBLE / 2, 0)):
@@ -160,18 +161,17 @@ def _log_sum_exp(scores: Tensor, dim: int) -> Tensor:
 
 def _messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
     """Reduce the scores of the paths up to each state, and from each state on, its own included, (T + 2, B, S) each."""
-    scan = scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
+    traced = torch.compiler.is_compiling()  # the levels of the scan would depend on the number of timesteps
+    scan = not traced and scores.device.type != "cpu" and scores.numel() * transitions.numel() <= MAX_SCAN_ELEMENTS
     return (_scan_messages if scan else _sequential_messages)(scores, transitions, reduce)
 
 
 def _sequential_messages(scores: Tensor, transitions: Tensor, reduce: Reduction) -> tuple[Tensor, Tensor]:
     """Compute the messages one timestep after the other, both directions as one batch."""
-    inputs = torch.stack([scores, scores.flip(0)], 1).unbind(0)  # T + 2 tensors of (2, B, S)
+    inputs = torch.stack([scores, scores.flip(0)], 1)  # (T + 2, 2, B, S)
     both = torch.stack([transitions, transitions.T])[:, None]  # (2, 1, S, S)
-    messages = [inputs[0]]
-    for step in inputs[1:]:
-        messages.append(reduce(messages[-1][..., None] + both, -2) + step)
-    forward, backward = torch.stack(messages, 1)
+    messages = accumulate(lambda last, step: reduce(last[..., None] + both, -2) + step, inputs[0], inputs[1:])
+    forward, backward = messages.unbind(1)
     return forward, backward.flip(0)
 
 
@@ -207,7 +207,11 @@ def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     end to the start. It stores the best score of the continuations of each state and no back-pointers. The path is then
     read from the start on.
     """
-    if scores.device.type == "cpu":
+    if torch.compiler.is_compiling():
+        _, backward = _messages(scores, transitions, torch.amax)
+        start = torch.full_like(backward[0, :, 0], len(transitions) - 1, dtype=torch.long)
+        path = accumulate(lambda last, step: (transitions[last] + step).argmax(-1), start, backward[1:])
+    elif scores.device.type == "cpu":
         if scores[0].numel() * len(transitions) > 2**15:
             backward = _best_backward_in_threads(scores, transitions)
         else:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .loops import accumulate
+
 LSTM_ELEMENTS = 2**25
 """Number of elements of a tensor (T, B, D) or (T, B, H) that an LSTM reads or writes at a time. oneDNN, which runs it
 on the CPU, fails on four times as many of one sentence; a usual batch has fewer."""
@@ -48,8 +50,9 @@ class Sequences:
         self.inside = steps < self.lengths
         self.mask = self.inside | (steps == 0)
         sources = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
-        batch = torch.arange(len(input_ids), device=input_ids.device)
-        self.reversal = (sources * len(input_ids) + batch).flatten()  # of tensors seen as (T * B, D)
+        batch = input_ids.shape[0]  # not `len`, which `torch.export` takes for a constant
+        rows = torch.arange(batch, device=input_ids.device)
+        self.reversal = (sources * batch + rows).flatten()  # of tensors seen as (T * B, D)
 
     def pack(self, values: Tensor) -> Tensor:
         """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
@@ -127,6 +130,21 @@ class LockedDropout(nn.Module):
         return x * nn.functional.dropout(torch.ones_like(x[:1]), self.p)
 
 
+def _lstm_steps(lstm: nn.LSTM, x: Tensor) -> Tensor:
+    """Compute the output of `lstm` for (T, B, D) from PyTorch's own operators for one timestep."""
+    input_weight, weight, input_bias, bias = lstm.parameters()
+    inputs = nn.functional.linear(x, input_weight, input_bias + bias)
+
+    def step(state: Tensor, entering: Tensor) -> Tensor:
+        hidden, cell = state.chunk(2, -1)
+        i, f, g, o = (entering + hidden @ weight.T).chunk(4, -1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        return torch.cat([o.sigmoid() * cell.tanh(), cell], -1)
+
+    state = inputs.new_zeros(x.shape[1], 2 * lstm.hidden_size)
+    return accumulate(step, state, inputs)[1:, :, : lstm.hidden_size]
+
+
 class BiLSTMLayer(nn.Module):
     """One bidirectional LSTM layer, (T, B, D) for either direction to (T, B, H), that padding does not change.
 
@@ -141,13 +159,19 @@ class BiLSTMLayer(nn.Module):
         self.backward_lstm = nn.LSTM(input_sizes[1], hidden_size // 2)
         self.piece = LSTM_ELEMENTS // max(*input_sizes, hidden_size)  # timesteps times sentences
 
+    @torch.compiler.disable
     def forward(self, inputs: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
-        ahead = self._run(self.forward_lstm, inputs[0])
-        behind = self._run(self.backward_lstm, sequences.reverse(inputs[1]))
+        ahead, behind = self.run_directions(inputs[0], sequences.reverse(inputs[1]))
         return torch.cat([ahead, sequences.reverse(behind)], -1)
 
-    def _run(self, lstm: nn.LSTM, x: Tensor) -> Tensor:
+    def run_directions(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs of the two directions; training on CPUs puts threads in the place of this method."""
+        return self.run_lstm(self.forward_lstm, ahead), self.run_lstm(self.backward_lstm, behind)
+
+    def run_lstm(self, lstm: nn.LSTM, x: Tensor) -> Tensor:
         """Return the output of `lstm` for (T, B, D), computed in pieces of timesteps that pass on its state."""
+        if torch.compiler.is_compiling():
+            return _lstm_steps(lstm, x)
         timesteps = max(1, self.piece // x.shape[1])
         if len(x) <= timesteps:
             return lstm(x)[0]

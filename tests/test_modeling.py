@@ -262,22 +262,6 @@ def test_autocast_and_half_precision_stay_close(tokenizer, texts):
     assert model.to(torch.bfloat16)(**batch, labels=labels).loss.item() == pytest.approx(exact.item(), rel=0.05)
 
 
-@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
-def test_a_quantised_model_stays_close_and_its_state_can_be_saved_and_loaded(tokenizer, texts, tmp_path):
-    def quantised(seed):
-        layers = {torch.nn.LSTM, torch.nn.Linear}
-        return torch.ao.quantization.quantize_dynamic(new_tagger(tokenizer, seed), layers, dtype=torch.qint8)
-
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
-    exact, close = (model(**batch).logits.softmax(-1) for model in (new_tagger(tokenizer), quantised(0)))
-    assert (exact - close).abs().max() < 0.1
-    assert not torch.equal(exact, close)
-    torch.save(quantised(0).state_dict(), tmp_path / "int8.pt")
-    loaded = quantised(1)
-    loaded.load_state_dict(torch.load(tmp_path / "int8.pt", weights_only=False))
-    assert torch.equal(loaded(**batch).logits.softmax(-1), close)
-
-
 # ---------------------------------------------------------------- initialisation, saving, loading
 
 

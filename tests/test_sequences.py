@@ -55,7 +55,7 @@ def test_more_tokens_than_one_call_of_the_lstm_kernel_takes():
     layer = BiLSTMLayer((1, 1), 2 * 64)
     x = torch.randn(2**21 + 2**16, 1, 1)
     with torch.no_grad():
-        output = layer._run(layer.forward_lstm, x)
+        output = layer.run_lstm(layer.forward_lstm, x)
         assert output.shape == (len(x), 1, 64)
         end = layer.forward_lstm(x[-200:])[0]  # an LSTM with random weights forgets what is farther away
     assert_close(output[-1], end[-1], atol=1e-6, rtol=1e-6)

@@ -40,6 +40,7 @@ from .cuda_graphs import PAD_TO, GraphedSteps
 from .optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from .progress import EpochReport, ProgressBars
 from .sampling import EpochLengthGroupedSampler
+from .threads import training_threads
 
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
 ROW_UPDATE_FACTOR = 5
@@ -127,7 +128,8 @@ class TaggerTrainer(Trainer):
             check_settings(Path(resume_from_checkpoint), self.settings)
         check_finite(self.model)
         try:
-            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            with training_threads(self.model) if self.args.device.type == "cpu" else nullcontext():
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.graphs = None  # they hold memory, and parameters may move before another training
         if self.average is not None and not self.args.load_best_model_at_end:  # else the checkpoint had the average

@@ -72,7 +72,6 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             )
         check_finite(self.model)
         self.processor = BiLSTMCRFProcessor(self.tokenizer, self.model.config, strict=False)
-        self.reads_whole_texts = getattr(self.model.config, "max_position_embeddings", 0) is None  # a BiLSTM does
         self._warned_of_words = False
         self.model.eval()
 
@@ -124,20 +123,11 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         """Return an iterator over results that sorts texts by length."""
         check = _check_words if parameters[0].get("is_split_into_words") else _check_text
         is_single = isinstance(inputs, (list, tuple)) and len(inputs) <= batch_size
-        workers = self._default_workers(is_single) if num_workers is None else num_workers if num_workers > 1 else 0
+        workers = (
+            default_workers(self.model, is_single) if num_workers is None else num_workers if num_workers > 1 else 0
+        )
         tag = partial(self._tag, batch_size=batch_size, parameters=parameters)
         return _SortedByLength(inputs, batch_size, check, tag, workers)
-
-    def _default_workers(self, is_single: bool) -> int:
-        """Return the number of threads that tag batches, or a single batch; 0: that of PyTorch's own share operations.
-
-        These wait for each other many times in a batch, and so for any other process that wants their CPU. They only
-        pay for the large operations of an encoder.
-        """
-        threads = torch.get_num_threads()
-        if self.device.type != "cpu" or threads == 1 or (is_single and not self.reads_whole_texts):
-            return 0
-        return min(threads, usable_cpus())
 
     def _tag(self, texts: list, batch_size: int, parameters: Sequence[dict[str, Any]]) -> list:
         """Return the results of texts, whose windows are padded to the longest."""
@@ -169,7 +159,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         """Return the inputs of the model, a row for each window of a text, and all that is known of the windows."""
         max_length, stride = None, (tokenizer_params or {}).get("stride")
         if stride is None:
-            if self.reads_whole_texts:
+            if reads_whole_texts(self.model):
                 max_length = UNLIMITED
             else:
                 stride = default_stride(usable_positions(self.tokenizer, self.model.config))
@@ -247,6 +237,23 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             # The chain of some models has special tokens, which have tags but no place in the text.
             if tag != IGNORED and not special[i] and labels[tag] not in ignored
         ]
+
+
+def reads_whole_texts(model: nn.Module) -> bool:
+    """Return whether the model is a BiLSTM, which reads sequences of any length, and not an encoder."""
+    return getattr(model.config, "max_position_embeddings", 0) is None
+
+
+def default_workers(model: nn.Module, is_single: bool) -> int:
+    """Return the number of threads that run batches, or a single batch; 0: PyTorch's own threads share operations.
+
+    These wait for each other many times in a batch, and so for any other process that wants their CPU. They only pay
+    for the large operations of an encoder.
+    """
+    threads = torch.get_num_threads()
+    if model.device.type != "cpu" or threads == 1 or (is_single and not reads_whole_texts(model)):
+        return 0
+    return min(threads, usable_cpus())
 
 
 _PREPARING = Lock()

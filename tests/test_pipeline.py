@@ -28,6 +28,7 @@ from bilstm_crf_hf import (
 )
 from bilstm_crf_hf.alignment import Span, spans_from_tags
 from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.pipeline_bilstm_crf import default_workers
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 
 
@@ -515,15 +516,14 @@ def test_threads_leave_the_threads_of_pytorch_alone():
     assert result.stdout.strip() == "{1} 2 [2]"
 
 
-def test_batches_have_as_many_threads_as_pytorch_and_the_process_may_use(pipe, tokenizer, monkeypatch):
+def test_batches_have_as_many_threads_as_pytorch_and_the_process_may_use(tagger, tokenizer, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     monkeypatch.setattr(pipeline_bilstm_crf, "usable_cpus", lambda: 4)
-    assert [pipe._default_workers(is_single) for is_single in (False, True)] == [4, 4]
-    model = encoder_tagger(tokenizer, 16)
-    encoder = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer, device="cpu")
-    assert [encoder._default_workers(is_single) for is_single in (False, True)] == [4, 0]
+    encoder = encoder_tagger(tokenizer, 16)
+    assert [default_workers(tagger, is_single) for is_single in (False, True)] == [4, 4]
+    assert [default_workers(encoder, is_single) for is_single in (False, True)] == [4, 0]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert [each._default_workers(False) for each in (pipe, encoder)] == [0, 0]
+    assert [default_workers(model, False) for model in (tagger, encoder)] == [0, 0]
 
 
 def test_a_pipeline_keeps_its_number_of_workers(tagger, tokenizer, texts, monkeypatch):

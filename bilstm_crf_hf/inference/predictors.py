@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,17 @@ from transformers.models.auto.modeling_auto import (
 from .. import __version__
 from ..alignment import character_ranges
 from ..models import TAGGER, model_path
-from ..pipeline_bilstm_crf import CUSTOM_PIPELINES, BiLSTMCRFTokenClassificationPipeline, check_finite, render_entities
+from ..pipeline_bilstm_crf import (
+    CUSTOM_PIPELINES,
+    BiLSTMCRFTokenClassificationPipeline,
+    check_finite,
+    default_workers,
+    render_entities,
+    use_one_thread_each,
+)
 from ..processing_bilstm_crf import check_text, default_stride, usable_positions
 from ..sizes import check_sizes, shapes_of, weight_files
+from ..threads import ordered_map
 
 
 class Predictor:
@@ -68,10 +78,22 @@ class Predictor:
         # Sorted by length, since the stock pipelines pad the texts of a batch to the longest one.
         order = sorted((i for i, text in enumerate(texts) if text.strip()), key=lambda i: len(texts[i]))
         if order:
-            results = self.pipe([texts[i] for i in order], batch_size=self.batch_size, **self.options)
+            results = self._run([texts[i] for i in order])
             for i, result in zip(order, results, strict=True):
                 values[i] = self.convert(texts[i], result)
         return values
+
+    def _run(self, texts: list[str]) -> Iterator[Any]:
+        """Yield the results of texts; threads run batches of the stock pipelines, as the others do themselves."""
+        run = partial(self.pipe, batch_size=self.batch_size, **self.options)
+        if not isinstance(self.pipe, Pipeline) or hasattr(self.pipe, "processor"):
+            yield from run(texts)
+            return
+        batches = [texts[start : start + self.batch_size] for start in range(0, len(texts), self.batch_size)]
+        workers = default_workers(self.pipe.model, len(batches) == 1)
+        # The first batch changes the settings of the tokenizer, which threads must not do side by side.
+        yield from chain(*ordered_map(run, batches[:1], min(1, workers), use_one_thread_each))
+        yield from chain(*ordered_map(run, batches[1:], workers, use_one_thread_each))
 
     def convert(self, text: str, result: Any) -> dict[str, Any]:
         """Return the values of the new columns from the result of the pipeline for a text."""

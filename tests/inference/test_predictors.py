@@ -14,16 +14,19 @@ from transformers import (
     BloomForTokenClassification,
     XLMRobertaConfig,
     XLMRobertaForTokenClassification,
+    pipeline,
 )
 
 from bilstm_crf_hf import (
     BiLSTMCRFConfig,
     BiLSTMCRFTokenClassificationPipeline,
+    BiLSTMForSequenceClassification,
     EncoderCRFConfig,
     EncoderCRFForTokenClassification,
 )
 from bilstm_crf_hf.data.tokenization import build_character_tokenizer
-from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
+from bilstm_crf_hf.inference import predictors
+from bilstm_crf_hf.inference.predictors import EntityPredictor, LabelPredictor, load_predictor
 
 POSITIONS = 32
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
@@ -129,3 +132,23 @@ def test_damaged_or_hostile_configurations_of_other_models_are_value_errors(tmp_
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_predictor(str(tmp_path), 8)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_threads_run_the_batches_of_stock_pipelines(workers, tokenizer, texts, monkeypatch):
+    torch.manual_seed(0)
+    classifier = BiLSTMForSequenceClassification.from_tokenizer(
+        tokenizer, num_labels=3, embedding_size=8, hidden_size=8
+    )
+    pipe = pipeline("text-classification", model=classifier.eval(), tokenizer=tokenizer, device="cpu")
+    inputs = [text * n for n in (1, 2, 3) for text in ["", " ", *texts]]
+    expected = [pipe(text)[0] if text.strip() else LabelPredictor.empty for text in inputs]
+    used = []
+    run = predictors.ordered_map
+    monkeypatch.setattr(predictors, "default_workers", lambda *_: workers)
+    monkeypatch.setattr(predictors, "ordered_map", lambda *args: used.append(args[2]) or run(*args))
+    found = LabelPredictor(pipe, 4)(inputs)
+    assert [row["label"] for row in found] == [row["label"] for row in expected]
+    scores = [[row["score"] or 0 for row in rows] for rows in (found, expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert used == [min(1, workers), workers]

@@ -83,10 +83,15 @@ class Predictor:
                 values[i] = self.convert(texts[i], result)
         return values
 
+    @property
+    def is_stock(self) -> bool:
+        """Return whether the pipeline is one of transformers."""
+        return isinstance(self.pipe, Pipeline) and getattr(self.pipe, "processor", None) is None
+
     def _run(self, texts: list[str]) -> Iterator[Any]:
         """Yield the results of texts; threads run batches of the stock pipelines, as the others do themselves."""
         run = partial(self.pipe, batch_size=self.batch_size, **self.options)
-        if not isinstance(self.pipe, Pipeline) or hasattr(self.pipe, "processor"):
+        if not self.is_stock:
             yield from run(texts)
             return
         batches = [texts[start : start + self.batch_size] for start in range(0, len(texts), self.batch_size)]
@@ -145,8 +150,7 @@ class EntityPredictor(Predictor):
     def convert(self, text: str, result: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the entities. `word` is cut from the text, since the stock pipeline decodes it from tokens."""
         places = [(entity["start"], entity["end"]) for entity in result]
-        # The stock pipeline takes the offsets of tokens as they are.
-        if isinstance(self.pipe, Pipeline) and getattr(self.pipe, "processor", None) is None:
+        if self.is_stock:  # it takes the offsets of tokens as they are
             places = character_ranges(text, places)
         return {
             "entities": [

@@ -40,7 +40,7 @@ else:  # in the folder of a graph, the files beside this one form a package
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 128
+BATCH_SIZE = 256
 """Number of texts that are read at a time by default."""
 
 GRAPH_SIZE = 16
@@ -106,11 +106,12 @@ class OnnxPipeline:
     def _results(self, texts: Iterable[str], batch_size: int) -> Iterator[Any]:
         """Yield the results of texts in their order; threads work on batches of similar length."""
         numbered = enumerate(texts)
+        cpus = usable_cpus()
         while ahead := dict(islice(numbered, BATCHES_SORTED * batch_size)):
-            batches = list(_batches(ahead, batch_size))
-            workers = usable_cpus() if len(batches) > 1 else 1
+            share = max(GRAPH_SIZE, len(ahead) // (4 * cpus))  # so that all threads have work to the end
+            batches = list(_batches(ahead, batch_size if cpus == 1 else min(batch_size, share)))
             results: dict[int, Any] = {}
-            for found in ordered_map(self._read, batches, workers if workers > 1 else 0):
+            for found in ordered_map(self._read, batches, cpus if cpus > 1 < len(batches) else 0):
                 results |= found
             yield from map(results.__getitem__, ahead)
 

@@ -15,7 +15,7 @@ from .alignment import character_ranges, continues_entity, split_tag
 
 _LAST_SPACE = 0x3000
 _IS_SPACE = np.array([chr(code).isspace() for code in range(_LAST_SPACE + 2)])
-"""Whether characters are white space; the last value stands for all characters behind U+3000, the last such one."""
+"""Table of the characters that are white space; the last row stands for all characters behind U+3000, the last one."""
 
 
 def entities_of_batch(

@@ -65,7 +65,7 @@ class Sequences:
 
     @cached_property
     def _ranks(self) -> Tensor:
-        """The timestep of each chosen token, (B, S)."""
+        """Return the timestep of each chosen token, (B, S)."""
         return (self.chosen.cumsum(1) - 1).clamp(min=0)
 
     def reverse(self, values: Tensor) -> Tensor:

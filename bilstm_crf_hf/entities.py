@@ -6,7 +6,7 @@ repositories and beside ONNX graphs, and needs only numpy.
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -44,17 +44,19 @@ def entities_of_batch(
     entities: list[list[dict[str, Any]]] = [[] for _ in texts]
     if not len(tags):
         return entities
-    types = {tag: split_tag(labels[tag])[1] or "O" for tag in np.unique(tags).tolist()}
+    scheme = _scheme(tuple(labels))
+    if not scheme.is_valid[tags].all():
+        split_tag(labels[tags[~scheme.is_valid[tags]][0]])  # raises the error
     is_first = np.ones(len(tags), bool)
-    is_first[1:] = (text_ids[1:] != text_ids[:-1]) | ~_continuations(tuple(labels))[tags[:-1], tags[1:]]
+    is_first[1:] = (text_ids[1:] != text_ids[:-1]) | ~scheme.continues[tags[:-1], tags[1:]]
     first = is_first.nonzero()[0]  # the tokens fall into segments: entities, and runs of O
     last = np.append(first[1:], len(tags)) - 1
-    reported = np.array([types.get(tag) not in ignored for tag in range(len(labels))])[tags[first]]
+    reported = np.array([name not in ignored for name in scheme.types])[tags[first]]
     first, last = first[reported], last[reported]
     steps = log_probs[:, 1].cumsum()
     scores = np.exp(np.minimum(log_probs[first, 0] + steps[last] - steps[first] + log_probs[last, 2], 0))
     starts, ends = _places(texts, text_ids, offsets, first, last)
-    outside = np.array([labels[tag] == "O" for tag in range(len(labels))])[tags[first]]
+    outside = scheme.is_outside[tags[first]]
     if outside.any():  # a run of O is as long as its tokens, white space included
         starts, ends = np.where(outside, offsets[first, 0], starts), np.where(outside, offsets[last, 1], ends)
     rows = zip(*(column.tolist() for column in (text_ids[first], tags[first], scores, starts, ends, outside)))
@@ -62,15 +64,35 @@ def entities_of_batch(
         if start < end or is_outside:
             word = texts[text][start:end]
             entities[text].append(
-                {"entity_group": types[tag], "score": score, "word": word, "start": start, "end": end}
+                {"entity_group": scheme.types[tag], "score": score, "word": word, "start": start, "end": end}
             )
     return entities
 
 
+class _Scheme(NamedTuple):
+    """Properties of K labels."""
+
+    types: list[str]
+    """Type of the entities of each label; the label itself, if it is O or no tag."""
+    is_valid: ndarray
+    """(K,), whether a label is a BIO or BIOES tag."""
+    is_outside: ndarray
+    """(K,), whether a label is O."""
+    continues: ndarray
+    """(K, K), whether a label, the second index, continues the entity of another, or a run of O."""
+
+
 @lru_cache(maxsize=64)
-def _continuations(labels: tuple[str, ...]) -> ndarray:
-    """Return whether a tag, the second index, continues the entity of another, or a run of O."""
-    return np.array([[continues_entity(a, b) or a == b == "O" for b in labels] for a in labels])
+def _scheme(labels: tuple[str, ...]) -> _Scheme:
+    """Return the properties of labels."""
+    types = [label[2:] if label[:2] in ("B-", "I-", "E-", "S-") else "" for label in labels]
+    is_outside = np.array([label == "O" for label in labels])
+    return _Scheme(
+        types=[name or label for name, label in zip(types, labels)],
+        is_valid=np.array(list(map(bool, types))) | is_outside,
+        is_outside=is_outside,
+        continues=np.array([[continues_entity(a, b) or a == b == "O" for b in labels] for a in labels]),
+    )
 
 
 def _places(

@@ -40,7 +40,7 @@ else:  # in the folder of a graph, the files beside this one form a package
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 256
+BATCH_SIZE = 128
 """Number of texts that are read at a time by default."""
 
 GRAPH_SIZE = 16

@@ -108,7 +108,8 @@ class OnnxPipeline:
         numbered = enumerate(texts)
         cpus = usable_cpus()
         while ahead := dict(islice(numbered, BATCHES_SORTED * batch_size)):
-            share = max(GRAPH_SIZE, len(ahead) // (4 * cpus))  # so that all threads have work to the end
+            # All threads have work to the end, and the texts that share a run of the graph are those of one thread.
+            share = GRAPH_SIZE * max(1, len(ahead) // (4 * cpus * GRAPH_SIZE))
             batches = list(_batches(ahead, batch_size if cpus == 1 else min(batch_size, share)))
             results: dict[int, Any] = {}
             for found in ordered_map(self._read, batches, cpus if cpus > 1 < len(batches) else 0):

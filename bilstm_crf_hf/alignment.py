@@ -65,6 +65,11 @@ def spans_from_tags(tags: Iterable[str], strict: bool = False) -> list[Span]:
     return spans
 
 
+def continues_entity(before: str, tag: str) -> bool:
+    """Return whether `tag`, behind the tag `before`, continues its entity, see [`spans_from_tags`]."""
+    return before[:2] in ("B-", "I-") and tag[:2] in ("I-", "E-") and before[2:] == tag[2:]
+
+
 def tags_from_spans(spans: Iterable[Span], length: int, scheme: str = "BIO") -> list[str]:
     """Return `length` tags for `spans`; the inverse of [`spans_from_tags`].
 

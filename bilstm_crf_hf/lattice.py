@@ -1,24 +1,17 @@
 """Forward-backward and Viterbi recursions of a linear-chain CRF. This file is copied into exported model repositories.
 
-Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states. The states are the tags and, last, the boundary:
-the state before the start and after the end of each sequence. [`add_boundary`] puts a timestep in this state before the
-first timestep and one after the last, and keeps sequences shorter than T in it from their end on. Starts and ends are
-then transitions like all others, and the recursions need no lengths and no masks.
-
-On the CPU, one timestep is so little work that the overhead of calling PyTorch's operators dominates: the recursions
-that matter most run in numpy. On other devices they are parallel scans of matrix products, whose number of kernel
+Letters in shapes: T timesteps, B sequences, K tags, S = K + 1 states, see `recursions`, which has the recursions that
+matter most on the CPU, in numpy. On other devices they are parallel scans of matrix products, whose number of kernel
 launches grows with log T, not with T (Hassan, Särkkä and García-Fernández, 2021, "Temporal parallelization of inference
 in hidden Markov models").
 """
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-IMPOSSIBLE = -1e30
-"""Log-score of the impossible: below any sum of real scores, and finite, so that no gradient becomes NaN."""
+from .recursions import FLOAT64_RANGE, IMPOSSIBLE, RESCALE_EVERY, best_backward, read_path, scaled_messages
 
 MAX_SCAN_ELEMENTS = 2**27
 """Number of elements of the largest tensor that a parallel scan may create."""
@@ -44,10 +37,7 @@ def _fill_states(states: Tensor, tags: Tensor, mask: Tensor, zero: float, one: f
 def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
     """Return whether the scores are small enough for [`ScaledLattice`] to be exact; always false off the CPU.
 
-    Between two rescalings, and over the at most three steps in which a BIO or BIOES scheme leads from any tag to any
-    other, the weight of a tag grows or falls by at most a factor of e^range per step, where `range` is the range of the
-    emissions plus that of the transitions. float64 covers e^-708 to e^709; the limit of 600 leaves room for the sums
-    over tags. Off the CPU, reading the range would make the host wait for the device.
+    See [`recursions.rescaling_interval`]. Off the CPU, reading the range would make the host wait for the device.
     """
     if emissions.device.type != "cpu" or not emissions.numel():
         return False
@@ -55,7 +45,7 @@ def can_use_scaling(emissions: Tensor, transitions: Tensor) -> bool:
     for scores in (emissions.detach(), transitions.masked_fill(transitions < IMPOSSIBLE / 2, 0)):
         lowest, highest = scores.aminmax()
         score_range += max(highest.item(), 0) - min(lowest.item(), 0)
-    return score_range < 600 / (ScaledLattice.RESCALE_EVERY + 3)
+    return score_range < FLOAT64_RANGE / (RESCALE_EVERY + 3)
 
 
 class LogLattice:
@@ -105,30 +95,15 @@ class ScaledLattice:
     """The messages of [`LogLattice`] as probabilities, rescaled to a sum of 1 every few timesteps.
 
     Each step of the recursion is one matrix product, in float64, which loses nothing for scores that
-    [`can_use_scaling`] accepts (Rabiner, 1989, section V.A). The forward and the backward recursion run side by side in
-    a dimension of size 2: index 0 is the forward recursion, index 1 the backward recursion, on reversed time.
+    [`can_use_scaling`] accepts.
     """
-
-    RESCALE_EVERY = 8
 
     def __init__(self, emissions: Tensor, mask: Tensor, transitions: Tensor) -> None:
         self.transitions = transitions.exp()  # (S, S)
         timesteps, batch, num_tags = emissions.shape
-        both_emitted = transitions.new_empty(timesteps + 2, 2, batch, num_tags + 1)
-        self.emitted = both_emitted[:, 0]
+        self.emitted = transitions.new_empty(timesteps + 2, batch, num_tags + 1)
         _fill_states(self.emitted, emissions.double().exp(), mask, zero=0, one=1)
-        emitted = both_emitted.numpy()
-        emitted[:, 1] = emitted[::-1, 0]
-        steps = torch.stack([self.transitions, self.transitions.T]).numpy()  # (2, S, S)
-        # `entering` and `message`, both (2, B, S), are the message at t without and with its emission.
-        entered, scales = np.ones_like(emitted), np.ones((timesteps + 2, 2, batch, 1))
-        message = emitted[0]
-        with np.errstate(invalid="ignore"):  # 0 / 0 in a sequence without any possible path, whose Z is not finite
-            for t, (entering, emission) in enumerate(zip(entered[1:], emitted[1:]), 1):
-                message = np.matmul(message, steps, out=entering) * emission
-                if t % self.RESCALE_EVERY == 0:
-                    message.sum(-1, keepdims=True, out=scales[t])
-                    message /= scales[t]
+        entered, scales = scaled_messages(self.emitted.numpy(), self.transitions.numpy())
         self.scales = torch.from_numpy(scales[:, 0])  # (T + 2, B, 1)
         forward, backward = torch.from_numpy(entered).unbind(1)
         self.forward = forward * self.emitted  # (T + 2, B, S), not yet divided by the scale at t
@@ -233,8 +208,11 @@ def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     read from the start on.
     """
     if scores.device.type == "cpu":
-        backward = _best_backward(scores, transitions)
-        path = _read_path(backward, transitions)
+        if scores[0].numel() * len(transitions) > 2**15:
+            backward = _best_backward_in_threads(scores, transitions)
+        else:
+            backward = torch.from_numpy(best_backward(scores.numpy(), transitions.numpy()))
+        path = torch.from_numpy(read_path(backward.numpy(), transitions.numpy()))
     else:
         _, backward = _messages(scores, transitions, torch.amax)
         path = _scan_path(backward, transitions)
@@ -242,21 +220,8 @@ def best_path(scores: Tensor, transitions: Tensor) -> tuple[Tensor, Tensor]:
     return path, totals.masked_fill(totals < IMPOSSIBLE / 2, -torch.inf)
 
 
-def _best_backward(scores: Tensor, transitions: Tensor) -> Tensor:
-    """Return the best score of the paths from each state on, its own included, (T + 2, B, S), on the CPU."""
-    backward = scores.clone().numpy()
-    following = np.ascontiguousarray(transitions.numpy().T)[:, None]  # (S of the next timestep, 1, S)
-    paths = np.empty((len(following), *backward.shape[1:]))  # (S of the next, B, S): the first is fastest to reduce
-    if paths.size > 2**15:
-        return _best_backward_in_threads(scores, transitions)
-    for t in range(len(backward) - 1, 0, -1):
-        np.add(backward[t].T[..., None], following, out=paths)
-        backward[t - 1] += paths.max(0)
-    return torch.from_numpy(backward)
-
-
 def _best_backward_in_threads(scores: Tensor, transitions: Tensor) -> Tensor:
-    """Compute `_best_backward` with PyTorch's operators, which share a large batch among threads."""
+    """Compute `recursions.best_backward` with PyTorch's operators, which share a large batch among threads."""
     spare = -len(transitions) % 16  # rows of multiples of 16 states are whole cache lines
     backward = nn.functional.pad(scores, (0, spare), value=IMPOSSIBLE)
     following = nn.functional.pad(transitions, (0, spare, 0, spare), value=IMPOSSIBLE).T.contiguous()
@@ -269,17 +234,8 @@ def _best_backward_in_threads(scores: Tensor, transitions: Tensor) -> Tensor:
     return backward[..., : len(transitions)]
 
 
-def _read_path(backward: Tensor, transitions: Tensor) -> Tensor:
-    """Return the best path (T + 2, B): from the boundary on, the state with the best continuation, on the CPU."""
-    rows, scores = transitions.numpy(), backward.numpy()
-    path = np.full(scores.shape[:2], len(rows) - 1)
-    for t in range(1, len(path)):
-        (rows.take(path[t - 1], 0) + scores[t]).argmax(-1, out=path[t])
-    return torch.from_numpy(path)
-
-
 def _scan_path(backward: Tensor, transitions: Tensor) -> Tensor:
-    """Compute `_read_path` by pointer jumping.
+    """Compute `recursions.read_path` by pointer jumping.
 
     `pointers[t, b, i]` is the state at t of the best path that is in state i `jump` timesteps earlier.
     """

@@ -11,7 +11,7 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 from .alignment import IGNORED
 from .crf import LinearChainCRF, broken_step, raise_unless
-from .lattice import IMPOSSIBLE
+from .recursions import IMPOSSIBLE
 from .sequences import Sequences
 
 

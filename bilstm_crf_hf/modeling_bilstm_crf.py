@@ -33,7 +33,7 @@ class BiLSTMCRFOutput(ModelOutput):
     loss: Tensor | None = None
     """Negative log-likelihood of the labels, if given, mean over the sentences of the batch."""
     logits: Tensor | None = None
-    """(B, S, K), in training the emissions, in evaluation the log-probabilities of the labels under the CRF."""
+    """(B, S, K), in training the emissions, in evaluation the log-probabilities of the labels under the CRF, if asked for."""
     predictions: Tensor | None = None
     """(B, S), label ids of the Viterbi path, in evaluation."""
     path_log_probs: Tensor | None = None
@@ -152,7 +152,12 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         self.crf.temperature = self.config.temperature
 
     def crf_output(
-        self, emissions: Tensor, sequences: Sequences, labels: Tensor | None, **recorded: Sequence[Tensor] | None
+        self,
+        emissions: Tensor,
+        sequences: Sequences,
+        labels: Tensor | None,
+        output_logits: bool,
+        **recorded: Sequence[Tensor] | None,
     ) -> BiLSTMCRFOutput:
         """Return the output of a model with a CRF for emissions (T, B, K) and `labels` (B, S).
 
@@ -164,9 +169,13 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
             fields["loss"] = crf_loss(self.crf, emissions, labels, sequences)
         if self.training:
             return BiLSTMCRFOutput(logits=sequences.unpack(emissions), **fields)
-        log_marginals, paths, path_log_probs = self.crf.posterior(emissions, sequences.mask)
+        if output_logits:
+            log_marginals, *of_paths = self.crf.posterior(emissions, sequences.mask)
+            fields["logits"] = sequences.unpack(log_marginals)
+        else:
+            of_paths = self.crf.path_posterior(emissions, sequences.mask)
+        paths, path_log_probs = of_paths
         return BiLSTMCRFOutput(
-            logits=sequences.unpack(log_marginals),
             predictions=sequences.unpack(paths, fill=IGNORED),
             path_log_probs=sequences.unpack(path_log_probs),
             **fields,
@@ -319,6 +328,7 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
+        output_logits: bool = True,
         **text_inputs: Tensor | None,
     ) -> BiLSTMCRFOutput:
         """Tag a batch of sentences.
@@ -329,6 +339,7 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
             token_type_ids: not used; tokenizers made for BERT return them.
             labels: (B, S). -100 outside of the sequences; -100 within one is an unknown label, summed over.
             output_hidden_states: whether to return the hidden states. Default: the field of the configuration.
+            output_logits: whether to return the probabilities of all labels in evaluation; tagging needs none of them.
             text_inputs: (B, S) each, such as `morpheme_ids`, if the configuration asks for them, see
                 `processing_bilstm_crf.TEXT_INPUTS`; without them the model tags less well.
 
@@ -341,7 +352,7 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         """
         recorded: list[Tensor] | None = [] if output_hidden_states else None
         emissions, sequences = self.emissions(input_ids, attention_mask, hidden_states=recorded, **text_inputs)
-        return self.crf_output(emissions, sequences, labels, hidden_states=recorded)
+        return self.crf_output(emissions, sequences, labels, output_logits, hidden_states=recorded)
 
 
 class BiLSTMForSequenceClassification(BiLSTMCRFPreTrainedModel):

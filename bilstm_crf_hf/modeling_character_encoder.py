@@ -145,6 +145,7 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        output_logits: bool = True,
         morpheme_ids: Tensor | None = None,
     ) -> BiLSTMCRFOutput:
         """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the other arguments.
@@ -162,4 +163,4 @@ class CharacterEncoderForTokenClassification(EncoderPreTrainedModel):
         emissions, sequences = self.emissions(
             input_ids, piece_ids, piece_mask, piece_index, attention_mask, morpheme_ids, recorded=recorded, **options
         )
-        return self.crf_output(emissions, sequences, labels, **recorded)
+        return self.crf_output(emissions, sequences, labels, output_logits, **recorded)

@@ -125,6 +125,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         position_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        output_logits: bool = True,
     ) -> BiLSTMCRFOutput:
         """Tag a batch of sentences; see [`BiLSTMCRFForTokenClassification`] for the arguments.
 
@@ -137,7 +138,7 @@ class EncoderCRFForTokenClassification(EncoderPreTrainedModel):
         }
         recorded: dict[str, tuple[Tensor, ...]] = {}
         emissions, sequences = self.emissions(input_ids, attention_mask, token_type_ids, recorded=recorded, **options)
-        return self.crf_output(emissions, sequences, labels, **recorded)
+        return self.crf_output(emissions, sequences, labels, output_logits, **recorded)
 
 
 class EncoderForSequenceClassification(EncoderPreTrainedModel):

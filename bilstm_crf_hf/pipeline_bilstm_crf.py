@@ -2,28 +2,35 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, groupby, islice
+from threading import Barrier, Lock
 from typing import Any
 
+import numpy as np
 import torch
+from numpy import ndarray
 from torch import nn
 from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
-from .alignment import Span, entities_of_tokens, render
+from .alignment import IGNORED, Span, render
+from .entities import entities_of_batch
 from .processing_bilstm_crf import (
     UNLIMITED,
     BiLSTMCRFProcessor,
+    EncodedTexts,
     check_text,
     default_stride,
     own_tokens,
     usable_positions,
 )
+from .threads import ordered_map, usable_cpus
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 128
+BATCH_SIZE = 64
 """Number of texts that are tagged at a time if the caller names no `batch_size`."""
 
 USUAL_LENGTH = 256
@@ -46,8 +53,9 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     - No text is truncated. If an encoder has fewer positions than a text has tokens, or if `stride` is given, the model
       reads windows, which share `stride` tokens (32 by default). Their results are joined as in the evaluation.
     - Inputs that follow from the text, such as morphemes, are computed if their libraries are installed.
-    - Many texts are tagged in batches of similar length, of 128 texts by default (fewer if texts have more than 256
-      characters). The texts may be a list, a tuple, a generator, a column of a data set (`dataset["text"]`, streamed or
+    - Many texts are tagged in batches of similar length, of 64 texts by default (fewer if texts have more than 256
+      characters). On the CPU, `num_workers` threads tag a batch each; by default, as many as PyTorch and this process
+      may use. The texts may be a list, a tuple, a generator, a column of a data set (`dataset["text"]`, streamed or
       not) or a torch `Dataset`; except for a list or tuple, results are an iterator that reads a few batches ahead.
 
     Raises:
@@ -75,15 +83,23 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return parameters
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
-        """Return the entities of a text, or those of each of many texts; `num_workers` is ignored.
+        """Return the entities of a text, or those of each of many texts.
+
+        Args:
+            inputs: a text, or many; with `is_split_into_words`, the words of one or many.
+            batch_size: number of texts that the model reads at a time.
+            num_workers: number of threads that tag batches on the CPU; 0 or 1: none beside the calling one.
 
         Raises:
             ValueError: if `inputs` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
-                positive.
+                positive, or `num_workers` negative.
         """
         batch_size = next(size for size in (batch_size, self._batch_size, BATCH_SIZE) if size is not None)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}: set it to an integer from 1 on")
+        num_workers = self._num_workers if num_workers is None else num_workers
+        if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
+            raise ValueError(f"num_workers is {num_workers!r}: set it to an integer from 0 on")
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         parameters = [old | new for old, new in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
         are_words = parameters[0].get("is_split_into_words", False)
@@ -104,29 +120,36 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     def get_iterator(self, inputs, num_workers, batch_size, *parameters):
         """Return an iterator over results that sorts texts by length."""
         check = _check_words if parameters[0].get("is_split_into_words") else _check_text
-        return _SortedByLength(inputs, batch_size, check, lambda texts: self._tag(texts, batch_size, *parameters))
+        workers = 1 if self.device.type != "cpu" else default_workers() if num_workers is None else max(1, num_workers)
+        return _SortedByLength(inputs, batch_size, check, lambda texts: self._tag(texts, batch_size, *parameters), workers)
 
     def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
         """Return the results of texts, whose windows are padded to the longest."""
         if any(module.training for module in self.model.modules()):  # the caller may train it between two calls
             self.model.eval()
-        encoded, details = self.encode(texts, **preprocess)
-        windows: list[list[dict]] = [[] for _ in texts]
-        if len(details) > len(texts):
-            batch_size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, encoded["input_ids"].shape[1]))
-        for start in range(0, len(details), batch_size):
-            batch = {name: rows[start : start + batch_size] for name, rows in encoded.items()}
-            outputs = self.forward(batch, **forward)
-            for name in ("predictions", "path_log_probs"):  # lists are faster to read than tensors
-                outputs[name] = outputs[name].tolist()
-            for i, (text, detail) in enumerate(details[start : start + batch_size]):
-                windows[text].append({name: rows[i : i + 1] for name, rows in outputs.items()} | detail)
-        return [self.postprocess(of_text, **postprocess) for of_text in windows]
+        inputs, encoded = self.encode(texts, **preprocess)
+        if len(encoded.text_ids) > len(texts):
+            batch_size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, inputs["input_ids"].shape[1]))
+        starts = range(0, len(encoded.text_ids), batch_size)
+        batches = [{name: rows[start : start + batch_size] for name, rows in inputs.items()} for start in starts]
+        strategy = postprocess.get("aggregation_strategy", AggregationStrategy.SIMPLE)
+        ignored = postprocess.get("ignore_labels", ["O"])
+        forward = forward | {"output_logits": strategy not in (AggregationStrategy.SIMPLE, AggregationStrategy.NONE)}
+        rows = [self.forward(batch, **forward) for batch in batches]
+        outputs = {name: torch.cat([each[name] for each in rows]) for name in rows[0]}
+        if strategy == AggregationStrategy.SIMPLE:
+            return self.entities(encoded, outputs["predictions"], outputs["path_log_probs"], ignored)
+        windows = _joined(encoded, outputs)
+        if strategy == AggregationStrategy.NONE:
+            return [self._tokens(window, ignored) for window in windows]
+        self._warn_of_words(strategy)
+        found = [self.postprocess([window], strategy, ignored) for window in windows]
+        return [[entity | {"score": float(entity["score"])} for entity in of_text] for of_text in found]  # for JSON
 
     def encode(
         self, texts, is_split_into_words=False, delimiter=" ", tokenizer_params=None, offset_mapping=None
-    ) -> tuple[dict[str, torch.Tensor], list[tuple[int, dict]]]:
-        """Return the inputs of the model, a row for each window, and its text's index and what `postprocess` needs."""
+    ) -> tuple[dict[str, torch.Tensor], EncodedTexts]:
+        """Return the inputs of the model, a row for each window of a text, and all that is known of the windows."""
         max_length, stride = None, (tokenizer_params or {}).get("stride")
         if stride is None:
             if getattr(self.model.config, "max_position_embeddings", 0) is None:  # a BiLSTM reads whole texts
@@ -141,8 +164,6 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             is_split_into_words=is_split_into_words,
             delimiter=delimiter,
         )
-        if is_split_into_words:
-            texts = [delimiter.join(words) for words in texts]
         if offset_mapping is not None:
             if [len(row) for row in encoded.offsets] != [len(offset_mapping)]:
                 raise ValueError(
@@ -150,31 +171,31 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                     f"{sum(map(len, encoded.offsets))} tokens of a text that is read in one window"
                 )
             encoded.offsets = [offset_mapping]
-        details = [
-            (text, {"sentence": texts[text], "offset_mapping": [offsets], "stride": stride})
-            for text, offsets in zip(encoded.text_ids, encoded.offsets, strict=True)
-        ]
-        columns = encoded.inputs | {"special_tokens_mask": encoded.special_tokens_mask}
-        return {name: torch.tensor(rows) for name, rows in columns.items()}, details
+        return {name: torch.from_numpy(_matrix(rows)) for name, rows in encoded.inputs.items()}, encoded
 
-    def _forward(self, model_inputs):
-        inputs = {name: rows for name, rows in model_inputs.items() if name != "special_tokens_mask"}
-        return {**model_inputs, **self.model(**inputs)}
+    def entities(
+        self, encoded: EncodedTexts, predictions: torch.Tensor, log_probs: torch.Tensor, ignored: Collection[str] = ("O",)
+    ) -> list[list[dict[str, Any]]]:
+        """Return the entities of each text.
 
-    def postprocess(self, all_outputs, aggregation_strategy=AggregationStrategy.SIMPLE, ignore_labels=None):
-        window = all_outputs[0] if len(all_outputs) == 1 else _join(all_outputs)
-        if aggregation_strategy not in (AggregationStrategy.SIMPLE, AggregationStrategy.NONE):
-            self._warn_of_words(aggregation_strategy)
-            found = super().postprocess([window], aggregation_strategy, ignore_labels)
-            return [entity | {"score": float(entity["score"])} for entity in found]  # NumPy's is not written to JSON
-        ignored = ["O"] if ignore_labels is None else ignore_labels
-        text, offsets = window["sentence"], window["offset_mapping"][0]
-        names = self.model.config.id2label
-        # The chain of some models has special tokens, which have tags but no place in the text.
-        special = window["special_tokens_mask"][0].tolist()
-        tags = [None if out else names.get(i) for i, out in zip(window["predictions"][0], special, strict=True)]
-        find = self._tokens if aggregation_strategy == AggregationStrategy.NONE else _entities
-        return find(text, window, offsets, tags, ignored)
+        Args:
+            encoded: the windows of the texts, from `encode`.
+            predictions: (windows, S), the ids of the labels of their tokens; -100 for tokens without a label.
+            log_probs: (windows, S, 3), see `LinearChainCRF.posterior`.
+            ignored: types of entities to leave out.
+        """
+        predictions, log_probs = predictions.numpy(), log_probs.double().numpy()
+        tagged = _own_tokens(encoded) & (predictions != IGNORED)
+        text_ids = np.array(encoded.text_ids)[tagged.nonzero()[0]]
+        pairs = chain.from_iterable(encoded.offsets)
+        offsets = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * tagged.size).reshape(*tagged.shape, 2)
+        labels = self.model.label_names()
+        return entities_of_batch(
+            encoded.texts, text_ids, offsets[tagged], predictions[tagged], log_probs[tagged], labels, ignored
+        )
+
+    def _forward(self, model_inputs, **options):
+        return {**model_inputs, **self.model(**model_inputs, **options)}
 
     def _warn_of_words(self, strategy: AggregationStrategy) -> None:
         """Warn, once, that entities will consist of whole words."""
@@ -186,51 +207,125 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                 strategy.value,
             )
 
-    def _tokens(self, text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
-        log_probs = window["path_log_probs"][0]
-        names = self.tokenizer.convert_ids_to_tokens(window["input_ids"][0].tolist())
+    def _tokens(self, window: dict, ignored: Collection[str]) -> list[dict[str, Any]]:
+        """Return the tokens of a text."""
+        text, (offsets,) = window["sentence"], window["offset_mapping"]
+        columns = ("input_ids", "predictions", "path_log_probs", "special_tokens_mask")
+        token_ids, predictions, log_probs, special = (window[name][0].tolist() for name in columns)
+        tokens, labels = self.tokenizer.convert_ids_to_tokens(token_ids), self.model.config.id2label
         return [
             {
-                "entity": tag,
+                "entity": labels[tag],
                 "score": math.exp(log_probs[i][0]),
                 "index": i,
-                "word": text[slice(*offsets[i])] if names[i] == self.tokenizer.unk_token else names[i],
+                "word": text[slice(*offsets[i])] if tokens[i] == self.tokenizer.unk_token else tokens[i],
                 "start": offsets[i][0],
                 "end": offsets[i][1],
             }
-            for i, tag in enumerate(tags)
-            if tag is not None and tag not in ignored
+            for i, tag in enumerate(predictions)
+            # The chain of some models has special tokens, which have tags but no place in the text.
+            if tag != IGNORED and not special[i] and labels[tag] not in ignored
         ]
+
+
+def default_workers() -> int:
+    """Return the number of threads that tag batches: as many as PyTorch and the process may use."""
+    return min(torch.get_num_threads(), usable_cpus())
+
+
+_PREPARING = Lock()
+
+
+def use_one_thread_each(pool: ThreadPoolExecutor, workers: int) -> None:
+    """Let PyTorch use one thread in each of the new threads of `pool`.
+
+    A thread takes its number from the setting of the process when it first runs a large operation.
+    """
+    with _PREPARING:
+        threads, started = torch.get_num_threads(), Barrier(workers + 1)
+        torch.set_num_threads(1)
+        for _ in range(workers):
+            pool.submit(lambda: (torch.ones(2**17).add_(1), started.wait()))
+        started.wait()
+        torch.set_num_threads(threads)
 
 
 class _SortedByLength:
     """The results of `tag` for batches of texts of similar length, in the order of `inputs`, which `check` checks."""
 
     def __init__(
-        self, inputs: Any, batch_size: int, check: Callable[[Any, str], None], tag: Callable[[list], list]
+        self, inputs: Any, batch_size: int, check: Callable[[Any, str], None], tag: Callable[[list], list], workers: int
     ) -> None:
-        self.inputs, self.batch_size, self.check, self.tag = inputs, batch_size, check, tag
+        self.inputs, self.batch_size, self.check, self.tag, self.workers = inputs, batch_size, check, tag, workers
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        results: dict[int, list] = {}
+        position = 0
+        for found in ordered_map(self._tag_batch, self._batches(), self.workers, use_one_thread_each):
+            results.update(found)
+            while position in results:
+                yield results.pop(position)
+                position += 1
+
+    def _tag_batch(self, batch: dict[int, Any]) -> dict[int, list]:
+        """Return the results of texts by the indices of the texts."""
+        return dict(zip(batch, self.tag(list(batch.values())), strict=True))
+
+    def _batches(self) -> Iterator[dict[int, Any]]:
+        """Yield batches of texts by their indices, the longest ones of those that are read at a time first."""
         inputs = self._checked()
-        while texts := list(islice(inputs, BATCHES_SORTED * self.batch_size)):
-            order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-            results: dict[int, list] = {}
+        while texts := dict(islice(inputs, BATCHES_SORTED * self.batch_size)):
+            order = sorted(texts, key=lambda i: -len(texts[i]))
             while order:
                 size = max(1, self.batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
                 batch, order = order[:size], order[size:]
-                results.update(zip(batch, self.tag([texts[i] for i in batch]), strict=True))
-            yield from (results[i] for i in range(len(texts)))
+                yield {i: texts[i] for i in batch}
 
-    def _checked(self) -> Iterator:
+    def _checked(self) -> Iterator[tuple[int, Any]]:
         # A `Dataset` with indices has a length, and need not raise an IndexError behind it.
         inputs = self.inputs if isinstance(self.inputs, Iterable) else map(self.inputs.__getitem__, range(len(self)))
         for i, text in enumerate(inputs):
             self.check(text, f"text {i}")
-            yield text
+            yield i, text
+
+
+def _matrix(rows: Sequence[Sequence[int]]) -> ndarray:
+    """Return rows of equal length as an array; much faster than `np.array`."""
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0])).reshape(len(rows), -1)
+
+
+def _own_tokens(encoded: EncodedTexts) -> ndarray:
+    """Return which tokens of each window speak for the text, (windows, S); special ones do not."""
+    own = _matrix(encoded.special_tokens_mask) == 0
+    ids = [-1, *encoded.text_ids, -1]
+    for i, content in enumerate(own if len(own) > len(encoded.texts) else ()):
+        is_first, is_last = ids[i] != ids[i + 1], ids[i + 1] != ids[i + 2]
+        places = content.nonzero()[0]
+        content[:] = False
+        content[places[own_tokens(len(places), encoded.stride, is_first, is_last)]] = True
+    return own
+
+
+def _joined(encoded: EncodedTexts, outputs: dict[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
+    """Yield the outputs for each text, to which each of its windows contributes its own tokens."""
+    outputs |= {"special_tokens_mask": torch.from_numpy(_matrix(encoded.special_tokens_mask))}
+    own = _own_tokens(encoded)
+    for text, group in groupby(range(len(own)), key=encoded.text_ids.__getitem__):
+        rows = list(group)
+        parts = [own[i].nonzero()[0].tolist() for i in rows]
+        if len(rows) == 1:
+            parts = [list(range(len(own[0])))]
+        else:
+            parts[0] = [*range(parts[0][0]), *parts[0]]  # with [CLS], so that indices are those of a single window
+        offsets = [encoded.offsets[i][at] for i, part in zip(rows, parts, strict=True) for at in part]
+        columns = {
+            name: torch.cat([values[i, part] for i, part in zip(rows, parts, strict=True)])[None]
+            for name, values in outputs.items()
+        }
+        yield {"sentence": encoded.texts[text], "offset_mapping": [offsets], **columns}
 
 
 def _check_text(text: Any, name: str) -> None:
@@ -247,21 +342,6 @@ def _check_words(words: Any, name: str) -> None:
         raise ValueError(f"{name} is {words!r:.80}, and not a list of words, which is_split_into_words calls for")
     for i, word in enumerate(words):
         _check_text(word, f"{name}, word {i}")
-
-
-def _join(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the windows of a text as one, to which each contributes its own tokens."""
-    parts = []
-    for i, window in enumerate(windows):
-        content = (window["special_tokens_mask"][0] == 0).nonzero()[:, 0].tolist()
-        own = content[own_tokens(len(content), window["stride"], i == 0, i == len(windows) - 1)]
-        parts.append(own if i else [*range(own[0]), *own])  # with [CLS], so that indices are those of a single window
-    joined = {name: windows[0][name] for name in ("sentence", "stride")}
-    for name in ("predictions", "path_log_probs", "offset_mapping"):
-        joined[name] = [[window[name][0][i] for window, part in zip(windows, parts) for i in part]]
-    for name in ("logits", "input_ids", "special_tokens_mask"):
-        joined[name] = torch.cat([window[name][:, part] for window, part in zip(windows, parts)], 1)
-    return joined
 
 
 def check_finite(model: nn.Module) -> None:
@@ -291,33 +371,3 @@ CUSTOM_PIPELINES = {"token-classification": {"impl": _NAME, "pt": ["AutoModelFor
 def render_entities(text: str, entities: Iterable[dict[str, Any]]) -> str:
     """Mark the entities of the pipeline in `text`: `<손흥민:PS>은 <춘천:LC>에서 태어났다.`"""
     return render(text, [Span(entity["start"], entity["end"], entity["entity_group"]) for entity in entities])
-
-
-def _entities(text: str, window: dict, offsets: list, tags: list, ignored: list[str]) -> list[dict[str, Any]]:
-    """Return the entities of a window, and runs of O if O is not ignored, as the stock pipeline does."""
-    found = [pair for pair in entities_of_tokens(text, offsets, tags) if pair[0].label not in ignored]
-    if "O" not in ignored:
-        found = sorted(found + list(_runs_outside(offsets, tags)))
-    log_probs = window["path_log_probs"][0]
-    return [
-        {
-            "entity_group": label,
-            # The probability that there is exactly this entity, see `LinearChainCRF.posterior`.
-            "score": math.exp(
-                log_probs[tokens[0]][0] + sum(log_probs[i][1] for i in tokens[1:]) + log_probs[tokens[-1]][2]
-            ),
-            "word": text[start:end],
-            "start": start,
-            "end": end,
-        }
-        for (start, end, label), tokens in found
-    ]
-
-
-def _runs_outside(offsets: list[tuple[int, int]], tags: list[str | None]) -> Iterable[tuple[Span, list[int]]]:
-    """Yield the runs of tokens tagged O, as spans with their tokens."""
-    inside = [i for i, tag in enumerate(tags) if tag is not None]
-    for is_outside, run in groupby(inside, key=lambda i: tags[i] == "O"):
-        tokens = list(run)
-        if is_outside:
-            yield Span(offsets[tokens[0]][0], offsets[tokens[-1]][1], "O"), tokens

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from threading import Lock
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -23,6 +24,9 @@ UNLIMITED = 2**31 - 1
 
 STRIDE = 32
 """Number of tokens that neighbouring windows of a text share by default."""
+
+_TOKENIZING = Lock()
+"""Lock of tokenizers: padding and truncation are a state of them, which threads must not change side by side."""
 
 COUNTING_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta"),
@@ -107,11 +111,15 @@ class EncodedTexts:
 
     inputs: dict[str, list[list[int]]]
     """Columns of model inputs."""
+    texts: list[str]
+    """The texts, words joined."""
     text_ids: list[int]
-    """Index of the text of each window."""
+    """Index of the text of each window; the windows of a text stand side by side."""
     offsets: list[list[tuple[int, int]]]
     """Characters `[start, end)` in the text of each token; (0, 0) of special tokens."""
     special_tokens_mask: list[list[int]]
+    stride: int | None
+    """Number of tokens that neighbouring windows of a text share; None if each text has one window."""
 
 
 class BiLSTMCRFProcessor:
@@ -179,36 +187,38 @@ class BiLSTMCRFProcessor:
                 f"stride is {stride}: windows of {limit} tokens, {limit - room} of them special, can share 1 to "
                 f"{room - 1} tokens: set it to one of these numbers, or the limit to more"
             )
-        encoded = self.tokenizer(
-            list(texts),
-            is_split_into_words=is_split_into_words,
-            truncation=True,
-            max_length=limit,
-            stride=stride or 0,
-            return_overflowing_tokens=stride is not None,
-            padding=padding,
-            return_attention_mask=True,
-            return_token_type_ids=False,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-        )
+        with _TOKENIZING:
+            encoded = self.tokenizer(
+                list(texts),
+                is_split_into_words=is_split_into_words,
+                truncation=True,
+                max_length=limit,
+                stride=stride or 0,
+                return_overflowing_tokens=stride is not None,
+                padding=padding,
+                return_attention_mask=True,
+                return_token_type_ids=False,
+                return_offsets_mapping=True,
+                return_special_tokens_mask=True,
+            )
         text_ids = encoded.get("overflow_to_sample_mapping", list(range(len(texts))))
         offsets = encoded["offset_mapping"]
-        windows: list[Any] = [texts[i] for i in text_ids]
         if is_split_into_words:
-            for i, words in enumerate(windows):
+            for i, (text_id, row) in enumerate(zip(text_ids, offsets, strict=True)):
+                words = texts[text_id]
                 starts = list(accumulate((len(word) + len(delimiter) for word in words), initial=0))
                 offsets[i] = [
                     (start, end) if word is None else (starts[word] + start, starts[word] + end)
-                    for (start, end), word in zip(offsets[i], encoded.word_ids(i), strict=True)
+                    for (start, end), word in zip(row, encoded.word_ids(i), strict=True)
                 ]
-            windows = [delimiter.join(words) for words in windows]
+            texts = [delimiter.join(words) for words in texts]
+        windows = [texts[i] for i in text_ids]
         inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
         for name in self.text_inputs:
             inputs[name] = TEXT_INPUTS[name].compute(windows, offsets)
         if self.piece_tokenizer is not None:
             inputs |= piece_inputs(windows, offsets, self.piece_tokenizer, self.config)
-        return EncodedTexts(inputs, text_ids, offsets, encoded["special_tokens_mask"])
+        return EncodedTexts(inputs, list(texts), text_ids, offsets, encoded["special_tokens_mask"], stride)
 
     def fingerprint(self) -> tuple:
         """Return all that the inputs depend on beside the texts, for the keys of caches."""

@@ -20,6 +20,7 @@ from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 import gradio as gr
+import torch
 from jinja2 import Environment, FileSystemLoader
 from transformers import Pipeline, pipeline
 
@@ -182,31 +183,23 @@ def read(tagger: Pipeline, lines: list[str], k: int) -> list[list[Reading]]:
     There are none without a CRF, without tokens, or if the model reads the line in windows.
     """
     readings: list[list[Reading]] = [[] for _ in lines]
-    if not hasattr(tagger.model, "nbest"):
+    if not hasattr(tagger.model, "nbest") or not hasattr(tagger, "entities"):  # or code of an earlier version
         return readings
     limit = limit_of(tagger)
     whole = [length <= limit for length in lengths(tagger, lines)]
     order = sorted((i for i, line in enumerate(lines) if line.strip() and whole[i]), key=lambda i: len(lines[i]))
     for first in range(0, len(order), BATCH_SIZE):
         batch = order[first : first + BATCH_SIZE]
-        encoded, details = tagger.encode([lines[i] for i in batch])
-        special = encoded.pop("special_tokens_mask").split(1)
-        output = tagger.model.nbest(**{name: rows.to(tagger.device) for name, rows in encoded.items()}, num_paths=k)
-        paths = zip(output.predictions.tolist(), output.probabilities.tolist(), strict=True)
-        for i, (_, detail), mask, ranked in zip(batch, details, special, paths, strict=True):
-            window = detail | {"special_tokens_mask": mask}
-            readings[i] = [
-                Reading(probability=probability, entities=_spans_of_tags(tagger, window, tags))
-                for tags, probability in zip(*ranked, strict=True)
-                if probability
-            ]
+        inputs, encoded = tagger.encode([lines[i] for i in batch])
+        output = tagger.model.nbest(**{name: rows.to(tagger.device) for name, rows in inputs.items()}, num_paths=k)
+        predictions, probabilities = output.predictions.cpu(), output.probabilities.tolist()
+        unused = torch.zeros(*predictions[:, 0].shape, 3)  # in place of the scores of entities
+        for rank in range(k):
+            entities = tagger.entities(encoded, predictions[:, rank], unused)
+            for i, found, probability in zip(batch, entities, probabilities, strict=True):
+                if probability[rank]:
+                    readings[i].append(Reading(probability=probability[rank], entities=list(map(_span, found))))
     return readings
-
-
-def _spans_of_tags(tagger: Pipeline, window: dict, tags: list[int]) -> list[Span]:
-    """Return the spans that the pipeline makes of tags. Its scores are not used."""
-    certain = [[[0.0] * 3] * len(tags)]
-    return [_span(e) for e in tagger.postprocess([window | {"predictions": [tags], "path_log_probs": certain}])]
 
 
 # Page

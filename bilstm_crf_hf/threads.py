@@ -1,0 +1,100 @@
+"""Threads that work on batches. This file is copied into exported model repositories and beside ONNX graphs."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs that this process may use: its affinity, limited by the quota of its control group."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, _quota()))
+
+
+@cache
+def _quota(mounts: Path = Path("/sys/fs/cgroup"), table: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the smallest quota of the control groups (version 1 or 2) around this process, rounded up to whole CPUs.
+
+    Without a quota, as outside of Linux, the result is larger than any number of CPUs.
+    """
+    quotas = [2**31]
+    for line in table.read_text().splitlines() if table.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root, names = mounts, ["cpu.max"]
+        if controllers:
+            root, names = mounts / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        # In a container, the path may be that on the host, which its mounts do not show.
+        for folder in {root, *(root / parent for parent in Path(path.lstrip("/"), "_").parents)}:
+            files = [folder / name for name in names]
+            values = [word for file in files if file.exists() for word in file.read_text().split()]
+            if len(values) == 2 and values[0] not in ("max", "-1"):
+                quotas.append(-(-int(values[0]) // int(values[1])))
+    return min(quotas)
+
+
+def ordered_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    prepare: Callable[[ThreadPoolExecutor, int], Any] | None = None,
+) -> Iterator[Result]:
+    """Yield the results of `function` in the order of `items`; an error is raised after the results before it.
+
+    Threads work on the items, of which up to `2 * workers` are read ahead. The calling thread works on them itself if
+    there is one worker or one item.
+
+    Args:
+        workers: number of threads, which are kept for further calls.
+        prepare: function that gets each new pool of threads and their number.
+    """
+    tasks = _tasks(function, items)
+    first = list(islice(tasks, 2 if workers > 1 else 0))
+    if len(first) < 2:
+        for task in chain(first, tasks):
+            yield task()
+        return
+    pool, pending = _pool(os.getpid(), workers, prepare), deque[Future[Result]]()
+    try:
+        for task in chain(first, tasks):
+            pending.append(pool.submit(task))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _tasks(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Callable[[], Result]]:
+    """Yield the call for each item; if `items` raises an error, the last call raises it."""
+    try:
+        for item in items:
+            yield partial(function, item)
+    except Exception as error:
+        yield partial(_throw, error)
+
+
+def _throw(error: Exception) -> Any:
+    raise error
+
+
+@cache
+def _pool(
+    process: int, workers: int, prepare: Callable[[ThreadPoolExecutor, int], Any] | None
+) -> ThreadPoolExecutor:
+    """Return the threads of a process, which do not survive a fork."""
+    pool = ThreadPoolExecutor(workers, "batches")
+    if prepare is not None:
+        prepare(pool, workers)
+    return pool

@@ -15,8 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from ..data.encoding import EncodedCorpus
 from ..inference.predictors import load_pipeline
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
@@ -35,30 +33,48 @@ SINGLE = 20
 Loaded = dict[str, tuple[Tagger, list]]
 """Taggers in a process that measures, and their sentences."""
 
+Rates = dict[str, dict[str, float]]
+"""Sentences a second by conditions and taggers."""
+
 
 def inference_rows(models: Models, rounds: int, peers: bool) -> Iterator[dict]:
     """Yield the rates at which each tagger tags the validation sentences, and its time for a single sentence.
 
-    On the CPU, the rates are those under all conditions, with the share of the arithmetic limit of a core; rows with
-    the limits follow.
+    On the CPU, the rates are those under all conditions; see [`table_rows`].
     """
     on_cpu, cores, texts = models.device == "cpu", usable_cores(), list(models.data["validation"]["text"])
-    conditions = conditions_on(cores) if on_cpu else {"sentences a second": Condition(cores, len(cores), ())}
+    conditions = conditions_on(cores) if on_cpu else {"sentences a second": Condition(cores, None, ())}
     with tempfile.TemporaryDirectory() as folder:
         candidates = own_taggers(models, texts, Path(folder))
         candidates |= models.peers(texts, Path(folder)) if peers else {}
         with workers(dict, conditions) as run:
             rates, single = measure(candidates, conditions, run, rounds)
             limits: dict[str, Peak] = run[CORE](core_peaks, rounds) if on_cpu else {}
-    tokens = np.mean([len(ids) for ids in models.tokenizer(texts, add_special_tokens=False)["input_ids"]])
-    flop = flop_of_a_token(models.default()) * tokens
+    tokens = sum(len(ids) for ids in models.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    yield from table_rows(candidates, rates, single, limits, flop_of_a_token(models.default()) * tokens / len(texts))
+
+
+def table_rows(
+    candidates: dict[str, Candidate], rates: Rates, single: dict[str, float], limits: dict[str, Peak], flop: float
+) -> Iterator[dict]:
+    """Yield the rows of the table, those of the limits last.
+
+    Args:
+        candidates: the taggers by their names.
+        rates: sentences a second by conditions and taggers.
+        single: seconds for a sentence.
+        limits: the peaks of a core by the type of the numbers; none off the CPU.
+        flop: operations for a sentence.
+    """
     for name, candidate in candidates.items():
         row: dict[str, Any] = {"what": name, "sentences": len(candidate.texts)}
-        row |= {condition: timed.get(name) for condition, timed in rates.items()} | {"ms for one": 1e3 * single[name]}
-        if on_cpu:
-            row["% of the limit"] = None
+        row |= {key: timed.get(name) for key, timed in rates.items()} | {"ms for one": 1e3 * single[name]}
         if candidate.numbers in limits:
-            row["% of the limit"] = 100 * rates[CORE][name] * flop / limits[candidate.numbers].flops
+            core, idle, busy, *_ = (timed[name] for timed in rates.values())
+            row["% of idle beside one"] = 100 * busy / idle
+            row["% of the limit"] = 100 * core * flop / limits[candidate.numbers].flops
+        elif limits:
+            row |= {"% of idle beside one": None, "% of the limit": None}
         yield row
     for numbers, peak in limits.items():
         what = f"limit in {numbers}: {peak.flops / 1e9:.0f} GFLOP/s by {peak.way}, {flop / 1e6:.1f} MFLOP a sentence"
@@ -93,7 +109,7 @@ def train_tagger(models: Models, folder: Path, **config) -> Path:
 
 def measure(
     candidates: dict[str, Candidate], conditions: dict[str, Condition], run: dict[str, Callable], rounds: int
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+) -> tuple[Rates, dict[str, float]]:
     """Return sentences a second by conditions and candidates, and the seconds for a sentence on all cores, if idle.
 
     Candidates take turns within a round; values are medians.

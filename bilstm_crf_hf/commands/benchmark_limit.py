@@ -51,8 +51,6 @@ def peaks(rounds: int, size: int = SIZE) -> dict[str, Peak]:
 def matrix_products(size: int) -> Iterator[Product]:
     """Yield ways to multiply matrices whose width is `size`."""
     square = 2 * size**3
-    integers = torch.randint(-9, 9, (size, size), dtype=torch.int8)
-    yield Product("int8", "torch._int_mm", lambda: torch._int_mm(integers, integers), square)
     if torch.backends.mkldnn.is_available():  # torch.matmul in float32 is MKL's, which is slow on AMD
         linear, packed = mkldnn.to_mkldnn(nn.Linear(size, size)), torch.randn(size, size).to_mkldnn()
         yield Product("float32", "oneDNN's Linear", lambda: linear(packed), square)
@@ -61,6 +59,8 @@ def matrix_products(size: int) -> Iterator[Product]:
         yield Product(numbers, "torch.matmul", partial(torch.matmul, x, x), square)
         lstm, sequences = nn.LSTM(size, size // 4).to(dtype), x.unflatten(0, (8, -1))
         yield Product(numbers, "nn.LSTM", partial(lstm, sequences), flop_of_a_token(lstm) * size)
+    integers = torch.randint(-9, 9, (size, size), dtype=torch.int8)
+    yield Product("int8", "torch._int_mm", partial(torch._int_mm, integers, integers), square)
 
 
 def flop_of_a_token(model: nn.Module) -> int:

@@ -185,7 +185,8 @@ def evenly(texts: list[str], count: int) -> list[str]:
     texts = sorted(texts, key=len)
     batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
     chosen = min(len(batches), -(-count // BATCH))
-    return [text for n in range(chosen) for text in batches[int((n + 0.5) / chosen * len(batches))]]
+    places = (((2 * n + 1) * len(batches) - chosen) // (2 * chosen) for n in range(chosen))
+    return [text for place in places for text in batches[place]]
 
 
 def load_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, device: str) -> Tagger:
@@ -200,7 +201,8 @@ def export_encoder(config: PreTrainedConfig, path: Path) -> Path:
     """Write a random encoder with a token head to an ONNX graph, with weights in int8; return the path."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    for logger in (logging.getLogger(), logging.getLogger("torch.onnx")):
+        logger.setLevel(logging.ERROR)
     inputs = {name: torch.ones(2, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
     plain, shape = path.with_suffix(".float32.onnx"), dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     torch.onnx.export(

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
+from ..threads import usable_cpus
+
 SPIN = """
 import os
 parent = os.getppid()
@@ -36,12 +38,9 @@ class Condition(NamedTuple):
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Return the cores that this process may use."""
-    return (
-        tuple(sorted(os.sched_getaffinity(0)))
-        if hasattr(os, "sched_getaffinity")
-        else tuple(range(os.cpu_count() or 1))
-    )
+    """Return the cores that this process may use, as many as its control group has time for."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(usable_cpus())
+    return tuple(sorted(cores))[: usable_cpus()]
 
 
 def conditions_on(cores: tuple[int, ...]) -> dict[str, Condition]:

@@ -76,7 +76,7 @@ def _continuations(labels: tuple[str, ...]) -> ndarray:
 def _places(
     texts: Sequence[str], text_ids: ndarray, offsets: ndarray, first: ndarray, last: ndarray
 ) -> tuple[ndarray, ndarray]:
-    """Return the range of characters of each segment from token `first` to `last`; it is empty if no token covers any."""
+    """Return the ranges of characters of the segments from token `first` to `last`, empty if no token covers any."""
     starts, ends = token_ranges(texts, text_ids, offsets)
     covering = (starts < ends).nonzero()[0]
     if not len(covering):
@@ -91,8 +91,8 @@ def _places(
 def token_ranges(texts: Sequence[str], text_ids: ndarray, offsets: ndarray) -> tuple[ndarray, ndarray]:
     """Return the starts and the ends of the ranges of characters of tokens, as `alignment.character_ranges` does.
 
-    The arguments are those of [`entities_of_batch`]. The texts in which tokens overlap, or leave out a character that is
-    no white space, are passed to that function.
+    The arguments are those of [`entities_of_batch`]. The texts in which tokens overlap or leave out a visible character
+    are passed to that function.
     """
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     is_space = _IS_SPACE[np.minimum(codes, _LAST_SPACE + 1)]

@@ -33,7 +33,9 @@ class BiLSTMCRFOutput(ModelOutput):
     loss: Tensor | None = None
     """Negative log-likelihood of the labels, if given, mean over the sentences of the batch."""
     logits: Tensor | None = None
-    """(B, S, K), in training the emissions, in evaluation the log-probabilities of the labels under the CRF, if asked for."""
+    """(B, S, K), in training the emissions, in evaluation the log-probabilities of the labels under the CRF.
+
+    None with `output_logits=False`."""
     predictions: Tensor | None = None
     """(B, S), label ids of the Viterbi path, in evaluation."""
     path_log_probs: Tensor | None = None

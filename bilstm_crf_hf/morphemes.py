@@ -16,6 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from .alignment import character_ranges
+from .threads import usable_cpus
 
 NUM_CLUSTERS = 256
 """Number of clusters of nouns: family names, politicians, Korean towns, states, firms and units have some each."""
@@ -47,7 +48,7 @@ def _kiwi_of_process(process: int):
         from kiwipiepy import Kiwi
     except ImportError as error:
         raise ImportError("morphemes need Kiwi: pip install kiwipiepy") from error
-    return Kiwi()
+    return Kiwi(num_workers=usable_cpus())
 
 
 def installed_kiwi_version() -> str | None:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain, groupby, islice
 from threading import Barrier, Lock
 from typing import Any
@@ -37,7 +38,7 @@ USUAL_LENGTH = 256
 """Number of characters above which fewer texts are tagged at a time, so that the memory of a batch is bounded."""
 
 BATCHES_SORTED = 16
-"""Number of batches whose texts are read ahead and sorted by length."""
+"""Number of batches whose texts are read ahead and sorted by length, for up to seven threads."""
 
 
 class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
@@ -71,6 +72,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             )
         check_finite(self.model)
         self.processor = BiLSTMCRFProcessor(self.tokenizer, self.model.config, strict=False)
+        self.reads_whole_texts = getattr(self.model.config, "max_position_embeddings", 0) is None  # a BiLSTM does
         self._warned_of_words = False
         self.model.eval()
 
@@ -88,7 +90,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         Args:
             inputs: a text, or many; with `is_split_into_words`, the words of one or many.
             batch_size: number of texts that the model reads at a time.
-            num_workers: number of threads that tag batches on the CPU; 0 or 1: none beside the calling one.
+            num_workers: number of threads that tag batches; 0 or 1: none beside the calling one. Default: on the CPU,
+                as many as PyTorch and this process may use.
 
         Raises:
             ValueError: if `inputs` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
@@ -120,11 +123,25 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     def get_iterator(self, inputs, num_workers, batch_size, *parameters):
         """Return an iterator over results that sorts texts by length."""
         check = _check_words if parameters[0].get("is_split_into_words") else _check_text
-        workers = 1 if self.device.type != "cpu" else default_workers() if num_workers is None else max(1, num_workers)
-        return _SortedByLength(inputs, batch_size, check, lambda texts: self._tag(texts, batch_size, *parameters), workers)
+        is_single = isinstance(inputs, (list, tuple)) and len(inputs) <= batch_size
+        workers = self._default_workers(is_single) if num_workers is None else num_workers if num_workers > 1 else 0
+        tag = partial(self._tag, batch_size=batch_size, parameters=parameters)
+        return _SortedByLength(inputs, batch_size, check, tag, workers)
 
-    def _tag(self, texts: list, batch_size: int, preprocess: dict, forward: dict, postprocess: dict) -> list:
+    def _default_workers(self, is_single: bool) -> int:
+        """Return the number of threads that tag batches, or a single batch; 0: that of PyTorch's own share operations.
+
+        These wait for each other many times in a batch, and so for any other process that wants their CPU. They only
+        pay for the large operations of an encoder.
+        """
+        threads = torch.get_num_threads()
+        if self.device.type != "cpu" or threads == 1 or (is_single and not self.reads_whole_texts):
+            return 0
+        return min(threads, usable_cpus())
+
+    def _tag(self, texts: list, batch_size: int, parameters: Sequence[dict[str, Any]]) -> list:
         """Return the results of texts, whose windows are padded to the longest."""
+        preprocess, forward, postprocess = parameters
         if any(module.training for module in self.model.modules()):  # the caller may train it between two calls
             self.model.eval()
         inputs, encoded = self.encode(texts, **preprocess)
@@ -152,7 +169,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         """Return the inputs of the model, a row for each window of a text, and all that is known of the windows."""
         max_length, stride = None, (tokenizer_params or {}).get("stride")
         if stride is None:
-            if getattr(self.model.config, "max_position_embeddings", 0) is None:  # a BiLSTM reads whole texts
+            if self.reads_whole_texts:
                 max_length = UNLIMITED
             else:
                 stride = default_stride(usable_positions(self.tokenizer, self.model.config))
@@ -174,7 +191,11 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         return {name: torch.from_numpy(_matrix(rows)) for name, rows in encoded.inputs.items()}, encoded
 
     def entities(
-        self, encoded: EncodedTexts, predictions: torch.Tensor, log_probs: torch.Tensor, ignored: Collection[str] = ("O",)
+        self,
+        encoded: EncodedTexts,
+        predictions: torch.Tensor,
+        log_probs: torch.Tensor,
+        ignored: Collection[str] = ("O",),
     ) -> list[list[dict[str, Any]]]:
         """Return the entities of each text.
 
@@ -184,14 +205,14 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             log_probs: (windows, S, 3), see `LinearChainCRF.posterior`.
             ignored: types of entities to leave out.
         """
-        predictions, log_probs = predictions.numpy(), log_probs.double().numpy()
-        tagged = _own_tokens(encoded) & (predictions != IGNORED)
+        tags, probabilities = predictions.numpy(), log_probs.double().numpy()
+        tagged = _own_tokens(encoded) & (tags != IGNORED)
         text_ids = np.array(encoded.text_ids)[tagged.nonzero()[0]]
         pairs = chain.from_iterable(encoded.offsets)
         offsets = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * tagged.size).reshape(*tagged.shape, 2)
         labels = self.model.label_names()
         return entities_of_batch(
-            encoded.texts, text_ids, offsets[tagged], predictions[tagged], log_probs[tagged], labels, ignored
+            encoded.texts, text_ids, offsets[tagged], tags[tagged], probabilities[tagged], labels, ignored
         )
 
     def _forward(self, model_inputs, **options):
@@ -228,11 +249,6 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         ]
 
 
-def default_workers() -> int:
-    """Return the number of threads that tag batches: as many as PyTorch and the process may use."""
-    return min(torch.get_num_threads(), usable_cpus())
-
-
 _PREPARING = Lock()
 
 
@@ -257,39 +273,31 @@ class _SortedByLength:
         self, inputs: Any, batch_size: int, check: Callable[[Any, str], None], tag: Callable[[list], list], workers: int
     ) -> None:
         self.inputs, self.batch_size, self.check, self.tag, self.workers = inputs, batch_size, check, tag, workers
+        self.read_ahead = batch_size * BATCHES_SORTED * max(1, workers // 4)  # with work for all until the end
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        results: dict[int, list] = {}
-        position = 0
-        for found in ordered_map(self._tag_batch, self._batches(), self.workers, use_one_thread_each):
-            results.update(found)
-            while position in results:
-                yield results.pop(position)
-                position += 1
-
-    def _tag_batch(self, batch: dict[int, Any]) -> dict[int, list]:
-        """Return the results of texts by the indices of the texts."""
-        return dict(zip(batch, self.tag(list(batch.values())), strict=True))
-
-    def _batches(self) -> Iterator[dict[int, Any]]:
-        """Yield batches of texts by their indices, the longest ones of those that are read at a time first."""
         inputs = self._checked()
-        while texts := dict(islice(inputs, BATCHES_SORTED * self.batch_size)):
-            order = sorted(texts, key=lambda i: -len(texts[i]))
+        while texts := list(islice(inputs, self.read_ahead)):
+            order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+            batches = []
             while order:
                 size = max(1, self.batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
-                batch, order = order[:size], order[size:]
-                yield {i: texts[i] for i in batch}
+                batches.append(order[:size])
+                order = order[size:]
+            contents = ([texts[i] for i in batch] for batch in batches)
+            found = ordered_map(self.tag, contents, self.workers, use_one_thread_each)
+            results = dict(zip(chain.from_iterable(batches), chain.from_iterable(found), strict=True))
+            yield from (results[i] for i in range(len(texts)))
 
-    def _checked(self) -> Iterator[tuple[int, Any]]:
+    def _checked(self) -> Iterator:
         # A `Dataset` with indices has a length, and need not raise an IndexError behind it.
         inputs = self.inputs if isinstance(self.inputs, Iterable) else map(self.inputs.__getitem__, range(len(self)))
         for i, text in enumerate(inputs):
             self.check(text, f"text {i}")
-            yield i, text
+            yield text
 
 
 def _matrix(rows: Sequence[Sequence[int]]) -> ndarray:
@@ -305,7 +313,7 @@ def _own_tokens(encoded: EncodedTexts) -> ndarray:
         is_first, is_last = ids[i] != ids[i + 1], ids[i + 1] != ids[i + 2]
         places = content.nonzero()[0]
         content[:] = False
-        content[places[own_tokens(len(places), encoded.stride, is_first, is_last)]] = True
+        content[places[own_tokens(len(places), encoded.stride or 0, is_first, is_last)]] = True
     return own
 
 

@@ -187,9 +187,10 @@ class BiLSTMCRFProcessor:
                 f"stride is {stride}: windows of {limit} tokens, {limit - room} of them special, can share 1 to "
                 f"{room - 1} tokens: set it to one of these numbers, or the limit to more"
             )
+        contents: list[Any] = list(texts)
         with _TOKENIZING:
             encoded = self.tokenizer(
-                list(texts),
+                contents,
                 is_split_into_words=is_split_into_words,
                 truncation=True,
                 max_length=limit,
@@ -201,24 +202,24 @@ class BiLSTMCRFProcessor:
                 return_offsets_mapping=True,
                 return_special_tokens_mask=True,
             )
-        text_ids = encoded.get("overflow_to_sample_mapping", list(range(len(texts))))
+        text_ids = encoded.get("overflow_to_sample_mapping", list(range(len(contents))))
         offsets = encoded["offset_mapping"]
         if is_split_into_words:
             for i, (text_id, row) in enumerate(zip(text_ids, offsets, strict=True)):
-                words = texts[text_id]
+                words = contents[text_id]
                 starts = list(accumulate((len(word) + len(delimiter) for word in words), initial=0))
                 offsets[i] = [
                     (start, end) if word is None else (starts[word] + start, starts[word] + end)
                     for (start, end), word in zip(row, encoded.word_ids(i), strict=True)
                 ]
-            texts = [delimiter.join(words) for words in texts]
-        windows = [texts[i] for i in text_ids]
+            contents = [delimiter.join(words) for words in contents]
+        windows = [contents[i] for i in text_ids]
         inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
         for name in self.text_inputs:
             inputs[name] = TEXT_INPUTS[name].compute(windows, offsets)
         if self.piece_tokenizer is not None:
             inputs |= piece_inputs(windows, offsets, self.piece_tokenizer, self.config)
-        return EncodedTexts(inputs, list(texts), text_ids, offsets, encoded["special_tokens_mask"], stride)
+        return EncodedTexts(inputs, contents, text_ids, offsets, encoded["special_tokens_mask"], stride)
 
     def fingerprint(self) -> tuple:
         """Return all that the inputs depend on beside the texts, for the keys of caches."""

@@ -79,7 +79,7 @@ def best_backward(scores: ndarray, transitions: ndarray) -> ndarray:
     rows, columns = list(backward), list(backward.transpose(0, 2, 1)[..., None])  # (B, S), (S, B, 1) each
     for row, column in zip(rows[-2::-1], columns[:0:-1]):
         np.add(column, following, paths)
-        np.maximum.reduce(paths, 0, None, best)
+        np.maximum.reduce(paths, 0, out=best)
         np.add(row, best, row)
     return backward
 
@@ -114,15 +114,17 @@ def _scaled_weights(scores: ndarray, transitions: ndarray, path: ndarray) -> tup
     """Return numbers that are proportional to P(y_t = k), and to P(y_t+1 = j | y_t) for y_t on the path.
 
     Returns:
-        (T + 2, B, S) and (T + 1, B, S), each row with a factor of its own; None if float64 is too small for scores.
+        (T + 2, B, S) and (T + 1, B, S), each row with a factor of its own; None if float64 is too small for the scores.
     """
     every = rescaling_interval(scores, transitions)
     if not every:
         return None
     shifted = scores - scores.max(-1, keepdims=True)
     emitted, weights = np.exp(shifted, out=shifted), np.exp(transitions)
-    entered, scales = scaled_messages(emitted, weights, every)
+    entered, _ = scaled_messages(emitted, weights, every)
     ahead, behind = entered[:, 0], entered[::-1, 1]
+    if not (ahead[-1, :, -1] > 0).all():  # a sequence without any possible path needs the finite log-scores
+        return None
     joint = ahead * emitted * behind
     following = weights[path[:-1]] * (emitted[1:] * behind[1:])
     return joint, following
@@ -175,6 +177,6 @@ def scaled_messages(emitted: ndarray, weights: ndarray, every: int = RESCALE_EVE
         for t, (own, out) in enumerate(zip(list(both[1:]), list(entered[1:])), 1):
             message = np.matmul(message, steps, out) * own
             if t % every == 0:
-                np.add.reduce(message, -1, None, scales[t], True)
+                np.add.reduce(message, -1, out=scales[t], keepdims=True)
                 message /= scales[t]
     return entered, scales

@@ -5,6 +5,7 @@ D input size, H hidden size.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +57,13 @@ class Sequences:
 
     def unpack(self, values: Tensor, fill: float = 0) -> Tensor:
         """Move the values (T, B, ...) back to the places of their tokens, (B, S, ...), with `fill` elsewhere."""
-        rank = (self.chosen.cumsum(1) - 1).clamp(min=0)  # (B, S)
-        spread = values.transpose(0, 1).gather(1, _broadcast(rank, values))
+        spread = values.transpose(0, 1).gather(1, _broadcast(self._ranks, values))
         return spread.masked_fill(_broadcast(~self.chosen, values), fill)
+
+    @cached_property
+    def _ranks(self) -> Tensor:
+        """The timestep of each chosen token, (B, S)."""
+        return (self.chosen.cumsum(1) - 1).clamp(min=0)
 
     def reverse(self, values: Tensor) -> Tensor:
         """Return (T, B, D) with each sequence reversed in its place; padding stays where it is."""

@@ -1,11 +1,9 @@
 """Threads that work on batches. This file is copied into exported model repositories and beside ONNX graphs."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, partial
-from itertools import chain, islice
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,51 +46,17 @@ def ordered_map(
     workers: int,
     prepare: Callable[[ThreadPoolExecutor, int], Any] | None = None,
 ) -> Iterator[Result]:
-    """Yield the results of `function` in the order of `items`; an error is raised after the results before it.
-
-    Threads work on the items, of which up to `2 * workers` are read ahead. The calling thread works on them itself if
-    there is one worker or one item.
+    """Return the results of `function` in the order of `items`; an error is raised in the place of its result.
 
     Args:
-        workers: number of threads, which are kept for further calls.
+        workers: number of threads, which are kept for further calls; 0: the calling thread works on the items.
         prepare: function that gets each new pool of threads and their number.
     """
-    tasks = _tasks(function, items)
-    first = list(islice(tasks, 2 if workers > 1 else 0))
-    if len(first) < 2:
-        for task in chain(first, tasks):
-            yield task()
-        return
-    pool, pending = _pool(os.getpid(), workers, prepare), deque[Future[Result]]()
-    try:
-        for task in chain(first, tasks):
-            pending.append(pool.submit(task))
-            if len(pending) > 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _tasks(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Callable[[], Result]]:
-    """Yield the call for each item; if `items` raises an error, the last call raises it."""
-    try:
-        for item in items:
-            yield partial(function, item)
-    except Exception as error:
-        yield partial(_throw, error)
-
-
-def _throw(error: Exception) -> Any:
-    raise error
+    return _pool(os.getpid(), workers, prepare).map(function, items) if workers else map(function, items)
 
 
 @cache
-def _pool(
-    process: int, workers: int, prepare: Callable[[ThreadPoolExecutor, int], Any] | None
-) -> ThreadPoolExecutor:
+def _pool(process: int, workers: int, prepare: Callable[[ThreadPoolExecutor, int], Any] | None) -> ThreadPoolExecutor:
     """Return the threads of a process, which do not survive a fork."""
     pool = ThreadPoolExecutor(workers, "batches")
     if prepare is not None:

@@ -3,6 +3,12 @@ import itertools
 import json
 import math
 import random
+import subprocess
+import sys
+import textwrap
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -145,7 +151,7 @@ def test_texts_of_similar_length_share_a_batch(pipe, monkeypatch):
     monkeypatch.setattr(
         pipe.model, "forward", lambda **batch: widths.append(batch["input_ids"].shape) or forward(**batch)
     )
-    pipe(texts, batch_size=10)
+    pipe(texts, batch_size=10, num_workers=0)  # threads would run them side by side
     assert widths == [(10, 20 * n + 2) for n in range(10, 0, -1)]
 
 
@@ -455,3 +461,85 @@ def test_the_largest_weights_are_finite_and_an_infinite_mask_is_no_weight(dtype)
     model.mask[0, 0] = math.nan
     with pytest.raises(ValueError, match="Linear: the weight mask"):
         pipeline_bilstm_crf.check_finite(model)
+
+
+def odd_texts(texts: list[str]) -> list[str]:
+    decomposed = [unicodedata.normalize("NFD", text) for text in texts]
+    odd = ["", " ", "\u200b", "서울 " * 700, "😀\u3000서울", "가\u0301 ㎞ 5㎞", "[SEP] 서울 [CLS]"]
+    return [*texts * 9, *decomposed, *odd]
+
+
+@pytest.mark.parametrize("options", [{}, {"aggregation_strategy": "none"}, {"aggregation_strategy": "first"}])
+def test_threads_give_exactly_what_the_calling_thread_gives(pipe, texts, options):
+    inputs = odd_texts(texts)
+    expected = pipe(inputs, batch_size=4, num_workers=0, **options)
+    assert sum(map(len, expected)) > 20
+    for workers in (2, 5):
+        assert pipe(inputs, batch_size=4, num_workers=workers, **options) == expected
+        assert list(pipe(iter(inputs), batch_size=4, num_workers=workers, **options)) == expected
+
+
+def test_threads_join_the_windows_of_an_encoder(tokenizer, texts):
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=encoder_tagger(tokenizer, 16), tokenizer=tokenizer, device="cpu")
+    inputs = odd_texts(texts)
+    assert pipe(inputs, batch_size=4, num_workers=3) == pipe(inputs, batch_size=4, num_workers=0)
+
+
+def test_many_callers_share_a_pipeline(pipe, texts):
+    """The padding of a fast tokenizer is a state that threads must not change side by side."""
+    batches = [odd_texts(texts)[n:] for n in range(8)]
+    expected = [pipe(batch, num_workers=0) for batch in batches]
+    with ThreadPoolExecutor(4) as callers:
+        for _ in range(5):
+            assert list(callers.map(partial(pipe, batch_size=3, num_workers=2), batches)) == expected
+
+
+def test_threads_leave_the_threads_of_pytorch_alone():
+    """In a process whose PyTorch has two threads, batches have one each, and callers keep theirs."""
+    code = """
+        import threading, torch
+        from bilstm_crf_hf import pipeline_bilstm_crf as module
+        from bilstm_crf_hf.threads import ordered_map
+        torch.set_num_threads(2)
+        torch.ones(2**20).add_(1)
+        found = list(ordered_map(lambda _: torch.get_num_threads(), range(50), 3, module.use_one_thread_each))
+        later = []
+        def work():
+            torch.ones(2**20).add_(1)
+            later.append(torch.get_num_threads())
+        thread = threading.Thread(target=work)
+        thread.start(); thread.join()
+        print(set(found), torch.get_num_threads(), later)
+    """
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "{1} 2 [2]"
+
+
+def test_batches_have_as_many_threads_as_pytorch_and_the_process_may_use(pipe, tokenizer, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr(pipeline_bilstm_crf, "usable_cpus", lambda: 4)
+    assert [pipe._default_workers(is_single) for is_single in (False, True)] == [4, 4]
+    model = encoder_tagger(tokenizer, 16)
+    encoder = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer, device="cpu")
+    assert [encoder._default_workers(is_single) for is_single in (False, True)] == [4, 0]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert [each._default_workers(False) for each in (pipe, encoder)] == [0, 0]
+
+
+def test_a_pipeline_keeps_its_number_of_workers(tagger, tokenizer, texts, monkeypatch):
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer, device="cpu", num_workers=3)
+    used = []
+    run = pipeline_bilstm_crf.ordered_map
+    monkeypatch.setattr(
+        pipeline_bilstm_crf, "ordered_map", lambda f, items, workers, prepare: used.append(workers) or run(f, items, 0)
+    )
+    pipe(texts)
+    pipe(texts, num_workers=2)
+    pipe(texts, num_workers=1)
+    assert used == [3, 2, 0]
+
+
+@pytest.mark.parametrize("num_workers", [-1, 1.5, "2"])
+def test_a_number_of_workers_that_is_none_is_an_error(pipe, num_workers):
+    with pytest.raises(ValueError, match="num_workers is .*: set it to an integer from 0 on"):
+        pipe("서울", num_workers=num_workers)

@@ -238,7 +238,7 @@ def test_the_table_of_inference(write, tmp_path, monkeypatch):
     path = write("sentences.txt", "\n".join(SENTENCES * 8))
     monkeypatch.setattr(benchmark_inference, "TRAINING_STEPS", 2)
     monkeypatch.setattr(benchmark_models, "BertConfig", partial(BertConfig, **SMALL))
-    monkeypatch.setattr(benchmark_models, "KOELECTRA_SMALL", {"vocab_size": 99, "embedding_size": 16, **SMALL})
+    monkeypatch.setattr(benchmark_models, "KOELECTRA_SMALL", {"vocab_size": 999, "embedding_size": 16, **SMALL})
     monkeypatch.setattr(benchmark_models, "find_spec", lambda name: None)  # without the other libraries
     output = tmp_path / "out"
     argv = ["--sections", "inference", "--peers", "true", "--rounds", "1", "--output_dir", str(output)]

@@ -3,16 +3,19 @@
 Training and inference call [`BiLSTMCRFProcessor`]. A further input of each token is one row of [`TEXT_INPUTS`].
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
-from typing import Any, NamedTuple
-
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .morphemes import installed_kiwi_version, morpheme_ids
+
+if TYPE_CHECKING:  # beside an ONNX graph, this file runs without transformers
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

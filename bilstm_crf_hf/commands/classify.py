@@ -1,7 +1,7 @@
 """Train a text classifier: bilstm-crf classify [config.yaml] [--argument value ...]
 
 With --text TEXT [...] or --file FILE the command classifies texts, instead of training, and prints label, probability
-and text. It then has the options of `bilstm-crf tag`: --format json, --model MODEL, --trust_remote_code.
+and text. It then has the options of `bilstm-crf tag`: --format json, --model, --backend onnx, --trust_remote_code.
 
 Each text has one label, such as a sentiment, an emotion or a topic. By default a new BiLSTM reads characters.
 --tokenizer_name lets it read the tokens of another tokenizer, and --model_name_or_path fine-tunes any encoder with the

@@ -40,6 +40,7 @@ class PredictionArguments:
     batch_size: int = HfArg(default=128, help="Number of texts in a batch.")
     shard_size: int = HfArg(default=1024, help="Number of rows that a process saves at a time.")
     overwrite_output: bool = HfArg(default=False, help="Replace an existing output file.")
+    backend: str = HfArg(default="torch", help="torch, or onnx for a model in a folder of export-onnx.")
     use_cpu: bool = HfArg(default=False, help="Run on the CPU even if there is a GPU.")
     trust_remote_code: bool = HfArg(default=False, help="Run the code that the model brings along.")
 
@@ -62,10 +63,12 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     if not state.is_main_process:
         disable_progress_bar()
 
-    name, trust_remote_code = arguments.model_name_or_path, arguments.trust_remote_code
+    name, batch_size, prefix = arguments.model_name_or_path, arguments.batch_size, arguments.column_prefix
     options = (arguments.text_column, arguments.shard_size, arguments.overwrite_output)
     with keep_output(output_file, state):
-        predictor = load_predictor(name, arguments.batch_size, arguments.column_prefix, trust_remote_code, state.device)
+        predictor = load_predictor(
+            name, batch_size, prefix, arguments.trust_remote_code, state.device, arguments.backend
+        )
         predict_file(predictor, input_file, output_file, *options, state)
     if state.is_main_process:
         print(f"saved in {output_file}")

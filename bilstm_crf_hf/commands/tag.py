@@ -1,4 +1,4 @@
-"""Tag texts: bilstm-crf tag [TEXT ...] [--file FILE] [--format json] [--model MODEL]
+"""Tag texts: bilstm-crf tag [TEXT ...] [--file FILE] [--format json] [--model MODEL] [--backend onnx]
 
 The command prints each text with its entities marked, such as `<손흥민:PS>은 <춘천:LC>에서 태어났다.`; with --format
 json, an object with the entities, their places in the text and their probabilities. Without a text and a file it reads
@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..data.inline_marks import parse_inline
 from ..data.lines import decode_lines, without_end
-from ..inference.predictors import EntityPredictor, Predictor, load_predictor
+from ..inference.predictors import BACKENDS, EntityPredictor, Predictor, load_predictor
 from ..models import CHOICE, TAGGER
 from ..pipeline_bilstm_crf import BATCH_SIZE, BATCHES_SORTED, render_entities
 from ..utils.files import to_json
@@ -68,11 +68,13 @@ def print_predictions(
     parser.add_argument("--file", help="file with a text a line, or - for standard input")
     parser.add_argument("--format", choices=["text", "json"], default="text", help="default: text")
     parser.add_argument("--model", default=model, help=f"{CHOICE}; default: {model}")
+    parser.add_argument("--backend", choices=BACKENDS, default="torch", help="onnx: MODEL is a folder of export-onnx")
     parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
     arguments = parser.parse_args(argv)
     disable_progress_bar()
     try:
-        predictor = load_predictor(arguments.model, BATCH_SIZE, trust_remote_code=arguments.trust_remote_code)
+        options = {"trust_remote_code": arguments.trust_remote_code, "backend": arguments.backend}
+        predictor = load_predictor(arguments.model, BATCH_SIZE, **options)
         if not isinstance(predictor, kind):
             raise ValueError(f"{arguments.model} is for {predictor.task}: name a model for {kind.task}")
         file = arguments.file or (None if arguments.text else "-")

@@ -1,102 +1,202 @@
-"""Export of taggers to ONNX graphs of any batch size and length, whose output is the label ids of the Viterbi paths.
+"""Export of taggers and text classifiers to ONNX graphs of any batch size and length.
 
-The exporter of torch translates the model except for the loops over timesteps: the BiLSTM layers become ONNX's own
+The exporter of torch translates the models except for the loops over timesteps: the BiLSTM layers become ONNX's own
 LSTM, the Viterbi recursion two Scans, and the search in the table of nouns a bisection, by translations defined here.
 """
 
 import copy
+import json
 import os
 from pathlib import Path
+from typing import Any
 
+import onnx_ir as ir
 import torch
-from onnxscript import DOUBLE, INT64, graph, script
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxscript import BOOL, DOUBLE, FLOAT, INT64, graph, script
 from onnxscript import opset18 as op
 from torch import Tensor, library, nn
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..alignment import IGNORED
-from ..modeling_bilstm_crf import BiLSTMCRFForTokenClassification
+from ..modeling_bilstm_crf import (
+    BiLSTMCRFForTokenClassification,
+    BiLSTMCRFPreTrainedModel,
+    BiLSTMForSequenceClassification,
+)
+from ..modeling_encoder import EncoderCRFForTokenClassification, EncoderForSequenceClassification
 from ..morphemes import NUM_NOUNS
-from ..processing_bilstm_crf import TEXT_INPUTS
+from ..processing_bilstm_crf import TEXT_INPUTS, default_stride, usable_positions
 from ..sequences import BiLSTMLayer, Sequences
 
 INT32 = 6
 """ONNX's number of the type of the `sequence_lens` of an LSTM."""
 
+TAGGERS = (BiLSTMCRFForTokenClassification, EncoderCRFForTokenClassification)
+CLASSIFIERS = (BiLSTMForSequenceClassification, EncoderForSequenceClassification)
+"""The models that can be exported."""
 
-def export_onnx(model: BiLSTMCRFForTokenClassification, path: str | os.PathLike) -> None:
+DECODES = "decodes"
+"""Name of the input of taggers that says whether `predictions` are computed."""
+
+
+def export_onnx(model: BiLSTMCRFPreTrainedModel, path: str | os.PathLike, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write `model` as an ONNX graph of opset 18.
 
     The inputs are `input_ids`, `attention_mask` and the inputs of `processing_bilstm_crf.TEXT_INPUTS` that the model
-    reads, (B, S) int64 each. The output is `predictions`, (B, S) int64: the Viterbi path as in the model's output,
-    computed in float64 from the float32 emissions; -100 outside of the sequences.
+    reads, (B, S) int64 each. The outputs of a tagger are
+
+    - `predictions`, (B, S) int64: the Viterbi path as in the model's output, computed in float64 from the float32
+      emissions; -100 outside of the sequences;
+    - `emissions`, (T, B, K) float32: the input of the CRF, time-major. Timestep t of a sentence is its t-th token that
+      is attended to and not special, as in [`Sequences`]; those behind its end are arbitrary.
+
+    The output of a text classifier is `logits`, (B, K), divided by the temperature of the configuration. The
+    metadata of the graph has the entry `settings`, see [`settings_of`], as JSON.
     """
-    model.update_crf()
-    text_inputs = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field)]
-    names = ["input_ids", "attention_mask", *text_inputs]
-    input_ids = torch.full((2, 8), model.config.vocab_size - 1)
+    is_classifier = isinstance(model, CLASSIFIERS)
     shape = dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    names = [name for name, (field, *_) in TEXT_INPUTS.items() if getattr(model.config, field, False)]
+    # One tensor for two inputs would make them one input.
+    inputs: dict[str, tuple] = {
+        name: (torch.ones(2, 8, dtype=torch.long), shape) for name in ("input_ids", "attention_mask", *names)
+    }
+    if not is_classifier:
+        inputs[DECODES] = torch.tensor(True), None
+    examples, shapes = zip(*inputs.values(), strict=True)
     program = torch.onnx.export(
-        _Tagger(model, text_inputs).eval(),
-        tuple(input_ids if name == "input_ids" else torch.ones_like(input_ids) for name in names),
+        (_Classifier if is_classifier else _Tagger)(model, list(inputs)).eval(),
+        examples,
         dynamo=True,
         verbose=False,
         opset_version=18,
-        input_names=names,
-        output_names=["predictions"],
-        dynamic_shapes=(shape, shape, *([(shape,) * len(text_inputs)] if text_inputs else [])),
+        input_names=list(inputs),
+        output_names=["logits"] if is_classifier else ["predictions", "emissions"],
+        dynamic_shapes=(shapes,),
         custom_translation_table={
-            torch.ops.bilstm_crf.bilstm.default: _onnx_bilstm,
+            torch.ops.bilstm_crf.lstm.default: _onnx_lstm,
             torch.ops.bilstm_crf.viterbi.default: _onnx_viterbi,
             torch.ops.aten.searchsorted.Tensor: _onnx_searchsorted,
+            torch.ops.aten.__rshift__.Scalar: _onnx_rshift,
         },
     )
-    for node in program.model.graph.all_nodes():
+    exported = program.model
+    for node in exported.graph.all_nodes():
         node.metadata_props.clear()  # stack traces of the exporter, with paths of this machine
+    for value in exported.graph.inputs:
+        if value.name == DECODES:
+            value.const_value = ir.tensor(True, name=DECODES)
+            exported.graph.register_initializer(value)
+    exported.metadata_props["settings"] = json.dumps(settings_of(model, tokenizer))
     program.save(Path(path))
 
 
-class _Tagger(nn.Module):
+def settings_of(model: BiLSTMCRFPreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what `onnx_inference` has to know of a model beside its graph and `tokenizer.json`."""
+    config, is_classifier = model.config, isinstance(model, CLASSIFIERS)
+    special = {config.pad_token_id, *(getattr(config, "special_token_ids", None) or [])} - {None}
+    settings = {
+        "task": "text-classification" if is_classifier else "token-classification",
+        "labels": model.label_names(),
+        "pad_token_id": config.pad_token_id or 0,
+        "special_token_ids": sorted(special),
+        "max_length": None,  # a BiLSTM reads whole texts
+    }
+    if getattr(config, "max_position_embeddings", 0) is not None:
+        settings["max_length"] = limit = usable_positions(tokenizer, config)
+        settings["stride"] = default_stride(limit)
+    if is_classifier:
+        return settings | {"activation": activation(config)}
+    model.update_crf()
+    transitions, continues = model.crf.potentials().tolist(), model.crf.continues.tolist()
+    crf = {"transitions": transitions, "continues": continues, "temperature": model.crf.temperature}
+    return settings | {"crf": crf}
+
+
+def activation(config: PreTrainedConfig) -> str:
+    """Return the function that makes probabilities of logits, as the pipeline of transformers chooses it."""
+    if config.problem_type == "regression":
+        return "none"
+    return "sigmoid" if config.problem_type == "multi_label_classification" or config.num_labels == 1 else "softmax"
+
+
+def quantise(path: Path, target: Path) -> None:
+    """Write a graph with the weights and embeddings of another one in int8."""
+    quantize_dynamic(path, target, weight_type=QuantType.QInt8)
+    quantised = ir.load(target)
+    quantised.graph.sort()  # the quantizer has not seen what the branches of `If` read
+    ir.save(quantised, target)
+
+
+class _Exported(nn.Module):
+    """A copy of a model with layers that the exporter can translate."""
+
+    def __init__(self, model: BiLSTMCRFPreTrainedModel, names: list[str]) -> None:
+        super().__init__()
+        self.names = names
+        self.model = copy.deepcopy(model)
+        for module in list(self.model.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, BiLSTMLayer):
+                    module.register_module(name, _Layer(child))
+
+
+class _Classifier(_Exported):
+    """The forward pass of a text classifier."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the logits (B, K)."""
+        return self.model(**dict(zip(self.names, inputs, strict=True)), return_dict=True).logits
+
+
+class _Tagger(_Exported):
     """The forward pass of a tagger, down to the Viterbi path."""
 
-    def __init__(self, model: BiLSTMCRFForTokenClassification, text_inputs: list[str]) -> None:
-        super().__init__()
-        self.text_inputs = text_inputs
-        self.model = copy.deepcopy(model)
-        ahead, behind = model.bilstm.features.windows
-        layers = [_Layer(layer, i == 0 and ahead != behind) for i, layer in enumerate(model.bilstm.layers)]
-        self.model.bilstm.layers = nn.ModuleList(layers)
+    def __init__(self, model: BiLSTMCRFPreTrainedModel, names: list[str]) -> None:
+        super().__init__(model, names)
+        steps = model.crf.potentials()
+        for name, values in {"start": steps[-1, :-1], "end": steps[:-1, -1], "transitions": steps[:-1, :-1]}.items():
+            self.register_buffer(name, values)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, *text_inputs: Tensor) -> Tensor:
-        """Return the Viterbi paths (B, S)."""
-        inputs = dict(zip(self.text_inputs, text_inputs, strict=True))
-        emissions, sequences = self.model.emissions(input_ids, attention_mask, **inputs)
-        emissions = emissions.double()
-        steps = self.model.crf.potentials()
-        start, end, transitions = steps[-1, :-1], steps[:-1, -1], steps[:-1, :-1]
-        path = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, start, end, transitions)
-        return sequences.unpack(path, fill=IGNORED)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the Viterbi paths (B, S) and the emissions (T, B, K)."""
+        of_model = dict(zip(self.names, inputs, strict=True))
+        decodes = of_model.pop(DECODES)
+        emissions, sequences = self.model.emissions(**of_model)
+        crf = self.start, self.end, self.transitions
+        paths = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, sequences.chosen, decodes, *crf)
+        return paths, emissions
 
 
 class _Layer(nn.Module):
-    """A BiLSTM layer whose weights have ONNX's layout: (2, 4 * H, ...), with the gates in the order i, o, f, g."""
+    """A BiLSTM layer with two LSTMs of ONNX. Their weights are (1, 4 * H, ...), with the gates in the order i, o, f, g.
 
-    def __init__(self, layer: BiLSTMLayer, separate_inputs: bool) -> None:
+    One LSTM of ONNX in both directions would read one input, and the directions of the first layer differ in theirs.
+    """
+
+    def __init__(self, layer: BiLSTMLayer) -> None:
         super().__init__()
-        inputs, hidden, input_bias, hidden_bias = (
-            [_reordered(lstm.get_parameter(f"{name}_l0")) for lstm in layer.children()]
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        self.separate_inputs = separate_inputs  # the inputs of the two directions differ
-        if separate_inputs:  # ONNX has one input for both directions: each direction weighs that of the other with 0
-            inputs = torch.block_diag(*inputs).chunk(2)
-        self.register_buffer("inputs", torch.stack(list(inputs)))
-        self.register_buffer("hidden", torch.stack(hidden))
-        self.register_buffer("bias", torch.cat([torch.stack(input_bias), torch.stack(hidden_bias)], 1))
+        self.forward_lstm, self.backward_lstm = _LSTM(layer.forward_lstm, False), _LSTM(layer.backward_lstm, True)
 
     def forward(self, inputs: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
         """Return the hidden states (T, B, 2 * H)."""
-        x = torch.cat(inputs, -1) if self.separate_inputs else inputs[0]
-        return torch.ops.bilstm_crf.bilstm(x, sequences.lengths, self.inputs, self.hidden, self.bias)
+        ahead = self.forward_lstm(inputs[0], sequences.lengths)
+        return torch.cat([ahead, self.backward_lstm(inputs[1], sequences.lengths)], -1)
+
+
+class _LSTM(nn.Module):
+    """An LSTM of one direction."""
+
+    def __init__(self, lstm: nn.LSTM, is_reverse: bool) -> None:
+        super().__init__()
+        self.is_reverse = is_reverse
+        for name in ("weight_ih", "weight_hh"):
+            self.register_buffer(name, _reordered(lstm.get_parameter(f"{name}_l0"))[None])
+        bias = torch.cat([_reordered(lstm.get_parameter(f"{name}_l0")) for name in ("bias_ih", "bias_hh")])
+        self.register_buffer("bias", bias[None])
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return torch.ops.bilstm_crf.lstm(x, lengths, self.weight_ih, self.weight_hh, self.bias, self.is_reverse)
 
 
 def _reordered(weight: Tensor) -> Tensor:
@@ -106,27 +206,35 @@ def _reordered(weight: Tensor) -> Tensor:
 
 
 # Operators without a computation: each represents a loop in the exported program until it is translated.
-library.define("bilstm_crf::bilstm", "(Tensor x, Tensor lengths, Tensor inputs, Tensor hidden, Tensor bias) -> Tensor")
 library.define(
-    "bilstm_crf::viterbi", "(Tensor emissions, Tensor lengths, Tensor start, Tensor end, Tensor transitions) -> Tensor"
+    "bilstm_crf::lstm", "(Tensor x, Tensor lengths, Tensor inputs, Tensor hidden, Tensor bias, bool reverse) -> Tensor"
+)
+library.define(
+    "bilstm_crf::viterbi",
+    "(Tensor emissions, Tensor lengths, Tensor chosen, Tensor decodes, Tensor start, Tensor end, Tensor transitions)"
+    " -> Tensor",
 )
 
 
-@library.register_fake("bilstm_crf::bilstm")
-def _(x, lengths, inputs, hidden, bias):
-    return x.new_empty(*x.shape[:2], 2 * hidden.shape[2])
+@library.register_fake("bilstm_crf::lstm")
+def _(x, lengths, inputs, hidden, bias, reverse):
+    return x.new_empty(*x.shape[:2], hidden.shape[2])
 
 
 @library.register_fake("bilstm_crf::viterbi")
-def _(emissions, lengths, start, end, transitions):
-    return emissions.new_empty(emissions.shape[:2], dtype=torch.long)
+def _(emissions, lengths, chosen, decodes, start, end, transitions):
+    return chosen.new_empty(chosen.shape, dtype=torch.long)
 
 
-def _onnx_bilstm(x, lengths, inputs, hidden, bias):
-    lengths = op.Cast(lengths, to=INT32)
-    options = {"direction": "bidirectional", "hidden_size": hidden.shape[2]}
-    both, _, _ = op.LSTM(x, inputs, hidden, bias, lengths, **options)  # (T, 2, B, H)
-    return op.Reshape(op.Transpose(both, perm=[0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
+def _onnx_lstm(x, lengths, inputs, hidden, bias, reverse):
+    options = {"direction": "reverse" if reverse else "forward", "hidden_size": hidden.shape[2]}
+    states, _, _ = op.LSTM(x, inputs, hidden, bias, op.Cast(lengths, to=INT32), **options)  # (T, 1, B, H)
+    return op.Squeeze(states, op.Constant(value_ints=[1]))
+
+
+def _onnx_rshift(value, bits):
+    """Compute `value >> bits` of hashes, which are not negative; ONNX shifts unsigned integers only."""
+    return op.Div(value, op.Constant(value_int=2**bits))
 
 
 def _onnx_searchsorted(table, values, right):
@@ -139,8 +247,16 @@ def _onnx_searchsorted(table, values, right):
 
 
 @script()
-def _onnx_viterbi(emissions: DOUBLE, lengths: INT64, start: DOUBLE, end: DOUBLE, transitions: DOUBLE) -> INT64:
-    """Compute `lattice.best_path`, with masks instead of the boundary state."""
+def _onnx_viterbi(
+    emissions: FLOAT,
+    lengths: INT64,
+    chosen: BOOL,
+    decodes: BOOL,
+    start: DOUBLE,
+    end: DOUBLE,
+    transitions: DOUBLE,
+) -> INT64:
+    """Compute `lattice.best_path`, with masks instead of the boundary state, and unpack it; only if `decodes`."""
 
     @graph()
     def from_the_end(following, scores, goes_on):
@@ -157,19 +273,25 @@ def _onnx_viterbi(emissions: DOUBLE, lengths: INT64, start: DOUBLE, end: DOUBLE,
         kept = op.Identity(tag)
         return entered, kept
 
-    one = op.Constant(value_int=1)
-    timesteps = op.Squeeze(op.Shape(emissions, start=0, end=1))
-    behind = op.Unsqueeze(op.Range(one, op.Add(timesteps, one), one), op.Constant(value_ints=[1]))
-    goes_on = op.Unsqueeze(op.Less(behind, lengths), op.Constant(value_ints=[2]))  # (T, B, 1)
-    initial = op.Expand(start, op.Shape(emissions, start=1))
-    _, ahead = op.Scan(
-        initial,
-        emissions,
-        goes_on,
-        body=from_the_end,
-        num_scan_inputs=2,
-        scan_input_directions=[1, 1],
-        scan_output_directions=[1],
-    )
-    _, path = op.Scan(initial, ahead, body=from_the_start, num_scan_inputs=1)
-    return path
+    nothing = op.Constant(value_int=IGNORED)
+    if decodes:
+        zero, one = op.Constant(value_int=0), op.Constant(value_int=1)
+        timesteps = op.Squeeze(op.Shape(emissions, start=0, end=1))
+        behind = op.Unsqueeze(op.Range(one, op.Add(timesteps, one), one), op.Constant(value_ints=[1]))
+        goes_on = op.Unsqueeze(op.Less(behind, lengths), op.Constant(value_ints=[2]))  # (T, B, 1)
+        initial = op.Expand(start, op.Shape(emissions, start=1))
+        _, ahead = op.Scan(
+            initial,
+            op.Cast(emissions, to=DOUBLE.dtype),
+            goes_on,
+            body=from_the_end,
+            num_scan_inputs=2,
+            scan_input_directions=[1, 1],
+            scan_output_directions=[1],
+        )
+        _, path = op.Scan(initial, ahead, body=from_the_start, num_scan_inputs=1)  # (T, B)
+        timestep = op.Max(op.Sub(op.CumSum(op.Cast(chosen, to=INT64.dtype), one), one), zero)  # (B, S)
+        paths = op.Where(chosen, op.GatherElements(op.Transpose(path), timestep, axis=1), nothing)
+    else:
+        paths = op.Expand(nothing, op.Shape(chosen))
+    return paths

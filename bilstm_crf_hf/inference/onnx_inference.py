@@ -1,34 +1,207 @@
-"""A tagger without torch, copied into each folder of `export-onnx`: python onnx_inference.py model.onnx SENTENCE ...
+"""Tag or classify texts without PyTorch and without this package: python onnx_inference.py MODEL SENTENCE ...
 
-It reads the files beside the graph: `tokenizer.json`, `config.json`, and the code that the pipeline uses, too.
+MODEL is a graph of `bilstm-crf export-onnx`, or its folder, whose `model.onnx` is read. The command copies this file
+and those that it imports into the folder. `pip install onnxruntime tokenizers numpy` is all that it needs; a model that
+reads morphemes also wants `kiwipiepy`. In Python, from that folder:
+
+    from onnx_inference import OnnxPipeline
+    tagger = OnnxPipeline("model_int8.onnx")
+    tagger("춘천에서")  # [{'entity_group': 'LC', 'score': 0.99255, 'word': '춘천', 'start': 0, 'end': 2}]
 """
 
 import json
+import logging
 import sys
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime
-from tokenizers import Tokenizer
+from numpy import ndarray
+from tokenizers import Encoding, Tokenizer
 
-model, *texts = sys.argv[1:]
-config = json.loads(Path(model).with_name("config.json").read_text(encoding="utf-8"))
-labels = config["id2label"]
-tokenizer = Tokenizer.from_file(str(Path(model).with_name("tokenizer.json")))
-tokenizer.enable_padding()
-tokenizer.no_truncation()  # the limit of the training, which the file contains
-encodings = tokenizer.encode_batch(texts)
-inputs = {"input_ids": [e.ids for e in encodings], "attention_mask": [e.attention_mask for e in encodings]}
-session = onnxruntime.InferenceSession(model)
-package = sys.modules["exported"] = ModuleType("exported")
-package.__path__ = [str(Path(model).parent)]
-alignment = import_module("exported.alignment")
-if config["read_morphemes"]:
-    morphemes = import_module("exported.morphemes")
-    inputs["morpheme_ids"] = morphemes.morpheme_ids(texts, [encoding.offsets for encoding in encodings])
-(predictions,) = session.run(None, inputs)
-for text, encoding, row in zip(texts, encodings, predictions.tolist()):
-    tags = [None if out else labels.get(str(i)) for i, out in zip(row, encoding.special_tokens_mask)]
-    spans = alignment.spans_from_token_tags(text, encoding.offsets, tags)
-    print(text, [(text[start:end], label) for start, end, label in spans])
+if TYPE_CHECKING or __package__:
+    from ..alignment import Span, render
+    from ..entities import entities_of_batch
+    from ..processing_bilstm_crf import TEXT_INPUTS, check_text, own_tokens
+    from ..recursions import decode
+    from ..threads import ordered_map, usable_cpus
+else:  # in the folder of a graph, the files beside this one form a package
+    package = sys.modules["exported"] = ModuleType("exported")
+    package.__path__ = [str(Path(__file__).parent)]
+    from exported.alignment import Span, render
+    from exported.entities import entities_of_batch
+    from exported.processing_bilstm_crf import TEXT_INPUTS, check_text, own_tokens
+    from exported.recursions import decode
+    from exported.threads import ordered_map, usable_cpus
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 128
+"""Number of texts that are read at a time by default."""
+
+GRAPH_SIZE = 16
+"""Number of texts, or windows of texts, for the graph at a time. States of more of them leave the caches of a CPU."""
+
+USUAL_LENGTH = 256
+"""Number of characters above which fewer texts are read at a time, so that the memory of a batch is bounded."""
+
+BATCHES_SORTED = 16
+"""Number of batches whose texts are read ahead and sorted by length."""
+
+
+class OnnxPipeline:
+    """A tagger or text classifier in onnxruntime, whose results are those of the pipeline of the model.
+
+    Args:
+        model: graph, or folder with a `model.onnx`; `tokenizer.json` lies beside it.
+
+    Attributes:
+        task: "token-classification" or "text-classification".
+        settings: what the exporter has written to the metadata of the graph.
+        text_inputs: the inputs that are computed from the texts, with their libraries and versions.
+    """
+
+    def __init__(self, model: str | Path) -> None:
+        self.path = Path(model, "model.onnx") if Path(model).is_dir() else Path(model)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # threads work on batches instead
+        options.log_severity_level = 3  # a warning says that the input `decodes` has a default
+        self.session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        self.settings = json.loads(self.session.get_modelmeta().custom_metadata_map["settings"])
+        self.task, self.labels = self.settings["task"], self.settings["labels"]
+        self.text_inputs: dict[str, str] = {}
+        self.unknown = TEXT_INPUTS.keys() & {each.name for each in self.session.get_inputs()}
+        for name in list(self.unknown):
+            library = TEXT_INPUTS[name].library
+            if version := TEXT_INPUTS[name].installed():
+                self.unknown.remove(name)
+                self.text_inputs[name] = f"{library} {version}"
+            else:
+                logger.warning("The model reads %s: pip install %s. Without them it tags less well.", name, library)
+        self.tokenizer = Tokenizer.from_file(str(self.path.with_name("tokenizer.json")))
+        self.tokenizer.enable_padding(pad_id=self.settings["pad_token_id"])
+        self.tokenizer.no_truncation()  # the limit of the training, which the file may contain
+        if limit := self.settings["max_length"]:
+            self.tokenizer.enable_truncation(limit, stride=self.settings["stride"])
+        self.is_special = np.zeros(self.tokenizer.get_vocab_size(), bool)
+        self.is_special[self.settings["special_token_ids"]] = True
+        self.crf = {name: np.array(values) for name, values in self.settings.get("crf", {}).items()}
+
+    def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Any:
+        """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.
+
+        Raises:
+            ValueError: with its index, if a text holds half of a surrogate pair.
+        """
+        if isinstance(texts, str):
+            (result,) = self._results([texts], 1)
+            return result if self.task == "token-classification" else [result]
+        results = self._results(texts, batch_size)
+        return list(results) if isinstance(texts, (list, tuple)) else results
+
+    def _results(self, texts: Iterable[str], batch_size: int) -> Iterator[Any]:
+        """Yield the results of texts in their order; threads work on batches."""
+        results: dict[int, Any] = {}
+        position = 0
+        for found in ordered_map(self._read, _batches(texts, batch_size), usable_cpus()):
+            results |= found
+            while position in results:
+                yield results.pop(position)
+                position += 1
+
+    def _read(self, batch: dict[int, str]) -> dict[int, Any]:
+        """Return the results of texts by the indices of the texts."""
+        texts = list(batch.values())
+        encodings = self.tokenizer.encode_batch(texts)
+        read = self._entities if self.task == "token-classification" else self._labels
+        return dict(zip(batch, read(texts, encodings), strict=True))
+
+    def _run(self, windows: list[Encoding], texts: Iterable[str], axis: int, **options: ndarray) -> ndarray:
+        """Return the last output of the graph for windows of texts, which stand side by side along an axis."""
+        inputs = {"input_ids": _matrix([each.ids for each in windows])}
+        inputs["attention_mask"] = _matrix([each.attention_mask for each in windows])
+        for name in self.text_inputs:
+            inputs[name] = _matrix(TEXT_INPUTS[name].compute(list(texts), [each.offsets for each in windows]))
+        inputs |= {name: np.zeros_like(inputs["input_ids"]) for name in self.unknown}
+        parts = [slice(at, at + GRAPH_SIZE) for at in range(0, len(windows), GRAPH_SIZE)]
+        feeds = [options | {name: rows[part] for name, rows in inputs.items()} for part in parts]
+        name = self.session.get_outputs()[-1].name
+        return np.concatenate([self.session.run([name], feed)[0] for feed in feeds], axis)
+
+    def _entities(self, texts: list[str], encodings: list[Encoding]) -> list[list[dict[str, Any]]]:
+        """Return the entities of each text, whose windows the encodings hold."""
+        windows = [window for first in encodings for window in (first, *first.overflowing)]
+        text_ids = np.repeat(np.arange(len(texts)), [1 + len(first.overflowing) for first in encodings])
+        # The graph need not find the Viterbi path: `decode` also finds the probabilities.
+        emissions = self._run(windows, map(texts.__getitem__, text_ids), 1, decodes=np.array(False))  # (T, B, K)
+        in_chain = ~self.is_special[_matrix([each.ids for each in windows])]
+        in_chain &= _matrix([each.attention_mask for each in windows]) != 0
+        lengths = in_chain.sum(1)
+        paths, log_probs = decode(emissions[: max(1, lengths.max())], lengths, **self.crf)
+        inside = np.arange(len(paths)) < lengths[:, None]  # (B, T)
+        tags = paths.T[inside]
+        kept = self._own_tokens(windows, text_ids)[in_chain] & (tags >= 0)
+        offsets = np.fromiter(chain.from_iterable(chain.from_iterable(each.offsets for each in windows)), np.int64)
+        return entities_of_batch(
+            texts,
+            np.repeat(text_ids, lengths)[kept],
+            offsets.reshape(*in_chain.shape, 2)[in_chain][kept],
+            tags[kept],
+            log_probs.transpose(1, 0, 2)[inside][kept],
+            self.labels,
+        )
+
+    def _own_tokens(self, windows: list[Encoding], text_ids: ndarray) -> ndarray:
+        """Return which tokens of each window speak for the text; those that the tokenizer added do not."""
+        own = _matrix([window.special_tokens_mask for window in windows]) == 0
+        edges = np.diff(text_ids, prepend=-1, append=-1) != 0  # whether a text begins, and has ended, at a window
+        for i in (~(edges[:-1] & edges[1:])).nonzero()[0]:
+            places = own[i].nonzero()[0]
+            own[i] = False
+            own[i, places[own_tokens(len(places), self.settings["stride"], edges[i], edges[i + 1])]] = True
+        return own
+
+    def _labels(self, texts: list[str], encodings: list[Encoding]) -> list[dict[str, Any]]:
+        """Return the most probable label of each text, of which encodings may hold the beginning."""
+        scores = self._run(encodings, texts, 0)  # (B, K)
+        if self.settings["activation"] == "softmax":
+            scores = np.exp(scores - scores.max(-1, keepdims=True))
+            scores /= scores.sum(-1, keepdims=True)
+        elif self.settings["activation"] == "sigmoid":
+            scores = 1 / (1 + np.exp(-scores))
+        return [{"label": self.labels[row.argmax()], "score": row.max().item()} for row in scores]
+
+
+def _batches(texts: Iterable[str], batch_size: int) -> Iterator[dict[int, str]]:
+    """Yield texts of similar length by their indices, the longest ones of those that are read at a time first."""
+    numbered = enumerate(texts)
+    while ahead := list(islice(numbered, BATCHES_SORTED * batch_size)):
+        for i, text in ahead:
+            check_text(text, f"text {i}")
+        ahead.sort(key=lambda pair: -len(pair[1]))
+        while ahead:
+            size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(ahead[0][1])))
+            yield dict(ahead[:size])
+            ahead = ahead[size:]
+
+
+def _matrix(rows: Sequence[Sequence[int]]) -> ndarray:
+    """Return rows of equal length as an array; much faster than `np.array`."""
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0])).reshape(len(rows), -1)
+
+
+def render_result(text: str, result: Any) -> str:
+    """Return a text with its entities marked, `<춘천:LC>에서`, or with its label and the score of it in front."""
+    if isinstance(result, dict):
+        return f"{result['label']}\t{result['score']:.4f}\t{text}"
+    return render(text, [Span(entity["start"], entity["end"], entity["entity_group"]) for entity in result])
+
+
+if __name__ == "__main__":
+    model, *texts = sys.argv[1:]
+    for text, result in zip(texts, OnnxPipeline(model)(texts)):
+        print(render_result(text, result))

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from ..sizes import check_sizes, shapes_of, weight_files
 
 
 class Predictor:
-    """A pipeline whose results become new columns of the rows of texts.
+    """A pipeline, of transformers or of onnxruntime, whose results become new columns of the rows of texts.
 
     A subclass has the `task` of the pipeline, the `auto_class` of its models with the names of the classes that
     transformers loads with it, the types of the new `columns`, and their values in `empty` for a text without a visible
@@ -39,7 +40,7 @@ class Predictor:
     empty: dict[str, Any]
     pipe: Any = None  # a subclass that overrides `__call__` needs none
 
-    def __init__(self, pipe: Pipeline, batch_size: int, prefix: str = "", **options: Any) -> None:
+    def __init__(self, pipe: Any, batch_size: int, prefix: str = "", **options: Any) -> None:
         self.pipe, self.batch_size, self.prefix, self.options = pipe, batch_size, prefix, options
 
     @classmethod
@@ -82,20 +83,31 @@ class Predictor:
 
     def settings(self) -> dict[str, Any]:
         """Return everything that predictions depend on, with a hash of weights, configuration and tokenizer."""
-        digest = hashlib.sha256(self.pipe.model.config.to_json_string().encode())
-        digest.update(self.pipe.tokenizer.backend_tokenizer.to_str().encode())
-        for name, tensor in self.pipe.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest = hashlib.sha256()
+        for part in _parts(self.pipe):
+            digest.update(part)
         return {
             "model": digest.hexdigest()[:16],
-            "text_inputs": getattr(getattr(self.pipe, "processor", None), "text_inputs", {}),
+            "text_inputs": getattr(getattr(self.pipe, "processor", self.pipe), "text_inputs", {}),
             "batch_size": self.batch_size,
             "column_prefix": self.prefix,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "bilstm_crf_hf": __version__,
         }
+
+
+def _parts(pipe: Any) -> Iterator[Any]:
+    """Yield the contents of a model and its tokenizer."""
+    if not isinstance(pipe, Pipeline):
+        yield pipe.path.read_bytes()
+        yield pipe.tokenizer.to_str().encode()
+        return
+    yield pipe.model.config.to_json_string().encode()
+    yield pipe.tokenizer.backend_tokenizer.to_str().encode()
+    for name, tensor in pipe.model.state_dict().items():
+        yield name.encode()
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 class EntityPredictor(Predictor):
@@ -111,7 +123,8 @@ class EntityPredictor(Predictor):
     def convert(self, text: str, result: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the entities. `word` is cut from the text, since the stock pipeline decodes it from tokens."""
         places = [(entity["start"], entity["end"]) for entity in result]
-        if getattr(self.pipe, "processor", None) is None:  # the stock pipeline takes the offsets of tokens as they are
+        # The stock pipeline takes the offsets of tokens as they are.
+        if isinstance(self.pipe, Pipeline) and getattr(self.pipe, "processor", None) is None:
             places = character_ranges(text, places)
         return {
             "entities": [
@@ -166,22 +179,33 @@ def predictor_of(config: Mapping[str, Any], source: str) -> type[Predictor]:
     raise ValueError(f"{source}: {architecture} is neither a token classifier nor a text classifier")
 
 
+BACKENDS = ("torch", "onnx")
+"""Libraries that run models."""
+
+
 def load_pipeline(
-    name: str | os.PathLike[str] = TAGGER, *, trust_remote_code: bool = False, **options: Any
-) -> Pipeline:
+    name: str | os.PathLike[str] = TAGGER, *, backend: str = "torch", trust_remote_code: bool = False, **options: Any
+) -> Any:
     """Load the pipeline of a token classifier or text classifier, according to the configuration of the model.
 
     Args:
         name: a model of this package, such as `"nsmc-small"`; a folder; or a name on the Hub.
+        backend: `"torch"`, or `"onnx"` for an `onnx_inference.OnnxPipeline`. `name` is then a folder of `bilstm-crf
+            export-onnx`, one with such a folder `onnx` in it, or a graph.
         trust_remote_code: run the code that the model brings along.
         options: further arguments of `transformers.pipeline`, such as `device`.
 
     Raises:
+        ImportError: if onnxruntime is missing for the backend `"onnx"`.
         OSError: if there is no such model.
         ValueError: if the model is neither of the two, if its files are damaged or do not belong together, or if its
             weights are not finite.
     """
     name = os.fspath(name)
+    if backend == "onnx":
+        return _load_onnx(name, **options)
+    if backend != "torch":
+        raise ValueError(f"backend is {backend!r}: choose one of {', '.join(BACKENDS)}")
     source, hub = model_path(name), {key: options[key] for key in ("revision", "token") if key in options}
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
@@ -202,8 +226,27 @@ def load_pipeline(
     return pipe
 
 
+def _load_onnx(name: str) -> Any:
+    """Load an exported model.
+
+    Raises:
+        FileNotFoundError: if there is no graph.
+    """
+    from .onnx_inference import OnnxPipeline  # an extra of the package
+
+    for path in (Path(name), Path(name, "model.onnx"), Path(name, "onnx", "model.onnx")):
+        if path.is_file():
+            return OnnxPipeline(path)
+    raise FileNotFoundError(f"{name} has no model.onnx: write it with `bilstm-crf export-onnx`, and name its folder")
+
+
 def load_predictor(
-    name: str, batch_size: int, prefix: str = "", trust_remote_code: bool = False, device: torch.device | None = None
+    name: str,
+    batch_size: int,
+    prefix: str = "",
+    trust_remote_code: bool = False,
+    device: torch.device | None = None,
+    backend: str = "torch",
 ) -> Predictor:
     """Load the predictor of a token classifier or text classifier, see [`load_pipeline`].
 
@@ -212,18 +255,22 @@ def load_predictor(
 
     Args:
         device: device of the model. Default: that of `transformers.pipeline`.
+        backend: library that runs the model, see [`load_pipeline`].
 
     Raises:
         OSError, ValueError: see [`load_pipeline`]; ValueError also if a label is not a line of text, or if the
             tokenizer is not fast.
     """
-    pipe = load_pipeline(name, trust_remote_code=trust_remote_code, device=device)
-    config, kind = pipe.model.config, next(kind for kind in PREDICTORS if kind.task == pipe.task)
-    for label in config.id2label.values():
+    options = {} if backend == "onnx" else {"device": device}
+    pipe = load_pipeline(name, backend=backend, trust_remote_code=trust_remote_code, **options)
+    kind = next(kind for kind in PREDICTORS if kind.task == pipe.task)
+    for label in pipe.labels if backend == "onnx" else pipe.model.config.id2label.values():
         check_text(label, f"{name}: label {label!a}")
         if re.search(r"[\n\r]", label):
             raise ValueError(f"{name}: the label {label!r} has several lines: rename it in config.json")
-    tokenizer = pipe.tokenizer
+    if backend == "onnx":
+        return kind(pipe, batch_size, prefix)
+    config, tokenizer = pipe.model.config, pipe.tokenizer
     if not tokenizer.is_fast:
         raise ValueError(f"{name}: {type(tokenizer).__name__} returns no offsets: save the model with a fast tokenizer")
 

@@ -4,6 +4,7 @@ Each table compares candidates that run in turn, for several rounds, and reports
 The command writes benchmark.md, benchmark.json and, for the section `profile`, profile.txt to --output_dir.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ def rounded(value: float | str | None) -> Cell | str | None:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
+    for logger in ("", "torch.onnx"):  # about what is not quantised, and what is not installed
+        logging.getLogger(logger).setLevel(logging.ERROR)
     torch.manual_seed(0)
     named = {"train": arguments.train_file, "validation": arguments.validation_file}
     files = {split: path for split, path in named.items() if path} or sample_files("ner", "txt", recipes)

@@ -93,6 +93,8 @@ def own_taggers(models: Models, texts: list[str], folder: Path) -> dict[str, Can
         reader = train_tagger(models, folder / "morphemes", read_morphemes=True)
         taggers["pipeline, morphemes"] = Candidate(partial(load_pipeline, reader, device=device), texts, "float32")
     taggers["pipeline, bfloat16"] = Candidate(halved, texts, "bfloat16")
+    for name, graph, numbers in zip(("ONNX", "ONNX, int8"), export_tagger(plain), ("float32", "int8")):
+        taggers[name] = Candidate(partial(load_pipeline, graph, backend="onnx"), texts, numbers)
     return taggers
 
 
@@ -105,6 +107,19 @@ def train_tagger(models: Models, folder: Path, **config) -> Path:
     model.save_pretrained(folder)
     models.tokenizer.save_pretrained(folder)
     return folder
+
+
+def export_tagger(folder: Path) -> tuple[Path, Path]:
+    """Write a saved tagger to an ONNX graph and to one in int8, in a folder beside it; return both."""
+    from ..inference.onnx import export_onnx, quantise
+
+    pipe, target = load_pipeline(folder, device="cpu"), folder / "onnx"
+    target.mkdir()
+    plain, quantised = target / "model.onnx", target / "model_int8.onnx"
+    export_onnx(pipe.model, plain, pipe.tokenizer)
+    quantise(plain, quantised)
+    pipe.tokenizer.save_pretrained(target)
+    return plain, quantised
 
 
 def measure(
@@ -125,9 +140,10 @@ def measure(
     for number in range(rounds):
         print(f"round {number + 1} of {rounds}", flush=True)
         for key, some in measured.items():
-            with spinning(busy := conditions[key].spinning):
+            _, threads, busy = conditions[key]
+            with spinning(busy):
                 for name in some:
-                    seconds[key][name].append(run[key](seconds_a_sentence, name, 2 if len(busy) > 1 else 1))
+                    seconds[key][name].append(run[key](seconds_a_sentence, name, 2 if len(busy) > 1 else 1, threads))
         for name in candidates:
             single[name] += run[idle[-1]](seconds_for_one, name)
     rates = {key: {name: 1 / median(each) for name, each in timed.items()} for key, timed in seconds.items()}
@@ -141,11 +157,12 @@ def load_tagger(loaded: Loaded, name: str, candidate: Candidate) -> None:
         tag(texts[:: 1 + len(texts) // 128])
 
 
-def seconds_a_sentence(loaded: Loaded, name: str, step: int) -> float:
+def seconds_a_sentence(loaded: Loaded, name: str, step: int, threads: int | None) -> float:
     """Return the seconds that a tagger takes for each of its sentences, of which it tags every `step`-th."""
     tag, texts = loaded[name]
+    options = {} if threads is None else {"num_workers": threads}
     gc.collect()
-    return seconds_of(partial(tag, texts[::step])) / len(texts[::step])
+    return seconds_of(partial(tag, texts[::step], **options)) / len(texts[::step])
 
 
 def seconds_for_one(loaded: Loaded, name: str) -> list[float]:

@@ -3,7 +3,6 @@
 The peers are built on the same sentences and timed; their accuracy is not measured.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -63,7 +62,8 @@ KOELECTRA_SMALL = {
 BATCH = 32
 """Number of sentences that encoders read at a time."""
 
-Tagger = Callable[[list], object]
+Tagger = Callable[..., object]
+"""A function of sentences; those of this package also have the argument `num_workers`."""
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,6 @@ def export_encoder(config: PreTrainedConfig, path: Path) -> Path:
     """Write a random encoder with a token head to an ONNX graph, with weights in int8; return the path."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    for logger in (logging.getLogger(), logging.getLogger("torch.onnx")):
-        logger.setLevel(logging.ERROR)
     inputs = {name: torch.ones(2, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
     plain, shape = path.with_suffix(".float32.onnx"), dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
     torch.onnx.export(

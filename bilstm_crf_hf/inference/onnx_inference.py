@@ -91,23 +91,28 @@ class OnnxPipeline:
         self.is_special[self.settings["special_token_ids"]] = True
         self.crf = {name: np.array(values) for name, values in self.settings.get("crf", {}).items()}
 
-    def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Any:
+    def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, num_workers: int | None = None) -> Any:
         """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.
+
+        Args:
+            texts: a text, or many.
+            batch_size: number of texts that are read at a time.
+            num_workers: number of threads that read batches. Default: as many as the process may use.
 
         Raises:
             ValueError: with its index, if a text holds half of a surrogate pair.
         """
         if isinstance(texts, str):
-            (result,) = self._results([texts], 1)
+            (result,) = self._results([texts], 1, 1)
             return result if self.task == "token-classification" else [result]
-        results = self._results(texts, batch_size)
+        results = self._results(texts, batch_size, num_workers or usable_cpus())
         return list(results) if isinstance(texts, (list, tuple)) else results
 
-    def _results(self, texts: Iterable[str], batch_size: int) -> Iterator[Any]:
+    def _results(self, texts: Iterable[str], batch_size: int, workers: int) -> Iterator[Any]:
         """Yield the results of texts in their order; threads work on batches."""
         results: dict[int, Any] = {}
         position = 0
-        for found in ordered_map(self._read, _batches(texts, batch_size), usable_cpus()):
+        for found in ordered_map(self._read, _batches(texts, batch_size), workers):
             results |= found
             while position in results:
                 yield results.pop(position)

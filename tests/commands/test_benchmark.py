@@ -161,12 +161,12 @@ def test_candidates_take_turns_and_peers_are_measured_on_idle_cores_only(monkeyp
     candidates = {"own": Candidate(list, [], "float32"), "peer": Candidate(list, [])}
     rates, single = measure(candidates, CONDITIONS, {name: partial(run, name) for name in CONDITIONS}, 3)
     one_round = [
-        ("1 core", "seconds_a_sentence", "own", 1, 0),
-        ("1 core", "seconds_a_sentence", "peer", 1, 0),
-        ("2 cores", "seconds_a_sentence", "own", 1, 0),
-        ("2 cores", "seconds_a_sentence", "peer", 1, 0),
-        ("1 beside", "seconds_a_sentence", "own", 1, 1),
-        ("4 beside", "seconds_a_sentence", "own", 2, 4),
+        ("1 core", "seconds_a_sentence", "own", 1, None, 0),
+        ("1 core", "seconds_a_sentence", "peer", 1, None, 0),
+        ("2 cores", "seconds_a_sentence", "own", 1, None, 0),
+        ("2 cores", "seconds_a_sentence", "peer", 1, None, 0),
+        ("1 beside", "seconds_a_sentence", "own", 1, None, 1),
+        ("4 beside", "seconds_a_sentence", "own", 2, None, 4),
         ("2 cores", "seconds_for_one", "own", 0),
         ("2 cores", "seconds_for_one", "peer", 0),
     ]
@@ -245,8 +245,8 @@ def test_the_table_of_inference(write, tmp_path, monkeypatch):
     benchmark.main([*argv, "--train_file", str(path), "--validation_file", str(path)])
     rows = json.loads((output / "benchmark.json").read_text())["inference"]
     named = {row["what"]: row for row in rows if not row["what"].startswith("limit")}
-    own = [name for name in named if name.startswith("pipeline")]
-    assert own == ["pipeline", "pipeline, morphemes", "pipeline, bfloat16"]
+    own = [name for name in named if name.startswith(("pipeline", "ONNX"))]
+    assert own == ["pipeline", "pipeline, morphemes", "pipeline, bfloat16", "ONNX", "ONNX, int8"]
     assert named.keys() - own == {"BERT-base", "KoELECTRA-small, ONNX, int8", "BERT-base, ONNX, int8"}
     core, every, busy, *crowded = conditions_on(usable_cores())
     for name, row in named.items():
@@ -256,8 +256,6 @@ def test_the_table_of_inference(write, tmp_path, monkeypatch):
         assert all((row[key] is None) != (name in own) for key in (busy, *crowded, "% of the limit"))
     limits = [row[core] for row in rows if row["what"].startswith("limit")]
     assert [row["what"].split()[2] for row in rows[-3:]] == ["float32:", "bfloat16:", "int8:"]
-    assert named["pipeline"]["% of the limit"] == pytest.approx(100 * named["pipeline"][core] / limits[0])
-    assert named["pipeline, bfloat16"]["% of the limit"] == pytest.approx(
-        100 * named["pipeline, bfloat16"][core] / limits[1]
-    )
+    for name, limit in zip(("pipeline", "pipeline, bfloat16", "ONNX, int8"), limits, strict=True):
+        assert named[name]["% of the limit"] == pytest.approx(100 * named[name][core] / limit)
     assert len((output / "benchmark.md").read_text().splitlines()) == 4 + len(rows) + 1

@@ -1,6 +1,7 @@
 """The benchmark: what its processes may use, its arithmetic, and its tables. Nothing here depends on time."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForTokenClassification, BertConfig, ElectraConfig
 
-from bilstm_crf_hf.commands import benchmark, benchmark_inference, benchmark_limit, benchmark_models
+from bilstm_crf_hf.commands import benchmark, benchmark_inference, benchmark_limit, benchmark_models, benchmark_training
 from bilstm_crf_hf.commands.benchmark_inference import measure, table_rows
 from bilstm_crf_hf.commands.benchmark_limit import Peak, Product, flop_of_a_token, matrix_products, peaks
 from bilstm_crf_hf.commands.benchmark_models import Candidate, evenly, export_encoder, load_onnx_encoder
@@ -199,6 +200,35 @@ def test_the_shares_in_the_table():
     assert {name: value for name, value in limit.items() if value} == {"1 core": 500.0, "% of the limit": 100.0}
 
 
+def test_off_the_cpu_the_table_has_one_rate():
+    candidates = {"own": Candidate(list, [""] * 8, "bfloat16"), "peer": Candidate(list, [""] * 4)}
+    rates = {"sentences a second": {"own": 100.0, "peer": 10.0}}
+    assert list(table_rows(candidates, rates, {"own": 0.002, "peer": 0.03}, {}, 1e9)) == [
+        {"what": "own", "sentences": 8, "sentences a second": 100.0, "ms for one": 2.0},
+        {"what": "peer", "sentences": 4, "sentences a second": 10.0, "ms for one": 30.0},
+    ]
+
+
+def test_training_is_timed_under_all_conditions_after_a_warm_up(monkeypatch):
+    calls, seconds = [], iter(range(100))
+
+    @contextmanager
+    def recorded(processes):
+        calls.append(len(processes))
+        yield
+
+    @contextmanager
+    def started(load, conditions):
+        yield dict.fromkeys(conditions, lambda function: next(seconds))
+
+    monkeypatch.setattr(benchmark_training, "spinning", recorded)
+    monkeypatch.setattr(benchmark_training, "workers", started)
+    monkeypatch.setattr(benchmark_training, "usable_cores", lambda: (0, 1))
+    # The seconds are 0 to 4 in the warm-up, 5 to 9 in the first round, 10 to 14 in the second, ...
+    assert list(benchmark_training.seconds_by_condition(list, 3).values()) == [10, 11, 12, 13, 14]
+    assert calls == 3 * [0, 0, 1, 4, 4]
+
+
 @pytest.mark.parametrize(("count", "expected"), [(64, 64), (65, 96), (1, 32), (10_000, 1000)])
 def test_slow_peers_tag_sentences_of_all_lengths(count, expected):
     lengths = np.random.default_rng(0).permutation(1000)
@@ -231,8 +261,17 @@ def test_an_exported_encoder_reads_any_batch(config_class, tokenizer, texts, tmp
     load_onnx_encoder(path, tokenizer)([*texts, "", "가"])
 
 
+@pytest.fixture
+def _level():
+    """Restore the level of the root logger, which the command raises."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
+
+
 @with_affinity
 @pytest.mark.slow
+@pytest.mark.usefixtures("_level")
 def test_the_table_of_inference(write, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     path = write("sentences.txt", "\n".join(SENTENCES * 8))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from ..data.encoding import EncodedCorpus
@@ -50,12 +50,17 @@ def inference_rows(models: Models, rounds: int, peers: bool) -> Iterator[dict]:
         with workers(dict, conditions) as run:
             rates, single = measure(candidates, conditions, run, rounds)
             limits: dict[str, Peak] = run[CORE](core_peaks, rounds) if on_cpu else {}
-    tokens = sum(len(ids) for ids in models.tokenizer(texts, add_special_tokens=False)["input_ids"])
-    yield from table_rows(candidates, rates, single, limits, flop_of_a_token(models.default()) * tokens / len(texts))
+    tokens = fmean(len(ids) for ids in models.tokenizer(texts, add_special_tokens=False)["input_ids"])
+    yield from table_rows(candidates, rates, single, limits, flop_of_a_token(models.default()), tokens)
 
 
 def table_rows(
-    candidates: dict[str, Candidate], rates: Rates, single: dict[str, float], limits: dict[str, Peak], flop: float
+    candidates: dict[str, Candidate],
+    rates: Rates,
+    single: dict[str, float],
+    limits: dict[str, Peak],
+    flop: int,
+    tokens: float,
 ) -> Iterator[dict]:
     """Yield the rows of the table, those of the limits last.
 
@@ -64,7 +69,8 @@ def table_rows(
         rates: sentences a second by conditions and taggers.
         single: seconds for a sentence.
         limits: the peaks of a core by the type of the numbers; none off the CPU.
-        flop: operations for a sentence.
+        flop: operations for a character.
+        tokens: characters of a sentence, on average.
     """
     for name, candidate in candidates.items():
         row: dict[str, Any] = {"what": name, "sentences": len(candidate.texts)}
@@ -72,13 +78,14 @@ def table_rows(
         if candidate.numbers in limits:
             core, idle, busy, *_ = (timed[name] for timed in rates.values())
             row["% of idle beside one"] = 100 * busy / idle
-            row["% of the limit"] = 100 * core * flop / limits[candidate.numbers].flops
+            row["% of the limit"] = 100 * core * flop * tokens / limits[candidate.numbers].flops
         elif limits:
             row |= {"% of idle beside one": None, "% of the limit": None}
         yield row
     for numbers, peak in limits.items():
-        what = f"limit in {numbers}: {peak.flops / 1e9:.0f} GFLOP/s by {peak.way}, {flop / 1e6:.1f} MFLOP a sentence"
-        yield dict.fromkeys(row) | {"what": what, CORE: peak.flops / flop, "% of the limit": 100.0}
+        work = f"{flop / 1e6:.2f} MFLOP for each of {tokens:.1f} characters"
+        what = f"limit in {numbers}: {peak.flops / 1e9:.0f} GFLOP/s by {peak.way}, {work}"
+        yield dict.fromkeys(row) | {"what": what, CORE: peak.flops / (flop * tokens), "% of the limit": 100.0}
 
 
 def own_taggers(models: Models, texts: list[str], folder: Path) -> dict[str, Candidate]:

@@ -186,7 +186,7 @@ def test_the_shares_in_the_table():
     candidates = {"own": Candidate(list, [""] * 8, "float32"), "peer": Candidate(list, [""] * 4)}
     rates = {"1 core": {"own": 100.0, "peer": 10.0}, "2 cores": {"own": 150.0, "peer": 20.0}, "1 beside": {"own": 90.0}}
     own, peer, limit = table_rows(
-        candidates, rates, {"own": 0.002, "peer": 0.03}, {"float32": Peak(5e11, "a product")}, 1e9
+        candidates, rates, {"own": 0.002, "peer": 0.03}, {"float32": Peak(5e11, "a product")}, 50_000_000, 20.0
     )
     assert own == {
         "what": "own", "sentences": 8, "1 core": 100.0, "2 cores": 150.0, "1 beside": 90.0, "ms for one": 2.0,
@@ -196,14 +196,14 @@ def test_the_shares_in_the_table():
         "what": "peer", "sentences": 4, "1 core": 10.0, "2 cores": 20.0, "1 beside": None, "ms for one": 30.0,
         "% of idle beside one": None, "% of the limit": None,
     }  # fmt: skip
-    assert limit.pop("what") == "limit in float32: 500 GFLOP/s by a product, 1000.0 MFLOP a sentence"
+    assert limit.pop("what") == "limit in float32: 500 GFLOP/s by a product, 50.00 MFLOP for each of 20.0 characters"
     assert {name: value for name, value in limit.items() if value} == {"1 core": 500.0, "% of the limit": 100.0}
 
 
 def test_off_the_cpu_the_table_has_one_rate():
     candidates = {"own": Candidate(list, [""] * 8, "bfloat16"), "peer": Candidate(list, [""] * 4)}
     rates = {"sentences a second": {"own": 100.0, "peer": 10.0}}
-    assert list(table_rows(candidates, rates, {"own": 0.002, "peer": 0.03}, {}, 1e9)) == [
+    assert list(table_rows(candidates, rates, {"own": 0.002, "peer": 0.03}, {}, 1, 1.0)) == [
         {"what": "own", "sentences": 8, "sentences a second": 100.0, "ms for one": 2.0},
         {"what": "peer", "sentences": 4, "sentences a second": 10.0, "ms for one": 30.0},
     ]

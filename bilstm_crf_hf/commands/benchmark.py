@@ -43,7 +43,7 @@ class BenchmarkArguments:
     validation_file: str | None = HfArg(default=None, help="Sentences to tag. Default: the sample in a clone.")
     tokenizer_name: str | None = HfArg(default=None, help="WordPiece tokenizer of the peers. Default: characters.")
     device: str = HfArg(default="cpu", help="cpu or cuda. Scaling and stream are measured on the CPU.")
-    peers: bool = HfArg(default=False, help="Also time BERT-base, and spaCy and CRFsuite if they are installed.")
+    peers: bool = HfArg(default=False, help="Also time encoders, spaCy and CRFsuite if they are installed.")
     sections: list[str] = HfArg(
         default_factory=lambda: ["crf", "training", "inference", "scaling", "stream"],
         help=f"Tables to make: {', '.join(SECTIONS)}.",

@@ -9,6 +9,8 @@ One timestep is so little work that the overhead of calling operators dominates 
 of PyTorch's. This file is copied into exported model repositories and beside ONNX graphs, and needs only numpy.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy import ndarray
 
@@ -46,11 +48,21 @@ def decode(
     """
     inside = np.arange(len(emissions))[:, None] < lengths  # (T, B)
     scores = add_boundary(emissions, inside)
-    backward = best_backward(scores, transitions)
-    path = read_path(backward, transitions)  # (T + 2, B)
-    log_probs = path_log_probs(scores / temperature, transitions / temperature, continues, path)
-    possible = inside & (backward[0, :, -1] > IMPOSSIBLE / 2)
-    return np.where(possible, path[1:-1], IGNORED), np.where(inside[..., None], log_probs, 0)
+    tempered = scores / temperature, transitions / temperature
+    weights = _scaled_weights(*tempered)
+    joint, following = weights or _log_weights(*tempered)
+    path = joint.argmax(-1)  # (T + 2, B), of the most probable tag at each timestep
+    log_probs = path_log_probs(joint, following(path), continues, path)
+    # A path with more than half of the probability is the best one, as most are; only the others are searched for.
+    # Without weights, there may be sequences whose paths are all impossible.
+    possible = (log_probs[..., 1].sum(0) > np.log(0.5 + 1e-6)) & (weights is not None)
+    unsure = (~possible).nonzero()[0]
+    if len(unsure):
+        backward = best_backward(scores[:, unsure], transitions)
+        path[:, unsure] = found = read_path(backward, transitions)
+        log_probs[:, unsure] = path_log_probs(joint[:, unsure], following(found, unsure), continues, found)
+        possible[unsure] = backward[0, :, -1] > IMPOSSIBLE / 2
+    return np.where(inside & possible, path[1:-1], IGNORED), np.where(inside[..., None], log_probs, 0)
 
 
 def add_boundary(emissions: ndarray, inside: ndarray) -> ndarray:
@@ -97,11 +109,13 @@ def read_path(backward: ndarray, transitions: ndarray) -> ndarray:
     return path
 
 
-def path_log_probs(scores: ndarray, transitions: ndarray, continues: ndarray, path: ndarray) -> ndarray:
-    """Return the probabilities along `path` (T + 2, B) that [`decode`] returns, (T, B, 3), without the boundaries."""
-    joint, following = _scaled_weights(scores, transitions, path) or _log_weights(scores, transitions, path)
+def path_log_probs(joint: ndarray, following: ndarray, continues: ndarray, path: ndarray) -> ndarray:
+    """Return the probabilities along `path` (T + 2, B) that [`decode`] returns, (T, B, 3), without the boundaries.
+
+    `joint` and `following` are results of [`_scaled_weights`].
+    """
     timesteps, sequences = np.arange(len(path))[:, None], np.arange(path.shape[1])
-    ones = np.ones(len(transitions))
+    ones = np.ones(joint.shape[-1])
     total = following @ ones
     marginal = joint[timesteps, sequences, path] / (joint @ ones)
     step = following[timesteps[:-1], sequences, path[1:]] / total
@@ -110,11 +124,16 @@ def path_log_probs(scores: ndarray, transitions: ndarray, continues: ndarray, pa
         return np.log(np.stack([marginal[1:-1], step[:-1], leave[1:]], -1)).clip(-1e4, None)
 
 
-def _scaled_weights(scores: ndarray, transitions: ndarray, path: ndarray) -> tuple[ndarray, ndarray] | None:
-    """Return numbers that are proportional to P(y_t = k), and to P(y_t+1 = j | y_t) for y_t on the path.
+Following = Callable[..., ndarray]
+"""Function of a path (T + 2, B) and of its sequences, all by default."""
+
+
+def _scaled_weights(scores: ndarray, transitions: ndarray) -> tuple[ndarray, Following] | None:
+    """Return numbers that are proportional to P(y_t = k), and to P(y_t+1 = j | y_t) for y_t on a path.
 
     Returns:
-        (T + 2, B, S) and (T + 1, B, S), each row with a factor of its own; None if float64 is too small for the scores.
+        (T + 2, B, S), and a function that returns (T + 1, B, S), each row with a factor of its own; None if float64 is
+        too small for the scores.
     """
     every = rescaling_interval(scores, transitions)
     if not every:
@@ -122,22 +141,25 @@ def _scaled_weights(scores: ndarray, transitions: ndarray, path: ndarray) -> tup
     shifted = scores - scores.max(-1, keepdims=True)
     emitted, weights = np.exp(shifted, out=shifted), np.exp(transitions)
     entered, _ = scaled_messages(emitted, weights, every)
-    ahead, behind = entered[:, 0], entered[::-1, 1]
+    ahead, behind = entered[:, 0], entered[::-1, 1] * emitted
     if not (ahead[-1, :, -1] > 0).all():  # a sequence without any possible path needs the finite log-scores
         return None
-    joint = ahead * emitted * behind
-    following = weights[path[:-1]] * (emitted[1:] * behind[1:])
-    return joint, following
+    return ahead * behind, lambda path, sequences=slice(None): weights[path[:-1]] * behind[1:, sequences]
 
 
-def _log_weights(scores: ndarray, transitions: ndarray, path: ndarray) -> tuple[ndarray, ndarray]:
+def _log_weights(scores: ndarray, transitions: ndarray) -> tuple[ndarray, Following]:
     """Return what [`_scaled_weights`] returns, for scores of any size."""
     ahead, behind = scores.copy(), scores.copy()  # each with the score of the state itself
     for t in range(1, len(scores)):
         ahead[t] += _log_sum_exp(ahead[t - 1][..., None] + transitions, 1)
         behind[-t - 1] += _log_sum_exp(behind[-t][:, None] + transitions, 2)
-    joint, following = ahead + behind - scores, transitions[path[:-1]] + behind[1:]
-    return tuple(np.exp(each - each.max(-1, keepdims=True)) for each in (joint, following))
+    joint = _exp(ahead + behind - scores)
+    return joint, lambda path, sequences=slice(None): _exp(transitions[path[:-1]] + behind[1:, sequences])
+
+
+def _exp(scores: ndarray) -> ndarray:
+    """Return the exponentials of scores, each row with a factor of its own."""
+    return np.exp(scores - scores.max(-1, keepdims=True))
 
 
 def _log_sum_exp(scores: ndarray, axis: int) -> ndarray:

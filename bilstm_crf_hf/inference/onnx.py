@@ -10,10 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxscript import BOOL, DOUBLE, FLOAT, INT64, graph, script
+from onnxscript import BOOL, DOUBLE, FLOAT, INT64, graph, ir, script
 from onnxscript import opset18 as op
 from torch import Tensor, library, nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""Tag or classify texts without PyTorch and without this package: python onnx_inference.py MODEL SENTENCE ...
+"""Taggers and text classifiers in onnxruntime, without PyTorch: python onnx_inference.py MODEL SENTENCE ...
 
 MODEL is a graph of `bilstm-crf export-onnx`, or its folder, whose `model.onnx` is read. The command copies this file
 and those that it imports into the folder. `pip install onnxruntime tokenizers numpy` is all that it needs; a model that
@@ -89,7 +89,7 @@ class OnnxPipeline:
             self.tokenizer.enable_truncation(limit, stride=self.settings["stride"])
         self.is_special = np.zeros(self.tokenizer.get_vocab_size(), bool)
         self.is_special[self.settings["special_token_ids"]] = True
-        self.crf = {name: np.array(values) for name, values in self.settings.get("crf", {}).items()}
+        self.crf: dict[str, Any] = {name: np.array(value) for name, value in self.settings.get("crf", {}).items()}
 
     def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, num_workers: int | None = None) -> Any:
         """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.
@@ -109,14 +109,14 @@ class OnnxPipeline:
         return list(results) if isinstance(texts, (list, tuple)) else results
 
     def _results(self, texts: Iterable[str], batch_size: int, workers: int) -> Iterator[Any]:
-        """Yield the results of texts in their order; threads work on batches."""
-        results: dict[int, Any] = {}
-        position = 0
-        for found in ordered_map(self._read, _batches(texts, batch_size), workers):
-            results |= found
-            while position in results:
-                yield results.pop(position)
-                position += 1
+        """Yield the results of texts in their order; threads work on batches of similar length."""
+        numbered = enumerate(texts)
+        while ahead := dict(islice(numbered, BATCHES_SORTED * batch_size)):
+            batches = list(_batches(ahead, batch_size))
+            results: dict[int, Any] = {}
+            for found in ordered_map(self._read, batches, workers if min(workers, len(batches)) > 1 else 0):
+                results |= found
+            yield from map(results.__getitem__, ahead)
 
     def _read(self, batch: dict[int, str]) -> dict[int, Any]:
         """Return the results of texts by the indices of the texts."""
@@ -125,26 +125,28 @@ class OnnxPipeline:
         read = self._entities if self.task == "token-classification" else self._labels
         return dict(zip(batch, read(texts, encodings), strict=True))
 
-    def _run(self, windows: list[Encoding], texts: Iterable[str], axis: int, **options: ndarray) -> ndarray:
-        """Return the last output of the graph for windows of texts, which stand side by side along an axis."""
+    def _inputs(self, texts: list[str], windows: list[Encoding]) -> dict[str, ndarray]:
+        """Return the inputs of the graph for windows, each with its text."""
         inputs = {"input_ids": _matrix([each.ids for each in windows])}
         inputs["attention_mask"] = _matrix([each.attention_mask for each in windows])
         for name in self.text_inputs:
-            inputs[name] = _matrix(TEXT_INPUTS[name].compute(list(texts), [each.offsets for each in windows]))
-        inputs |= {name: np.zeros_like(inputs["input_ids"]) for name in self.unknown}
-        parts = [slice(at, at + GRAPH_SIZE) for at in range(0, len(windows), GRAPH_SIZE)]
+            inputs[name] = _matrix(TEXT_INPUTS[name].compute(texts, [each.offsets for each in windows]))
+        return inputs | {name: np.zeros_like(inputs["input_ids"]) for name in self.unknown}
+
+    def _run(self, output: str, inputs: dict[str, ndarray], axis: int, **options: ndarray) -> ndarray:
+        """Return an output of the graph, in which windows stand side by side along an axis."""
+        parts = [slice(at, at + GRAPH_SIZE) for at in range(0, len(inputs["input_ids"]), GRAPH_SIZE)]
         feeds = [options | {name: rows[part] for name, rows in inputs.items()} for part in parts]
-        name = self.session.get_outputs()[-1].name
-        return np.concatenate([self.session.run([name], feed)[0] for feed in feeds], axis)
+        return np.concatenate([self.session.run([output], feed)[0] for feed in feeds], axis)
 
     def _entities(self, texts: list[str], encodings: list[Encoding]) -> list[list[dict[str, Any]]]:
         """Return the entities of each text, whose windows the encodings hold."""
         windows = [window for first in encodings for window in (first, *first.overflowing)]
         text_ids = np.repeat(np.arange(len(texts)), [1 + len(first.overflowing) for first in encodings])
+        inputs = self._inputs([texts[i] for i in text_ids], windows)
         # The graph need not find the Viterbi path: `decode` also finds the probabilities.
-        emissions = self._run(windows, map(texts.__getitem__, text_ids), 1, decodes=np.array(False))  # (T, B, K)
-        in_chain = ~self.is_special[_matrix([each.ids for each in windows])]
-        in_chain &= _matrix([each.attention_mask for each in windows]) != 0
+        emissions = self._run("emissions", inputs, 1, decodes=np.array(False))  # (T, B, K)
+        in_chain = (inputs["attention_mask"] != 0) & ~self.is_special[inputs["input_ids"]]  # (B, S)
         lengths = in_chain.sum(1)
         paths, log_probs = decode(emissions[: max(1, lengths.max())], lengths, **self.crf)
         inside = np.arange(len(paths)) < lengths[:, None]  # (B, T)
@@ -163,16 +165,17 @@ class OnnxPipeline:
     def _own_tokens(self, windows: list[Encoding], text_ids: ndarray) -> ndarray:
         """Return which tokens of each window speak for the text; those that the tokenizer added do not."""
         own = _matrix([window.special_tokens_mask for window in windows]) == 0
-        edges = np.diff(text_ids, prepend=-1, append=-1) != 0  # whether a text begins, and has ended, at a window
-        for i in (~(edges[:-1] & edges[1:])).nonzero()[0]:
-            places = own[i].nonzero()[0]
-            own[i] = False
-            own[i, places[own_tokens(len(places), self.settings["stride"], edges[i], edges[i + 1])]] = True
+        if len(windows) > text_ids[-1] + 1:
+            edges = np.diff(text_ids, prepend=-1, append=-1) != 0  # whether a text begins, or has ended, at a window
+            for i in (~(edges[:-1] & edges[1:])).nonzero()[0]:
+                places = own[i].nonzero()[0]
+                own[i] = False
+                own[i, places[own_tokens(len(places), self.settings["stride"], edges[i], edges[i + 1])]] = True
         return own
 
     def _labels(self, texts: list[str], encodings: list[Encoding]) -> list[dict[str, Any]]:
         """Return the most probable label of each text, of which encodings may hold the beginning."""
-        scores = self._run(encodings, texts, 0)  # (B, K)
+        scores = self._run("logits", self._inputs(texts, encodings), 0)  # (B, K)
         if self.settings["activation"] == "softmax":
             scores = np.exp(scores - scores.max(-1, keepdims=True))
             scores /= scores.sum(-1, keepdims=True)
@@ -181,17 +184,15 @@ class OnnxPipeline:
         return [{"label": self.labels[row.argmax()], "score": row.max().item()} for row in scores]
 
 
-def _batches(texts: Iterable[str], batch_size: int) -> Iterator[dict[int, str]]:
-    """Yield texts of similar length by their indices, the longest ones of those that are read at a time first."""
-    numbered = enumerate(texts)
-    while ahead := list(islice(numbered, BATCHES_SORTED * batch_size)):
-        for i, text in ahead:
-            check_text(text, f"text {i}")
-        ahead.sort(key=lambda pair: -len(pair[1]))
-        while ahead:
-            size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(ahead[0][1])))
-            yield dict(ahead[:size])
-            ahead = ahead[size:]
+def _batches(texts: dict[int, str], batch_size: int) -> Iterator[dict[int, str]]:
+    """Yield texts of similar length by their indices, the longest ones first."""
+    for i, text in texts.items():
+        check_text(text, f"text {i}")
+    order = sorted(texts, key=lambda i: -len(texts[i]))
+    while order:
+        size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
+        yield {i: texts[i] for i in order[:size]}
+        order = order[size:]
 
 
 def _matrix(rows: Sequence[Sequence[int]]) -> ndarray:

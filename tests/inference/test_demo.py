@@ -470,6 +470,31 @@ def test_markup_in_labels_is_text():
         assert "&lt;img src=x onerror=alert(1)&gt;" in part
 
 
+@pytest.mark.parametrize("name", ["tagger", "classifier"])
+def test_a_folder_of_an_exported_model_gives_the_results_of_the_pipeline(name, models, texts, tmp_path):
+    """Without readings, and with the most probable label only."""
+    export = pytest.importorskip("bilstm_crf_hf.commands.export_onnx")
+    folder, model = tmp_path / "onnx", models / name
+    examples = RECIPES / "data" / ("ner/validation.txt" if name == "tagger" else "sentiment/validation.tsv")
+    export.main([str(model), "--output_dir", str(folder), "--file", str(examples)])
+    tasks = ["token-classification", "text-classification"]
+    task, other = tasks if name == "tagger" else tasks[::-1]
+    exported, pipe = app.load(task, str(folder), None), app.load(task, str(model), None)
+    lines = [*texts, "", "서울 " * 600]
+    if name == "tagger":
+        found, expected = app.tag(exported, lines), app.tag(pipe, lines)
+        assert app.read(exported, lines, 5) == [[] for _ in lines]
+        app.build(exported)
+    else:
+        found = app.classify(exported, lines)
+        expected = [labels[:1] for labels in app.classify(pipe, lines)]
+    assert [[e | {"score": 0} for e in row] for row in found] == [[e | {"score": 0} for e in row] for row in expected]
+    scores = [[e["score"] for row in rows for e in row] for rows in (found, expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    with pytest.raises(SystemExit, match="expected a ...For"):
+        app.load(other, str(folder), None)
+
+
 def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -23,6 +23,7 @@ from bilstm_crf_hf import (
     load_pipeline,
 )
 from bilstm_crf_hf.commands import export_onnx as recipe
+from bilstm_crf_hf.commands import predict, tag
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.inference import onnx_inference
 from bilstm_crf_hf.inference.onnx import activation, export_onnx, quantise
@@ -32,7 +33,14 @@ from bilstm_crf_hf.pipeline_bilstm_crf import render_entities
 pytestmark = pytest.mark.slow
 
 ODD_TEXTS = [
-    *("서\u0301울에서 👨‍👩‍👧 ㈜김㎞", "１９９２년\t보고ㄳ ㅋㅠ\u200b 가", "\u202e서울\u3000부산\r\n춘천", "", "  ", "\u200b"),
+    *(
+        "서\u0301울에서 👨‍👩‍👧 ㈜김㎞",
+        "１９９２년\t보고ㄳ ㅋㅠ\u200b 가",
+        "\u202e서울\u3000부산\r\n춘천",
+        "",
+        "  ",
+        "\u200b",
+    ),
     *("[SEP] 서울[CLS]에서 [PAD]", "<손흥민:PS>은", "서울 " * 600),  # more tokens than in the training
 ]
 
@@ -222,6 +230,13 @@ def small_encoder(kind, tokenizer):
     )
 
 
+def spread(model) -> None:
+    """Let the hidden states of an untrained encoder differ as much as those of a trained one."""
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.mul_(5 if parameter.dim() > 1 else 1)
+
+
 @pytest.mark.parametrize("lstm_layers", [0, 1])
 @pytest.mark.parametrize("kind", [(BertConfig, BertModel), (RobertaConfig, RobertaModel)], ids=["BERT", "RoBERTa"])
 def test_a_crf_on_an_encoder_reads_long_texts_in_windows(kind, lstm_layers, tokenizer, texts, tmp_path):
@@ -231,10 +246,9 @@ def test_a_crf_on_an_encoder_reads_long_texts_in_windows(kind, lstm_layers, toke
     model = EncoderCRFForTokenClassification.from_encoder(
         str(tmp_path), tokenizer, **options, **label_maps(LABELS)
     ).eval()
+    spread(model)
     with torch.no_grad():
         model.classifier.weight.mul_(30)
-        for parameter in model.encoder.parameters():
-            parameter.mul_(5 if parameter.dim() > 1 else 1)
         for parameter in model.crf.parameters():
             parameter.uniform_(-1, 1)
     texts = with_variants(texts) + ["손흥민은 춘천에서 태어났다. " * i for i in range(1, 12)]
@@ -256,26 +270,31 @@ def test_labels_and_scores_of_a_text_classifier_are_those_of_its_pipeline(
     if on_encoder:
         BertModel(small_encoder(BertConfig, tokenizer)).save_pretrained(tmp_path)
         model = EncoderForSequenceClassification.from_encoder(str(tmp_path), tokenizer, **options).eval()
+        spread(model)
         call = {"truncation": True, "max_length": 42}
     else:
         model = BiLSTMForSequenceClassification.from_tokenizer(
             tokenizer, embedding_size=16, hidden_size=24, ngram_buckets=256, ngram_embedding_size=8, **options
         ).eval()
-    with torch.no_grad():
-        for parameter in model.classifier.parameters():
-            parameter.mul_(10)
+        with torch.no_grad():
+            model.classifier.weight.mul_(10)
     tokenizer.save_pretrained(tmp_path)
     export_onnx(model, tmp_path / "model.onnx", tokenizer)
     texts = with_variants(texts)
     reference = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     expected, classifier = reference(texts, **call), OnnxPipeline(tmp_path)
-    assert len({row["label"] for row in expected}) > 1
+    assert len({round(row["score"], 3) for row in expected}) > 5
     assert same_results(classifier(texts), expected)
     assert same_results(classifier(texts[0]), reference(texts[0], **call))
 
 
-@pytest.mark.parametrize("num_labels", [1, 2])
-@pytest.mark.parametrize("problem", [None, "regression", "single_label_classification", "multi_label_classification"])
+@pytest.mark.parametrize(
+    ("problem", "num_labels"),
+    [
+        *((None, 1), (None, 2), ("regression", 1), ("regression", 2)),
+        *(("single_label_classification", 2), ("multi_label_classification", 2)),
+    ],
+)
 def test_scores_are_computed_as_the_pipeline_of_transformers_does(problem, num_labels, tokenizer):
     labels = label_maps([str(i) for i in range(num_labels)])
     model = BiLSTMForSequenceClassification.from_tokenizer(
@@ -343,3 +362,18 @@ def test_what_cannot_be_read_is_an_error(folder, tmp_path):
         load_pipeline(folder, backend="onx")
     with pytest.raises(ValueError, match="text 1: character 2 is .* half of a surrogate pair"):
         load_pipeline(folder, backend="onnx")(["서울", "부산\ud800"])
+
+
+def test_the_commands_run_a_graph(folder, texts, tmp_path, capsys):
+    """With the same marks as PyTorch."""
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    printed, files = [], []
+    for backend in ("torch", "onnx"):
+        options = ["--backend", backend, "--model"]
+        tag.main([*options, str(folder), *texts])
+        printed.append(capsys.readouterr().out)
+        files.append(tmp_path / f"{backend}.txt")
+        options = ["--backend", backend, "--use_cpu", "true", "--model_name_or_path", str(folder)]
+        predict.main([*options, "--input_file", str(tmp_path / "texts.txt"), "--output_file", str(files[-1])])
+        capsys.readouterr()
+    assert printed[0] == printed[1] == files[0].read_text() == files[1].read_text()

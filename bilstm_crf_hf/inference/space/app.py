@@ -1,8 +1,8 @@
 """Web page to try a tagger and a text classifier: python app.py MODEL [--classifier MODEL] [--server_port N]
 
-MODEL is a folder, or a model on the Hub, of which --revision names the commit whose code may run. The folder of this
-file is also a Space, which reads the variables MODEL_ID, MODEL_REVISION, CLASSIFIER_ID and CLASSIFIER_REVISION. It does
-not import bilstm_crf_hf, since models contain their code.
+MODEL is a folder, of a model or of its export to ONNX, or a model on the Hub, of which --revision names the commit
+whose code may run. The folder of this file is also a Space, which reads the variables MODEL_ID, MODEL_REVISION,
+CLASSIFIER_ID and CLASSIFIER_REVISION. It does not import bilstm_crf_hf, since models contain their code.
 
 The page answers to addresses in numbers, localhost, the name of the machine, and that of the Space. If a proxy serves
 it under other names, set ALLOWED_HOSTS to them, separated by commas.
@@ -15,7 +15,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
@@ -26,6 +28,9 @@ from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
 """Ends of the class names of models by task."""
+
+RUNNER = "onnx_inference.py"
+"""Name of the file that runs a model that was exported to ONNX."""
 
 TYPES = {"PS": "person", "LC": "place", "OG": "organisation", "DT": "date", "TI": "time", "QT": "quantity"}
 """Meanings of KLUE's entity types. Types of other models are shown without an explanation."""
@@ -88,7 +93,33 @@ class Label(TypedDict):
 # Models
 
 
-def load(task: str, name: str, revision: str | None) -> Pipeline:
+class Exported:
+    """A model in a folder of `bilstm-crf export-onnx`, with what the page asks of a pipeline; onnxruntime runs it."""
+
+    def __init__(self, folder: str) -> None:
+        specification = spec_from_file_location("onnx_inference", Path(folder, RUNNER))
+        runner = module_from_spec(specification)  # type: ignore[arg-type]  # the file exists
+        specification.loader.exec_module(runner)  # type: ignore[union-attr]
+        self.run = runner.OnnxPipeline(folder)
+        self.task = self.run.task
+        config = SimpleNamespace(
+            id2label=dict(enumerate(self.run.labels)),
+            architectures=[HEADS[self.task]],
+            max_position_embeddings=None,  # it reads lines of any length
+        )
+        self.model = SimpleNamespace(config=config, name_or_path=folder, parameters=list)
+
+    def tokenizer(self, lines: list[str], verbose: bool) -> dict[str, list]:
+        """Return the tokens of lines; none, since their number does not matter."""
+        return {"input_ids": [[]] * len(lines)}
+
+    def __call__(self, lines: list[str], **options: Any) -> list:
+        """Return the entities of each line, or a list with its label."""
+        results = self.run(lines)
+        return results if self.task == "token-classification" else [[label] for label in results]
+
+
+def load(task: str, name: str, revision: str | None) -> Pipeline | Exported:
     """Load the pipeline of a model in a folder, or of a commit of a model on the Hub.
 
     Raises:
@@ -99,7 +130,10 @@ def load(task: str, name: str, revision: str | None) -> Pipeline:
         remedy = "to run the code of a model on the Hub, give the commit with --revision"
         raise SystemExit(f"{name} is not a folder: {remedy}")
     try:
-        pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
+        if Path(name, RUNNER).is_file():
+            pipe = Exported(name)
+        else:
+            pipe = pipeline(task, model=name, revision=revision, trust_remote_code=True)
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"{name} cannot be loaded: {error}") from error
     classes = ", ".join(pipe.model.config.architectures or ["a model without a head"])

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any, NamedTuple
 
 from ..threads import usable_cpus
@@ -124,7 +125,16 @@ def _caller(executor: ProcessPoolExecutor) -> Callable[..., Any]:
 
 
 def _load(load: Callable[[], Any]) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     _loaded.append(load())
+
+
+def _end_with_parent() -> None:
+    """End this process when the benchmark is killed, which the executor would not notice."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(function: Callable[..., Any], arguments: tuple) -> Any:

@@ -78,16 +78,19 @@ def test_spinning_processes_have_their_cores_and_end_with_the_context():
 
 
 @pytest.mark.slow
-def test_spinning_processes_end_when_the_benchmark_is_killed():
+def test_all_processes_end_when_the_benchmark_is_killed():
     program = (
-        "import time; from bilstm_crf_hf.commands.benchmark_processes import spinning, usable_cores\n"
-        "with spinning([usable_cores()]) as pids: print(*pids, flush=True); time.sleep(1000)"
+        "import time; from bilstm_crf_hf.commands.benchmark_processes import *; cores = usable_cores()\n"
+        "with workers(list, {'': Condition(cores, None, ())}) as run, spinning([cores]):\n"
+        "    print(run[''](len), flush=True); time.sleep(1000)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        spinner = psutil.Process(int(process.stdout.readline()))
-        assert spinner.is_running()
+        assert process.stdout.readline() == "0\n"
+        children = psutil.Process(process.pid).children()
+        assert len(children) >= 2
         process.send_signal(signal.SIGKILL)
-    spinner.wait(60)
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
 
 
 def test_the_conditions_of_two_cores():

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -127,6 +128,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             default_workers(self.model, is_single) if num_workers is None else num_workers if num_workers > 1 else 0
         )
         tag = partial(self._tag, batch_size=batch_size, parameters=parameters)
+        if workers:  # further threads of the tokenizer would only be in the way; the stock pipeline does this, too
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         return _SortedByLength(inputs, batch_size, check, tag, workers)
 
     def _tag(self, texts: list, batch_size: int, parameters: Sequence[dict[str, Any]]) -> list:

@@ -4,8 +4,7 @@ Each table compares candidates that run in turn, for several rounds, and reports
 The command writes benchmark.md, benchmark.json and, for the section `profile`, profile.txt to --output_dir.
 """
 
-import copy
-import tempfile
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import numpy as np
 import psutil
 import torch
 from torchcrf import CRF
-from transformers import TokenClassificationPipeline
 from transformers.hf_argparser import HfArg
 
 from .. import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
@@ -30,6 +28,7 @@ from ..utils.environment import hardware, versions
 from ..utils.files import write_json
 from ..utils.timing import medians
 from . import sample_files
+from .benchmark_inference import inference_rows
 from .benchmark_models import Models
 from .benchmark_training import epoch_rows, profile_rows, step_rows
 
@@ -44,7 +43,7 @@ class BenchmarkArguments:
     validation_file: str | None = HfArg(default=None, help="Sentences to tag. Default: the sample in a clone.")
     tokenizer_name: str | None = HfArg(default=None, help="WordPiece tokenizer of the peers. Default: characters.")
     device: str = HfArg(default="cpu", help="cpu or cuda. Scaling and stream are measured on the CPU.")
-    peers: bool = HfArg(default=False, help="Also time BERT-base, and spaCy and CRFsuite if they are installed.")
+    peers: bool = HfArg(default=False, help="Also time encoders, spaCy and CRFsuite if they are installed.")
     sections: list[str] = HfArg(
         default_factory=lambda: ["crf", "training", "inference", "scaling", "stream"],
         help=f"Tables to make: {', '.join(SECTIONS)}.",
@@ -95,70 +94,6 @@ def crf_rows(lengths: list[int], device: str, rounds: int) -> Iterator[dict]:
                 }
 
 
-def onnx_taggers(model, tokenizer, folder: str) -> dict[str, Callable[[list[str]], None]]:
-    """Return taggers that run batches of similar length in onnxruntime, with plain and with quantised weights."""
-    import onnxruntime
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    from ..inference.onnx import export_onnx
-
-    plain, quantised = Path(folder, "model.onnx"), Path(folder, "model_int8.onnx")
-    export_onnx(model, plain, tokenizer)
-    quantize_dynamic(plain, quantised, weight_type=QuantType.QInt8)
-
-    def tag(session: onnxruntime.InferenceSession, texts: list[str]) -> None:
-        texts = sorted(texts, key=len)
-        for start in range(0, len(texts), 32):
-            batch = tokenizer(texts[start : start + 32], padding=True, return_token_type_ids=False, return_tensors="np")
-            session.run(None, dict(batch))
-
-    paths = {"ONNX": plain, "ONNX, int8": quantised}
-    return {name: partial(tag, onnxruntime.InferenceSession(path)) for name, path in paths.items()}
-
-
-def inference_rows(models: Models, rounds: int, peers: bool) -> Iterator[dict]:
-    """Yield the rate at which each tagger tags the validation sentences, and its time for a single sentence."""
-    texts, options = list(models.data["validation"]["text"]), {"tokenizer": models.tokenizer, "device": models.device}
-    model = models.default().eval()
-    halved = copy.deepcopy(model).to(torch.bfloat16)  # the model of pipeline(..., dtype="bfloat16")
-    taggers: dict[str, tuple[Callable[[list], object], list]] = {
-        "pipeline": (BiLSTMCRFTokenClassificationPipeline(model=model, **options), texts),
-        "pipeline, bfloat16": (BiLSTMCRFTokenClassificationPipeline(model=halved, **options), texts),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        if models.device == "cpu":
-            taggers |= {name: (tag, texts) for name, tag in onnx_taggers(model, models.tokenizer, folder).items()}
-        if peers:
-            taggers |= peer_taggers(models, texts)
-        many = medians({name: partial(tag, some) for name, (tag, some) in taggers.items()}, rounds)
-        single = medians({name: partial(tag_singly, *pair) for name, pair in taggers.items()}, rounds)
-    for name, (_, some) in taggers.items():
-        yield {
-            "what": name,
-            "sentences a second": len(some) / many[name],
-            "ms for one": 1e3 * single[name] / 20,
-            "pipeline is faster by": many[name] / len(some) / (many["pipeline"] / len(texts)),
-            "and for one by": single[name] / single["pipeline"],
-        }
-
-
-def tag_singly(tag: Callable[[list], object], texts: list) -> None:
-    """Tag 20 of the texts, one at a time."""
-    for text in texts[:: len(texts) // 20][:20]:
-        tag([text])
-
-
-def peer_taggers(models: Models, texts: list[str]) -> dict[str, tuple[Callable[[list], object], list]]:
-    """Return BERT-base in the stock pipeline; on the CPU also the libraries that are installed."""
-    model, options = models.bert(), {"tokenizer": models.piece_tokenizer, "device": models.device}
-    if models.device != "cpu":
-        bert = TokenClassificationPipeline(model=model.bfloat16(), batch_size=128, **options)
-        return {"BERT-base, bfloat16": (bert, texts[:1024])}
-    bert = TokenClassificationPipeline(model=model, batch_size=32, **options)
-    taggers, sentences = models.library_taggers()
-    return {"BERT-base": (bert, texts[:256])} | {name: (tag, sentences) for name, tag in taggers.items()}
-
-
 def scaling_rows(rounds: int) -> Iterator[dict]:
     """Yield the time of the CRF (13 labels) and of a whole model for one sequence, as its length grows."""
     lengths = (16, 64, 256, 1024, 4096, 8192)
@@ -193,14 +128,16 @@ def stream_rows(models: Models, sentences: int) -> Iterator[dict]:
             yield {"what": f"after {i:,} sentences", "resident MB": resident, "seconds": time.perf_counter() - began}
 
 
-def rounded(value: float | str) -> Cell | str:
+def rounded(value: float | str | None) -> Cell | str | None:
     """Return a number with three significant digits; text stays as it is."""
-    return value if isinstance(value, str) else formatted(value, ".3g" if value < 100 else ".0f")
+    return value if value is None or isinstance(value, str) else formatted(value, ".3g" if value < 100 else ".0f")
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
+    for logger in ("", "torch.onnx"):  # about what is not quantised, and what is not installed
+        logging.getLogger(logger).setLevel(logging.ERROR)
     torch.manual_seed(0)
     named = {"train": arguments.train_file, "validation": arguments.validation_file}
     files = {split: path for split, path in named.items() if path} or sample_files("ner", "txt", recipes)

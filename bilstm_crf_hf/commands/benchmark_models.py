@@ -3,16 +3,27 @@
 The peers are built on the same sentences and timed; their accuracy is not measured.
 """
 
-import tempfile
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from datasets import Dataset, DatasetDict
 from torch import Tensor, nn
 from torchcrf import CRF
-from transformers import AutoTokenizer, BertConfig, BertForTokenClassification, PreTrainedModel
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForTokenClassification,
+    ElectraConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TokenClassificationPipeline,
+)
 
 from .. import BiLSTMCRFForTokenClassification
 from ..configuration_encoder import EncoderCRFConfig
@@ -37,6 +48,34 @@ TUTORIAL = {
 
 MAX_LENGTH = 128
 """Limit in tokens of a sentence, as in the tutorial."""
+
+KOELECTRA_SMALL = {
+    "vocab_size": 35000,
+    "embedding_size": 128,
+    "hidden_size": 256,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+}
+"""Configuration of monologg/koelectra-small-v3-discriminator."""
+
+BATCH = 32
+"""Number of sentences that encoders read at a time."""
+
+Tagger = Callable[..., object]
+"""A function of sentences; those of this package also have the argument `num_workers`."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A tagger whose speed is measured, in processes to which all fields are sent."""
+
+    load: Callable[[], Tagger]
+    """Function that loads the tagger."""
+    texts: list
+    """Sentences to tag."""
+    numbers: str | None = None
+    """The type of the numbers that a tagger of this package multiplies; None for a peer."""
 
 
 class TutorialTagger(nn.Module):
@@ -82,9 +121,9 @@ class Models:
         """Return the training sentences over the tokens of the tutorial's model and of BERT."""
         return EncodedCorpus(self.data["train"], BiLSTMCRFProcessor(self.piece_tokenizer), self.labels, MAX_LENGTH)
 
-    def default(self) -> BiLSTMCRFForTokenClassification:
-        """Return the default model, without morphemes."""
-        return BiLSTMCRFForTokenClassification.from_tokenizer(self.tokenizer, **self.names).to(self.device)
+    def default(self, **config) -> BiLSTMCRFForTokenClassification:
+        """Return the default model, without morphemes unless `config` has them."""
+        return BiLSTMCRFForTokenClassification.from_tokenizer(self.tokenizer, **self.names, **config).to(self.device)
 
     def tutorial(self) -> BiLSTMCRFForTokenClassification:
         """Return the tutorial's model as one of this package."""
@@ -100,15 +139,40 @@ class Models:
         encoder, tokens = BertConfig(vocab_size=len(self.piece_tokenizer)), sequence_tokens(self.piece_tokenizer)
         return EncoderCRFForTokenClassification(EncoderCRFConfig(encoder_config=encoder, **tokens, **self.names))
 
-    def library_taggers(self) -> tuple[dict[str, Callable[[list], object]], list[list[str]]]:
-        """Return the taggers of the libraries that are installed, after a short training, and sentences for them.
+    def peers(self, texts: list[str], folder: Path) -> dict[str, Candidate]:
+        """Return other taggers; files that they load are written to `folder`.
+
+        BERT-base in the stock pipeline; on the CPU also the shapes of BERT-base and KoELECTRA-small in int8 in
+        onnxruntime, whose results are only the labels of tokens, and the libraries that are installed.
+        """
+        bert = BertConfig(vocab_size=len(self.piece_tokenizer), **self.names)
+        load = partial(load_encoder, bert, self.piece_tokenizer, self.device)
+        if self.device != "cpu":
+            return {"BERT-base, bfloat16": Candidate(load, texts[:1024])}
+        electra = ElectraConfig(**(KOELECTRA_SMALL | self.names))
+        found = {"BERT-base": Candidate(load, evenly(texts, 64))}
+        for name, config, count in (("KoELECTRA-small", electra, 512), ("BERT-base", bert, 128)):
+            load = partial(load_onnx_encoder, export_encoder(config, folder / f"{name}.onnx"), self.piece_tokenizer)
+            found[f"{name}, ONNX, int8"] = Candidate(load, evenly(texts, count))
+        return found | self.library_taggers(folder)
+
+    def library_taggers(self, folder: Path) -> dict[str, Candidate]:
+        """Return the taggers of the libraries that are installed, after a short training.
 
         They tag characters, since Korean entities end within words.
         """
         sentences, tags = self._characters("train", 2000)
-        libraries = {"spaCy": ("spacy", spacy_tagger), "CRFsuite": ("pycrfsuite", crfsuite_tagger)}
-        taggers = {name: build(sentences, tags) for name, (module, build) in libraries.items() if find_spec(module)}
-        return taggers, self._characters("validation", 1000)[0]
+        texts = self._characters("validation", 1000)[0]
+        libraries = {
+            "spaCy": ("spacy", train_spacy, load_spacy),
+            "CRFsuite": ("pycrfsuite", train_crfsuite, load_crfsuite),
+        }
+        found = {}
+        for name, (module, train, load) in libraries.items():
+            if find_spec(module):
+                train(sentences, tags, folder / name)
+                found[name] = Candidate(partial(load, folder / name), texts)
+        return found
 
     def _characters(self, split: str, limit: int) -> tuple[list[list[str]], list[list[str]]]:
         rows: Dataset = self.data[split].select(range(min(limit, len(self.data[split]))))
@@ -116,8 +180,74 @@ class Models:
         return [list(text) for text in rows["text"]], [[names[i] for i in tags] for tags in rows["tags"]]
 
 
-def spacy_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Callable[[list], object]:
-    """Return spaCy's transition-based NER over its default tok2vec."""
+def evenly(texts: list[str], count: int) -> list[str]:
+    """Return about `count` of the texts: batches of similar lengths, evenly over all lengths."""
+    texts = sorted(texts, key=len)
+    batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+    chosen = min(len(batches), -(-count // BATCH))
+    places = (((2 * n + 1) * len(batches) - chosen) // (2 * chosen) for n in range(chosen))
+    return [text for place in places for text in batches[place]]
+
+
+def load_encoder(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, device: str) -> Tagger:
+    """Return a random encoder with a token head in the stock pipeline, in bfloat16 off the CPU."""
+    model, batch = AutoModelForTokenClassification.from_config(config).eval(), BATCH
+    if device != "cpu":
+        model, batch = model.bfloat16(), 128
+    return TokenClassificationPipeline(model=model, tokenizer=tokenizer, device=device, batch_size=batch)
+
+
+def export_encoder(config: PreTrainedConfig, path: Path) -> Path:
+    """Write a random encoder with a token head to an ONNX graph, with weights in int8; return the path."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    inputs = {name: torch.ones(2, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    plain, shape = path.with_suffix(".float32.onnx"), dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC)
+    torch.onnx.export(
+        _Logits(AutoModelForTokenClassification.from_config(config)).eval(),
+        kwargs=inputs,
+        f=plain,
+        dynamo=True,
+        verbose=False,
+        input_names=list(inputs),
+        output_names=["logits"],
+        dynamic_shapes=dict.fromkeys(inputs, shape),
+    )
+    quantize_dynamic(plain, path, weight_type=QuantType.QInt8)
+    return path
+
+
+class _Logits(nn.Module):
+    """An encoder whose only output are the logits."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the logits (B, S, K)."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def load_onnx_encoder(path: Path, tokenizer: PreTrainedTokenizerBase) -> Tagger:
+    """Return a tagger that runs a graph of `export_encoder` on batches of similar length: labels of tokens only."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # its own default does not know the limit of a container
+    session = onnxruntime.InferenceSession(path, options)
+
+    def tag(texts: list[str]) -> None:
+        texts = sorted(texts, key=len)
+        for start in range(0, len(texts), BATCH):
+            batch = tokenizer(texts[start : start + BATCH], padding=True, return_tensors="np")
+            session.run(None, {name: batch[name] for name in ("input_ids", "attention_mask")})[0].argmax(-1)
+
+    return tag
+
+
+def train_spacy(sentences: list[list[str]], tags: list[list[str]], path: Path) -> None:
+    """Train spaCy's transition-based NER over its default tok2vec, and save it."""
     import spacy
     from spacy.tokens import Doc
     from spacy.training import Example
@@ -129,28 +259,43 @@ def spacy_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Callable[
     optimizer = nlp.initialize(lambda: examples)
     for start in range(0, len(examples), 64):
         nlp.update(examples[start : start + 64], sgd=optimizer)
+    nlp.to_disk(path)
+
+
+def load_spacy(path: Path) -> Tagger:
+    """Return a tagger that `train_spacy` saved."""
+    import spacy
+    from spacy.tokens import Doc
+
+    nlp = spacy.load(path)
     return lambda texts: list(nlp.pipe(Doc(nlp.vocab, words=text) for text in texts))
 
 
-def crfsuite_tagger(sentences: list[list[str]], tags: list[list[str]]) -> Callable[[list], object]:
-    """Return CRFsuite's linear CRF over the n-grams of up to four units that begin or end within three of a unit."""
-    import pycrfsuite
-
+def crfsuite_features(sentence: list[str]) -> list[list[str]]:
+    """Return the n-grams of up to four units that begin or end within three of each unit."""
     windows = [(first, first + n) for n in (1, 2, 3, 4) for first in range(-3, 5 - n)]
+    padded = ["^"] * 3 + sentence + ["$"] * 3
+    return [
+        [f"{first}:{last}:{''.join(padded[i + first : i + last])}" for first, last in windows]
+        for i in range(3, len(padded) - 3)
+    ]
 
-    def features(sentence: list[str]) -> list[list[str]]:
-        padded = ["^"] * 3 + sentence + ["$"] * 3
-        return [
-            [f"{first}:{last}:{''.join(padded[i + first : i + last])}" for first, last in windows]
-            for i in range(3, len(padded) - 3)
-        ]
+
+def train_crfsuite(sentences: list[list[str]], tags: list[list[str]], path: Path) -> None:
+    """Train CRFsuite's linear CRF, and save it."""
+    import pycrfsuite
 
     trainer = pycrfsuite.Trainer(verbose=False)
     for sentence, row in zip(sentences, tags, strict=True):
-        trainer.append(features(sentence), row)
+        trainer.append(crfsuite_features(sentence), row)
     trainer.set_params({"max_iterations": 20})
-    with tempfile.TemporaryDirectory() as folder:
-        trainer.train(f"{folder}/model")
-        tagger = pycrfsuite.Tagger()
-        tagger.open(f"{folder}/model")
-    return lambda texts: [tagger.tag(features(text)) for text in texts]
+    trainer.train(str(path))
+
+
+def load_crfsuite(path: Path) -> Tagger:
+    """Return a tagger that `train_crfsuite` saved."""
+    import pycrfsuite
+
+    tagger = pycrfsuite.Tagger()
+    tagger.open(str(path))
+    return lambda texts: [tagger.tag(crfsuite_features(text)) for text in texts]

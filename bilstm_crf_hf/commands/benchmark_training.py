@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from ..data.encoding import EncodedCorpus
 from ..training.arguments import TaggerTrainingArguments
 from ..training.optimization import RowAdamW, clip_gradients, use_sparse_gradients
 from ..training.trainer import TaggerTrainer
-from ..utils.timing import medians, synchronize
+from ..utils.timing import medians, seconds_of, synchronize
 from .benchmark_models import MAX_LENGTH, Models, TutorialTagger
+from .benchmark_processes import conditions_on, spinning, usable_cores, workers
 
 PROFILED_STEPS = 30
 """Training steps that are profiled."""
@@ -93,7 +95,7 @@ def step_rows(models: Models, steps: int, rounds: int) -> Iterator[dict]:
     sentences = min(len(characters.inputs), 4 * 32 * steps)  # some of Trainer's work is per run
     trainers = {
         "tutorial's model, Trainer": new_trainer(models, models.tutorial(), pieces, sentences, bf16=False),
-        "default model, Trainer": new_trainer(models, models.default(), characters, sentences, bf16=False),
+        "default model, Trainer": default_trainer(models, sentences),
     }
     candidates = {
         "tutorial's loop": training_steps(tutorial, padded, adam, clip),
@@ -102,6 +104,9 @@ def step_rows(models: Models, steps: int, rounds: int) -> Iterator[dict]:
     }
     seconds = medians(candidates | {name: trainer.train for name, trainer in trainers.items()}, rounds)
     step = {name: 32 * value / (sentences if name in trainers else 32 * steps) for name, value in seconds.items()}
+    if device == "cpu":
+        busy = seconds_by_condition(partial(default_trainer, models, sentences), rounds)
+        step |= {f"default model, Trainer, {name}": 32 * value / sentences for name, value in busy.items()}
     for name, value in step.items():
         yield {
             "what": name,
@@ -109,6 +114,30 @@ def step_rows(models: Models, steps: int, rounds: int) -> Iterator[dict]:
             "ms a step of 32": 1e3 * value,
             "times the tutorial's loop": step["tutorial's loop"] / value,
         }
+
+
+def default_trainer(models: Models, sentences: int) -> TaggerTrainer:
+    """Return a trainer of the default model in float32."""
+    return new_trainer(models, models.default(), models.characters, sentences, bf16=False)
+
+
+def seconds_by_condition(load: Callable[[], TaggerTrainer], rounds: int) -> dict[str, float]:
+    """Return the median seconds of a training under the conditions of [`conditions_on`]."""
+    conditions = conditions_on(usable_cores())
+    seconds: dict[str, list[float]] = {name: [] for name in conditions}
+    with workers(load, conditions) as run:
+        for train in run.values():
+            train(seconds_of_training)  # once, to warm up
+        for _ in range(rounds):
+            for name, condition in conditions.items():
+                with spinning(condition.spinning):
+                    seconds[name].append(run[name](seconds_of_training))
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def seconds_of_training(trainer: TaggerTrainer) -> float:
+    """Return the seconds of a training; this runs in a process that measures."""
+    return seconds_of(trainer.train)
 
 
 def epoch_rows(models: Models, sentences: int | None) -> Iterator[dict]:

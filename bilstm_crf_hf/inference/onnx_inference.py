@@ -11,6 +11,7 @@ reads morphemes also wants `kiwipiepy`. In Python, from that folder:
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -91,28 +92,32 @@ class OnnxPipeline:
         self.is_special[self.settings["special_token_ids"]] = True
         self.crf: dict[str, Any] = {name: np.array(value) for name, value in self.settings.get("crf", {}).items()}
 
-    def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE) -> Any:
+    def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, num_workers: int | None = None) -> Any:
         """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.
+
+        Args:
+            texts: a text, or many.
+            batch_size: number of texts that are read at a time.
+            num_workers: number of threads that read batches. Default: as many as the process may use.
 
         Raises:
             ValueError: with its index, if a text holds half of a surrogate pair.
         """
         if isinstance(texts, str):
-            (result,) = self._results([texts], 1)
+            (result,) = self._results([texts], 1, 1)
             return result if self.task == "token-classification" else [result]
-        results = self._results(texts, batch_size)
+        results = self._results(texts, batch_size, num_workers or usable_cpus())
         return list(results) if isinstance(texts, (list, tuple)) else results
 
-    def _results(self, texts: Iterable[str], batch_size: int) -> Iterator[Any]:
+    def _results(self, texts: Iterable[str], batch_size: int, workers: int) -> Iterator[Any]:
         """Yield the results of texts in their order; threads work on batches of similar length."""
         numbered = enumerate(texts)
-        cpus = usable_cpus()
-        while ahead := dict(islice(numbered, BATCHES_SORTED * batch_size)):
-            # All threads have work to the end, and the texts that share a run of the graph are those of one thread.
-            share = GRAPH_SIZE * max(1, len(ahead) // (4 * cpus * GRAPH_SIZE))
-            batches = list(_batches(ahead, batch_size if cpus == 1 else min(batch_size, share)))
+        if workers > 1:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # further threads would only be in the way
+        while ahead := dict(islice(numbered, BATCHES_SORTED * batch_size * max(1, workers // 4))):
+            batches = list(_batches(ahead, batch_size))
             results: dict[int, Any] = {}
-            for found in ordered_map(self._read, batches, cpus if cpus > 1 < len(batches) else 0):
+            for found in ordered_map(self._read, batches, workers if min(workers, len(batches)) > 1 else 0):
                 results |= found
             yield from map(results.__getitem__, ahead)
 

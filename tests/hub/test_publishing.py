@@ -117,7 +117,16 @@ def test_what_is_sent_is_the_model_its_code_and_card_and_nothing_else(prepared):
         *("onnx/model.onnx", "onnx/morphemes.py", "onnx/onnx_inference.py", EVAL_RESULTS),
         *("alignment.py", "configuration_bilstm_crf.py", "crf.py", "input_features.py", "lattice.py", "morphemes.py"),
         *("modeling_bilstm_crf.py", "pipeline_bilstm_crf.py", "processing_bilstm_crf.py", "forward_arguments.py"),
-        *("entities.py", "losses.py", "recursions.py", "saving.py", "sequences.py", "sizes.py", "threads.py"),
+        *(
+            "entities.py",
+            "loops.py",
+            "losses.py",
+            "recursions.py",
+            "saving.py",
+            "sequences.py",
+            "sizes.py",
+            "threads.py",
+        ),
     }
     assert all(content == (run / name).read_bytes() for name, content in sent.items() if name != EVAL_RESULTS)
 

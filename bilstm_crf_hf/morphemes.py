@@ -16,7 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from .alignment import character_ranges
-from .threads import usable_cpus
+from .threads import lock_of_process, usable_cpus
 
 NUM_CLUSTERS = 256
 """Number of clusters of nouns: family names, politicians, Korean towns, states, firms and units have some each."""
@@ -38,7 +38,8 @@ NUM_PARTS_OF_SPEECH = 1 + len(PARTS_OF_SPEECH)
 
 def kiwi():
     """Return Kiwi itself, a `kiwipiepy.Kiwi`; an ImportError if it is missing."""
-    return _kiwi_of_process(os.getpid())
+    with lock_of_process("kiwi"):  # threads must not load one each
+        return _kiwi_of_process(os.getpid())
 
 
 @cache

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, groupby, islice
-from threading import Barrier, Lock
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from .processing_bilstm_crf import (
     own_tokens,
     usable_positions,
 )
-from .threads import ordered_map, usable_cpus
+from .threads import lock_of_process, ordered_map, usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ BATCH_SIZE = 64
 
 USUAL_LENGTH = 256
 """Number of characters above which fewer texts are tagged at a time, so that the memory of a batch is bounded."""
+
+ENCODER_BATCHES = 8
+"""Largest number of batches of an encoder, each of some hundred megabytes, that threads run side by side by default."""
 
 BATCHES_SORTED = 16
 """Number of batches whose texts are read ahead and sorted by length, for up to seven threads."""
@@ -128,6 +131,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             default_workers(self.model, is_single) if num_workers is None else num_workers if num_workers > 1 else 0
         )
         tag = partial(self._tag, batch_size=batch_size, parameters=parameters)
+        if workers and torch.is_autocast_enabled("cpu"):  # a setting of the calling thread
+            tag = partial(_tag_in_autocast, tag, torch.get_autocast_dtype("cpu"))
         if workers:  # further threads of the tokenizer would only be in the way; the stock pipeline does this, too
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         return _SortedByLength(inputs, batch_size, check, tag, workers)
@@ -146,7 +151,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         ignored = postprocess.get("ignore_labels", ["O"])
         forward = forward | {"output_logits": strategy not in (AggregationStrategy.SIMPLE, AggregationStrategy.NONE)}
         rows = [self.forward(batch, **forward) for batch in batches]
-        outputs = {name: torch.cat([each[name] for each in rows]) for name in rows[0]}
+        names = {"input_ids", "logits", "predictions", "path_log_probs"} & rows[0].keys()
+        outputs = {name: torch.cat([each[name] for each in rows]) for name in names}
         if strategy == AggregationStrategy.SIMPLE:
             return self.entities(encoded, outputs["predictions"], outputs["path_log_probs"], ignored)
         windows = _joined(encoded, outputs)
@@ -242,6 +248,12 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         ]
 
 
+def _tag_in_autocast(tag: Callable[[list], list], dtype: torch.dtype, texts: list) -> list:
+    """Return the results of texts in the autocast of the thread that asks for them."""
+    with torch.autocast("cpu", dtype, cache_enabled=False):
+        return tag(texts)
+
+
 def reads_whole_texts(model: nn.Module) -> bool:
     """Return whether the model is a BiLSTM, which reads sequences of any length, and not an encoder."""
     return getattr(model.config, "max_position_embeddings", 0) is None
@@ -251,15 +263,13 @@ def default_workers(model: nn.Module, is_single: bool) -> int:
     """Return the number of threads that run batches, or a single batch; 0: PyTorch's own threads share operations.
 
     These wait for each other many times in a batch, and so for any other process that wants their CPU. They only pay
-    for the large operations of an encoder.
+    for the large operations of an encoder, of which few batches at a time also need less memory.
     """
     threads = torch.get_num_threads()
-    if model.device.type != "cpu" or threads == 1 or (is_single and not reads_whole_texts(model)):
+    if model.device.type != "cpu" or threads == 1:
         return 0
-    return min(threads, usable_cpus())
-
-
-_PREPARING = Lock()
+    workers = min(threads, usable_cpus())
+    return workers if reads_whole_texts(model) or (not is_single and workers <= ENCODER_BATCHES) else 0
 
 
 def use_one_thread_each(pool: ThreadPoolExecutor, workers: int) -> None:
@@ -267,13 +277,19 @@ def use_one_thread_each(pool: ThreadPoolExecutor, workers: int) -> None:
 
     A thread takes its number from the setting of the process when it first runs a large operation.
     """
-    with _PREPARING:
+    with lock_of_process("threads of PyTorch"):
         threads, started = torch.get_num_threads(), Barrier(workers + 1)
         torch.set_num_threads(1)
-        for _ in range(workers):
-            pool.submit(lambda: (torch.ones(2**17).add_(1), started.wait()))
-        started.wait()
-        torch.set_num_threads(threads)
+        try:
+            for _ in range(workers):
+                pool.submit(lambda: (torch.ones(2**17).add_(1), started.wait()))
+            started.wait()
+        except BaseException:  # a thread cannot start, or somebody interrupts: the others must not wait for ever
+            started.abort()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(threads)
 
 
 class _SortedByLength:

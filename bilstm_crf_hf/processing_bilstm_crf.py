@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .morphemes import installed_kiwi_version, morpheme_ids
+from .threads import lock_of_process
 
 if TYPE_CHECKING:  # beside an ONNX graph, this file runs without transformers
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -27,9 +27,6 @@ UNLIMITED = 2**31 - 1
 
 STRIDE = 32
 """Number of tokens that neighbouring windows of a text share by default."""
-
-_TOKENIZING = Lock()
-"""Lock of tokenizers: padding and truncation are a state of them, which threads must not change side by side."""
 
 COUNTING_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta"),
@@ -191,7 +188,7 @@ class BiLSTMCRFProcessor:
                 f"{room - 1} tokens: set it to one of these numbers, or the limit to more"
             )
         contents: list[Any] = list(texts)
-        with _TOKENIZING:
+        with lock_of_process("tokenizer"):  # its padding is a state, which threads must not change side by side
             encoded = self.tokenizer(
                 contents,
                 is_split_into_words=is_split_into_words,

@@ -48,7 +48,7 @@ def decode(
     """
     inside = np.arange(len(emissions))[:, None] < lengths  # (T, B)
     scores = add_boundary(emissions, inside)
-    tempered = scores / temperature, transitions / temperature
+    tempered = [np.where(each > IMPOSSIBLE / 2, each / temperature, IMPOSSIBLE) for each in (scores, transitions)]
     weights = _scaled_weights(*tempered)
     joint, following = weights or _log_weights(*tempered)
     path = joint.argmax(-1)  # (T + 2, B), of the most probable tag at each timestep

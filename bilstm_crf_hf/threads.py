@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -21,9 +22,16 @@ def usable_cpus() -> int:
 def _quota(mounts: Path = Path("/sys", "fs", "cgroup"), table: Path = Path("/proc", "self", "cgroup")) -> int:
     """Return the smallest quota of the control groups (version 1 or 2) around this process, rounded up to whole CPUs.
 
-    Without a quota, as outside of Linux, the result is larger than any number of CPUs.
+    Without a quota that can be read, as outside of Linux, the result is larger than any number of CPUs.
     """
-    quotas = [2**31]
+    try:
+        return min(_quotas(mounts, table), default=2**31)
+    except (OSError, ValueError):  # a system that hides the groups, or writes them in another way
+        return 2**31
+
+
+def _quotas(mounts: Path, table: Path) -> Iterator[int]:
+    """Yield the quotas of the control groups around this process."""
     for line in table.read_text().splitlines() if table.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -36,8 +44,7 @@ def _quota(mounts: Path = Path("/sys", "fs", "cgroup"), table: Path = Path("/pro
             files = [folder / name for name in names]
             values = [word for file in files if file.exists() for word in file.read_text().split()]
             if len(values) == 2 and values[0] not in ("max", "-1"):
-                quotas.append(-(-int(values[0]) // int(values[1])))
-    return min(quotas)
+                yield -(-int(values[0]) // int(values[1]))
 
 
 def ordered_map(
@@ -55,7 +62,15 @@ def ordered_map(
     return _pool(os.getpid(), workers, prepare).map(function, items) if workers else map(function, items)
 
 
-@cache
+def lock_of_process(name: str) -> Lock:
+    """Return the lock of a name in this process: a fork must not inherit a lock that another thread holds."""
+    return _LOCKS.setdefault((os.getpid(), name), Lock())
+
+
+_LOCKS: dict[tuple[int, str], Lock] = {}
+
+
+@lru_cache(maxsize=2)
 def _pool(process: int, workers: int, prepare: Callable[[ThreadPoolExecutor, int], Any] | None) -> ThreadPoolExecutor:
     """Return the threads of a process, which do not survive a fork."""
     pool = ThreadPoolExecutor(workers, "batches")

@@ -5,8 +5,11 @@ import json
 import multiprocessing
 import random
 import sys
+import time
 import unicodedata
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -432,3 +435,13 @@ def test_the_clusters_of_the_table_are_those_of_nouns(monkeypatch):
     assert len(found) == len(nouns) > 1000
     assert {noun.tag for noun in nouns} <= set(morphology.NOUNS)
     assert all(found[morpheme_hash(kiwi.morpheme(i))] == each for i, each in clusters.items() if kiwi.morpheme(i).form)
+
+
+def test_threads_share_one_kiwi(monkeypatch):
+    made = []
+    slow = SimpleNamespace(Kiwi=lambda **_: time.sleep(0.1) or made.append(1) or made)
+    monkeypatch.setitem(sys.modules, "kiwipiepy", slow)
+    monkeypatch.setattr(morphemes, "_kiwi_of_process", cache(morphemes._kiwi_of_process.__wrapped__))
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(map(id, pool.map(lambda _: morphemes.kiwi(), range(4))))) == 1
+    assert len(made) == 1

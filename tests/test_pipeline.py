@@ -489,10 +489,50 @@ def test_threads_join_the_windows_of_an_encoder(tokenizer, texts):
 def test_many_callers_share_a_pipeline(pipe, texts):
     """The padding of a fast tokenizer is a state that threads must not change side by side."""
     batches = [odd_texts(texts)[n:] for n in range(8)]
-    expected = [pipe(batch, num_workers=0) for batch in batches]
+    expected = [pipe(batch, batch_size=3, num_workers=0) for batch in batches]
     with ThreadPoolExecutor(4) as callers:
         for _ in range(5):
             assert list(callers.map(partial(pipe, batch_size=3, num_workers=2), batches)) == expected
+
+
+def test_a_model_that_returns_its_hidden_states_is_tagged_with(tokenizer, tagger, texts):
+    expected = BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer, device="cpu")(texts)
+    model = copy.deepcopy(tagger)
+    model.config.output_hidden_states = True
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer, device="cpu")
+    assert pipe(texts) == expected
+    assert len(pipe(texts, aggregation_strategy="none")) == len(texts)
+
+
+def test_the_autocast_of_the_caller_holds_in_threads(pipe, texts):
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = pipe(texts * 9, batch_size=4, num_workers=0)
+        assert pipe(texts * 9, batch_size=4, num_workers=3) == expected
+    assert pipe(texts * 9, batch_size=4, num_workers=3) != expected
+
+
+def test_threads_that_cannot_start_leave_nothing_behind():
+    """The process would not end if threads waited for those that could not start."""
+    code = """
+        import threading, torch
+        from bilstm_crf_hf.pipeline_bilstm_crf import use_one_thread_each
+        from bilstm_crf_hf.threads import ordered_map
+        torch.set_num_threads(2)
+        start, started = threading.Thread.start, []
+        def limited(thread):
+            if len(started) == 2:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+            start(thread)
+        threading.Thread.start = limited
+        try:
+            list(ordered_map(str, range(9), 5, use_one_thread_each))
+        except RuntimeError as error:
+            print(error, torch.get_num_threads())
+    """
+    options = {"capture_output": True, "text": True, "check": True, "timeout": 120}
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], **options)
+    assert result.stdout.strip() == "can't start new thread 2"
 
 
 def test_threads_leave_the_threads_of_pytorch_alone():
@@ -522,6 +562,8 @@ def test_batches_have_as_many_threads_as_pytorch_and_the_process_may_use(tagger,
     encoder = encoder_tagger(tokenizer, 16)
     assert [default_workers(tagger, is_single) for is_single in (False, True)] == [4, 4]
     assert [default_workers(encoder, is_single) for is_single in (False, True)] == [4, 0]
+    monkeypatch.setattr(pipeline_bilstm_crf, "usable_cpus", lambda: 16)
+    assert [default_workers(model, False) for model in (tagger, encoder)] == [16, 0]  # few encoders fit into memory
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert [default_workers(model, False) for model in (tagger, encoder)] == [0, 0]
 

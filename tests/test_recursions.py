@@ -32,7 +32,7 @@ def enumerate_paths(scores: np.ndarray, transitions: np.ndarray) -> tuple[np.nda
     return paths, totals + transitions.astype(np.longdouble)[states[:, :-1], states[:, 1:]].sum(1)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 1.7])
+@pytest.mark.parametrize("temperature", [1.0, 1.7, 3.0])
 @pytest.mark.parametrize("constrained", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 20.0, 100.0])
 def test_paths_and_probabilities_are_those_of_all_paths(scale, constrained, temperature):

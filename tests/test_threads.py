@@ -1,14 +1,18 @@
 """Tests of the threads that work on batches."""
 
+import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bilstm_crf_hf.threads import _quota, ordered_map, usable_cpus
+from bilstm_crf_hf.threads import _quota, lock_of_process, ordered_map, usable_cpus
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
@@ -63,10 +67,36 @@ def test_no_item_is_begun_once_nobody_wants_the_results():
 
 def test_a_forked_process_has_threads_of_its_own():
     list(ordered_map(str, range(4), 2))
+    assert exit_status_of(lambda: list(ordered_map(str, range(4), 2)) == list("0123")) == 0
+
+
+def test_a_forked_process_does_not_wait_for_a_lock_of_another_thread():
+    with lock_of_process("test"):
+        assert exit_status_of(lambda: lock_of_process("test").acquire(timeout=5)) == 0
+
+
+def exit_status_of(work: Callable[[], object]) -> int:
+    """Run `work` in a forked process, for half a minute at most; return 0 if its result is true."""
     child = os.fork()
     if not child:
-        os._exit(0 if list(ordered_map(str, range(4), 2)) == list("0123") else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        signal.alarm(30)
+        status = 1
+        try:
+            status = 0 if work() else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+def test_few_pools_are_kept():
+    before = threading.active_count()
+    for workers in range(2, 12):
+        assert list(ordered_map(str, range(3), workers)) == list("012")
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before + 22 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before + 22
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
@@ -105,6 +135,14 @@ def test_the_quota_of_the_first_version_of_control_groups_counts(tmp_path):
     table = tmp_path / "table"
     table.write_text("5:memory:/docker\n4:cpu,cpuacct:/docker\n")
     assert _quota.__wrapped__(tmp_path, table) == 3
+
+
+@pytest.mark.parametrize("content", ["no colons\n", "0::/\n"])
+def test_groups_that_cannot_be_read_are_no_quota(content, tmp_path):
+    write(tmp_path / "cgroup", cpu_max="many few\n")
+    table = tmp_path / "table"
+    table.write_text(content)
+    assert _quota.__wrapped__(tmp_path / "cgroup", table) == 2**31
 
 
 def test_a_system_without_control_groups_has_no_quota(tmp_path):

@@ -136,8 +136,6 @@ def rounded(value: float | str | None) -> Cell | str | None:
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     (arguments,) = parse_arguments((BenchmarkArguments,), argv, __doc__)
-    for logger in ("", "torch.onnx"):  # about what is not quantised, and what is not installed
-        logging.getLogger(logger).setLevel(logging.ERROR)
     torch.manual_seed(0)
     named = {"train": arguments.train_file, "validation": arguments.validation_file}
     files = {split: path for split, path in named.items() if path} or sample_files("ner", "txt", recipes)

@@ -130,7 +130,7 @@ def _load(load: Callable[[], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the benchmark is killed, which the executor would not notice."""
+    """Stop this process when the benchmark is killed, which the executor would not notice."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -56,7 +56,7 @@ def _prefixes(rows: Sequence[Any], size: int) -> np.ndarray:
 
 def _placed(rows: Sequence[Any], places: np.ndarray, fill: int) -> np.ndarray:
     """Return the numbers of all rows at the true `places` (B, S), and `fill` elsewhere: (B, S), or (B, S, K)."""
-    numbers = np.concatenate(rows)
+    numbers = np.concatenate([row for row in rows if len(row)] or [[]])  # an empty list would make all numbers floats
     numbers = numbers.astype(np.float32 if numbers.size and numbers.dtype.kind == "f" else np.int64, copy=False)
     if len(numbers) > (count := places.sum()):
         numbers = numbers.reshape(count, -1)

@@ -67,3 +67,10 @@ def test_arrays_make_the_batch_that_lists_make(tokenizer):
     for name, values in expected.items():
         assert found[name].dtype == values.dtype == (torch.float32 if name == "soft_labels" else torch.int64)
         assert found[name].equal(values), name
+
+
+def test_an_empty_row_leaves_numbers_integers(tokenizer):
+    rows = [{"input_ids": [], "labels": []}, {"input_ids": [5, 6], "labels": [0, 1]}]
+    batch = TaggingCollator(tokenizer)(rows)
+    assert batch["input_ids"].tolist() == [[0, 0], [5, 6]]
+    assert {values.dtype for values in batch.values()} == {torch.int64}

@@ -4,7 +4,6 @@ Each table compares candidates that run in turn, for several rounds, and reports
 The command writes benchmark.md, benchmark.json and, for the section `profile`, profile.txt to --output_dir.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

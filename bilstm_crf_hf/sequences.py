@@ -4,7 +4,8 @@ Letters in shapes: B sentences, S tokens with padding and special tokens, T toke
 D input size, H hidden size.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from functools import cached_property
 
 import torch
@@ -16,6 +17,10 @@ from .loops import accumulate
 LSTM_ELEMENTS = 2**25
 """Number of elements of a tensor (T, B, D) or (T, B, H) that an LSTM reads or writes at a time. oneDNN, which runs it
 on the CPU, fails on four times as many of one sentence; a usual batch has fewer."""
+
+DIRECTIONS: ContextVar[Callable[..., tuple[Tensor, Tensor]] | None] = ContextVar("DIRECTIONS", default=None)
+"""Function of a [`BiLSTMLayer`] and its two inputs that runs its directions: a training on CPUs has threads for them.
+As an attribute of the layers, it would hinder their copying and saving."""
 
 
 class Sequences:
@@ -165,7 +170,10 @@ class BiLSTMLayer(nn.Module):
         return torch.cat([ahead, sequences.reverse(behind)], -1)
 
     def run_directions(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the outputs of the two directions; training on CPUs puts threads in the place of this method."""
+        """Return the outputs of the two directions, by [`DIRECTIONS`] if that is set."""
+        run = DIRECTIONS.get()
+        if run is not None and not torch.compiler.is_compiling():
+            return run(self, ahead, behind)
         return self.run_lstm(self.forward_lstm, ahead), self.run_lstm(self.backward_lstm, behind)
 
     def run_lstm(self, lstm: nn.LSTM, x: Tensor) -> Tensor:

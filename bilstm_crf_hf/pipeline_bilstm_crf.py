@@ -23,7 +23,8 @@ from .processing_bilstm_crf import (
     UNLIMITED,
     BiLSTMCRFProcessor,
     EncodedTexts,
-    check_text,
+    check_batches,
+    check_is_text,
     default_stride,
     own_tokens,
     usable_positions,
@@ -101,11 +102,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                 positive, or `num_workers` negative.
         """
         batch_size = next(size for size in (batch_size, self._batch_size, BATCH_SIZE) if size is not None)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}: set it to an integer from 1 on")
         num_workers = self._num_workers if num_workers is None else num_workers
-        if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
-            raise ValueError(f"num_workers is {num_workers!r}: set it to an integer from 0 on")
+        check_batches(batch_size, num_workers)
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         parameters = [old | new for old, new in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
         are_words = parameters[0].get("is_split_into_words", False)
@@ -125,7 +123,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     def get_iterator(self, inputs, num_workers, batch_size, *parameters):
         """Return an iterator over results that sorts texts by length."""
-        check = _check_words if parameters[0].get("is_split_into_words") else _check_text
+        check = _check_words if parameters[0].get("is_split_into_words") else check_is_text
         is_single = isinstance(inputs, (list, tuple)) and len(inputs) <= batch_size
         workers = (
             default_workers(self.model, is_single) if num_workers is None else num_workers if num_workers > 1 else 0
@@ -362,20 +360,12 @@ def _joined(encoded: EncodedTexts, outputs: dict[str, torch.Tensor]) -> Iterator
         yield {"sentence": encoded.texts[text], "offset_mapping": [offsets], **columns}
 
 
-def _check_text(text: Any, name: str) -> None:
-    """Raise ValueError if `text` is no text."""
-    if not isinstance(text, str):
-        remedy = " (of the rows of a data set, pass the column of the texts)" if isinstance(text, Mapping) else ""
-        raise ValueError(f"{name} is {text!r:.80}, and not a string{remedy}")
-    check_text(text, name)
-
-
 def _check_words(words: Any, name: str) -> None:
     """Raise ValueError if `words` are no words of a text."""
     if not isinstance(words, (list, tuple)):
         raise ValueError(f"{name} is {words!r:.80}, and not a list of words, which is_split_into_words calls for")
     for i, word in enumerate(words):
-        _check_text(word, f"{name}, word {i}")
+        check_is_text(word, f"{name}, word {i}")
 
 
 def check_finite(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ Training and inference call [`BiLSTMCRFProcessor`]. A further input of each toke
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,6 +86,22 @@ def check_text(text: str, name: str) -> None:
             f"{name}: character {error.start} is {text[error.start]!a}, half of a surrogate pair: remove it, or read "
             "the text with the right encoding"
         ) from None
+
+
+def check_is_text(text: Any, name: str) -> None:
+    """Raise ValueError with `name` if `text` is no text."""
+    if not isinstance(text, str):
+        remedy = " (of the rows of a data set, pass the column of the texts)" if isinstance(text, Mapping) else ""
+        raise ValueError(f"{name} is {text!r:.80}, and not a string{remedy}")
+    check_text(text, name)
+
+
+def check_batches(batch_size: Any, num_workers: Any) -> None:
+    """Raise ValueError unless a batch has a text or more, and the number of threads is None or 0 or more."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}: set it to an integer from 1 on")
+    if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 0):
+        raise ValueError(f"num_workers is {num_workers!r}: set it to an integer from 0 on")
 
 
 class TextInput(NamedTuple):

@@ -11,6 +11,8 @@ import ast
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from ..inference.onnx import CLASSIFIERS, TAGGERS, export_onnx, quantise
 from ..inference.onnx_inference import OnnxPipeline
 from ..inference.predictors import load_pipeline
 from ..models import CHOICE, model_path
+from ..processing_bilstm_crf import BiLSTMCRFProcessor
 from ..utils.files import locked, write_atomically
 from . import new_parser, sample_files
 
@@ -127,6 +130,27 @@ def code_of(script: Path) -> list[Path]:
     return files
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide the warnings of torch.onnx of what is not installed, and those of onnxruntime of what is not quantised.
+
+    These are of the root logger itself: a filter, unlike its level, leaves the loggers below it alone.
+    """
+    root, exporter = logging.getLogger(), logging.getLogger("torch.onnx")
+    level = exporter.level
+    root.addFilter(_is_error)
+    exporter.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.removeFilter(_is_error)
+        exporter.setLevel(level)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     parser = new_parser(__doc__)
@@ -137,15 +161,14 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     parser.add_argument("--int8", action="store_true", help="also write a graph with weights and embeddings in int8")
     parser.add_argument("--file", help="labelled texts to compare on, in any format of `ner` or `classify`")
     arguments = parser.parse_args(argv)
-    for name in ("", "torch.onnx"):  # what is not quantised, what is not installed
-        logging.getLogger(name).setLevel(logging.ERROR)
 
     source = model_path(arguments.model)
     output_dir = arguments.output_dir or Path(source if source == arguments.model else "outputs", "onnx")
-    with locked(output_dir), tempfile.TemporaryDirectory() as folder:
+    with _without_warnings(), locked(output_dir), tempfile.TemporaryDirectory() as folder:
         pipe = load_pipeline(arguments.model, device="cpu")
         if not isinstance(pipe.model, (*TAGGERS, *CLASSIFIERS)):
             raise ValueError(f"{arguments.model}: {type(pipe.model).__name__} is not exported here: use `optimum`")
+        BiLSTMCRFProcessor(pipe.tokenizer, pipe.model.config)  # an ImportError if a library is missing to compare with
         sample = ("ner", "txt") if pipe.task == TAGGING.pipeline_tag else ("sentiment", "tsv")
         file = arguments.file or sample_files(*sample, recipes).get("validation")
         if file is None:

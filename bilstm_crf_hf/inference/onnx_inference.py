@@ -9,11 +9,13 @@ reads morphemes also wants `kiwipiepy`. In Python, from that folder:
     tagger("춘천에서")  # [{'entity_group': 'LC', 'score': 0.99255, 'word': '춘천', 'start': 0, 'end': 2}]
 """
 
+import hashlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
@@ -21,23 +23,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
+import tokenizers
 from numpy import ndarray
 from tokenizers import Encoding, Tokenizer
 
-if TYPE_CHECKING or __package__:
+if TYPE_CHECKING or not Path(__file__).with_name("alignment.py").is_file():
     from ..alignment import Span, render
     from ..entities import entities_of_batch
-    from ..processing_bilstm_crf import TEXT_INPUTS, check_text, own_tokens
+    from ..processing_bilstm_crf import TEXT_INPUTS, check_batches, check_is_text, own_tokens
     from ..recursions import decode
     from ..threads import ordered_map, usable_cpus
-else:  # in the folder of a graph, the files beside this one form a package
-    package = sys.modules["exported"] = ModuleType("exported")
-    package.__path__ = [str(Path(__file__).parent)]
-    from exported.alignment import Span, render
-    from exported.entities import entities_of_batch
-    from exported.processing_bilstm_crf import TEXT_INPUTS, check_text, own_tokens
-    from exported.recursions import decode
-    from exported.threads import ordered_map, usable_cpus
+else:  # in the folder of a graph, the files beside this one form a package, another one in each folder
+    folder = str(Path(__file__).resolve().parent)
+    name = f"exported_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
+    package = sys.modules[name] = ModuleType(name)
+    package.__path__ = [folder]
+    alignment, entities, processing, recursions, threads = (
+        import_module(f"{name}.{each}")
+        for each in ("alignment", "entities", "processing_bilstm_crf", "recursions", "threads")
+    )
+    Span, render, entities_of_batch = alignment.Span, alignment.render, entities.entities_of_batch
+    TEXT_INPUTS, own_tokens = processing.TEXT_INPUTS, processing.own_tokens
+    check_batches, check_is_text = processing.check_batches, processing.check_is_text
+    decode, ordered_map, usable_cpus = recursions.decode, threads.ordered_map, threads.usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +72,24 @@ class OnnxPipeline:
         task: "token-classification" or "text-classification".
         settings: what the exporter has written to the metadata of the graph.
         text_inputs: the inputs that are computed from the texts, with their libraries and versions.
+        versions: the versions of the libraries that run the model.
+
+    Raises:
+        FileNotFoundError: if there is no graph.
+        ValueError: if the graph or its tokenizer is damaged, or of an earlier version of the exporter.
     """
+
+    versions = {"onnxruntime": onnxruntime.__version__, "tokenizers": tokenizers.__version__}
 
     def __init__(self, model: str | Path) -> None:
         self.path = Path(model, "model.onnx") if Path(model).is_dir() else Path(model)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # threads work on batches instead
-        options.log_severity_level = 3  # a warning says that the input `decodes` has a default
-        self.session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
-        self.settings = json.loads(self.session.get_modelmeta().custom_metadata_map["settings"])
-        self.task, self.labels = self.settings["task"], self.settings["labels"]
+        if not self.path.is_file():
+            raise FileNotFoundError(f"there is no graph {self.path}: write it with `bilstm-crf export-onnx`")
+        try:
+            self._load()
+        except Exception as error:  # onnxruntime and tokenizers have types of their own
+            problem = f"{self.path}, or tokenizer.json beside it, cannot be read ({type(error).__name__}: {error})"
+            raise ValueError(f"{problem}: export the model again with `bilstm-crf export-onnx`") from error
         self.text_inputs: dict[str, str] = {}
         self.unknown = TEXT_INPUTS.keys() & {each.name for each in self.session.get_inputs()}
         for name in list(self.unknown):
@@ -83,14 +99,23 @@ class OnnxPipeline:
                 self.text_inputs[name] = f"{library} {version}"
             else:
                 logger.warning("The model reads %s: pip install %s. Without them it tags less well.", name, library)
+
+    def _load(self) -> None:
+        """Read the graph with its settings, and the tokenizer."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # threads work on batches instead
+        options.log_severity_level = 3  # a warning says that the input `decodes` has a default
+        self.session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        self.settings = json.loads(self.session.get_modelmeta().custom_metadata_map["settings"])
+        self.task, self.labels = self.settings["task"], self.settings["labels"]
+        self.special_token_ids = self.settings["special_token_ids"]
+        crf = self.settings["crf"] if self.task == "token-classification" else {}
+        self.crf: dict[str, Any] = {name: np.array(value) for name, value in crf.items()}
         self.tokenizer = Tokenizer.from_file(str(self.path.with_name("tokenizer.json")))
         self.tokenizer.enable_padding(pad_id=self.settings["pad_token_id"])
         self.tokenizer.no_truncation()  # the limit of the training, which the file may contain
         if limit := self.settings["max_length"]:
             self.tokenizer.enable_truncation(limit, stride=self.settings["stride"])
-        self.is_special = np.zeros(self.tokenizer.get_vocab_size(), bool)
-        self.is_special[self.settings["special_token_ids"]] = True
-        self.crf: dict[str, Any] = {name: np.array(value) for name, value in self.settings.get("crf", {}).items()}
 
     def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, num_workers: int | None = None) -> Any:
         """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.
@@ -98,15 +123,21 @@ class OnnxPipeline:
         Args:
             texts: a text, or many.
             batch_size: number of texts that are read at a time.
-            num_workers: number of threads that read batches. Default: as many as the process may use.
+            num_workers: number of threads that read batches; 0 or 1: none beside the calling one. Default: as many as
+                the process may use.
 
         Raises:
-            ValueError: with its index, if a text holds half of a surrogate pair.
+            ValueError: if `texts` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
+                positive, or `num_workers` negative.
         """
+        check_batches(batch_size, num_workers)
         if isinstance(texts, str):
             (result,) = self._results([texts], 1, 1)
             return result if self.task == "token-classification" else [result]
-        results = self._results(texts, batch_size, num_workers or usable_cpus())
+        if isinstance(texts, (bytes, Mapping, Set)) or not isinstance(texts, Iterable):
+            expected = "a text, or a list or stream of texts"
+            raise ValueError(f"the input is of the type {type(texts).__name__}: give {expected}")
+        results = self._results(texts, batch_size, usable_cpus() if num_workers is None else num_workers)
         return list(results) if isinstance(texts, (list, tuple)) else results
 
     def _results(self, texts: Iterable[str], batch_size: int, workers: int) -> Iterator[Any]:
@@ -149,7 +180,7 @@ class OnnxPipeline:
         inputs = self._inputs([texts[i] for i in text_ids], windows)
         # The graph need not find the Viterbi path: `decode` also finds the probabilities.
         emissions = self._run("emissions", inputs, 1, decodes=np.array(False))  # (T, B, K)
-        in_chain = (inputs["attention_mask"] != 0) & ~self.is_special[inputs["input_ids"]]  # (B, S)
+        in_chain = (inputs["attention_mask"] != 0) & ~np.isin(inputs["input_ids"], self.special_token_ids)  # (B, S)
         lengths = in_chain.sum(1)
         paths, log_probs = decode(emissions[: max(1, lengths.max())], lengths, **self.crf)
         inside = np.arange(len(paths)) < lengths[:, None]  # (B, T)
@@ -190,7 +221,7 @@ class OnnxPipeline:
 def _batches(texts: dict[int, str], batch_size: int) -> Iterator[dict[int, str]]:
     """Yield texts of similar length by their indices, the longest ones first."""
     for i, text in texts.items():
-        check_text(text, f"text {i}")
+        check_is_text(text, f"text {i}")
     order = sorted(texts, key=lambda i: -len(texts[i]))
     while order:
         size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))

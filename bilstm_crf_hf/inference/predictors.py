@@ -121,7 +121,7 @@ class Predictor:
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "bilstm_crf_hf": __version__,
-        }
+        } | getattr(self.pipe, "versions", {})  # those of onnxruntime and tokenizers
 
 
 def _parts(pipe: Any) -> Iterator[Any]:
@@ -219,17 +219,17 @@ def load_pipeline(
         backend: `"torch"`, or `"onnx"` for an `onnx_inference.OnnxPipeline`. `name` is then a folder of `bilstm-crf
             export-onnx`, one with such a folder `onnx` in it, or a graph.
         trust_remote_code: run the code that the model brings along.
-        options: further arguments of `transformers.pipeline`, such as `device`.
+        options: further arguments of `transformers.pipeline`, such as `device`; for `"onnx"`, no device but the CPU.
 
     Raises:
         ImportError: if onnxruntime is missing for the backend `"onnx"`.
         OSError: if there is no such model.
-        ValueError: if the model is neither of the two, if its files are damaged or do not belong together, or if its
-            weights are not finite.
+        ValueError: if the model is neither of the two, if its files are damaged or do not belong together, if its
+            weights are not finite, or if the backend `"onnx"` does not know an option.
     """
     name = os.fspath(name)
     if backend == "onnx":
-        return _load_onnx(name, **options)
+        return _load_onnx(name, options)
     if backend != "torch":
         raise ValueError(f"backend is {backend!r}: choose one of {', '.join(BACKENDS)}")
     source, hub = model_path(name), {key: options[key] for key in ("revision", "token") if key in options}
@@ -252,13 +252,22 @@ def load_pipeline(
     return pipe
 
 
-def _load_onnx(name: str) -> Any:
+def _load_onnx(name: str, options: dict[str, Any]) -> Any:
     """Load an exported model.
 
     Raises:
         FileNotFoundError: if there is no graph.
+        ModuleNotFoundError: if onnxruntime is missing.
+        ValueError: if there are options beside the device CPU, or if the graph is damaged.
     """
-    from .onnx_inference import OnnxPipeline  # an extra of the package
+    for option, value in options.items():
+        if option != "device" or str(value) not in ("None", "cpu", "-1"):
+            raise ValueError(f"{option} is {value!r}: leave it out, the backend 'onnx' runs a folder on the CPU")
+    try:
+        from .onnx_inference import OnnxPipeline  # an extra of the package
+    except ModuleNotFoundError as error:
+        message = f"the backend 'onnx' needs {error.name}: pip install \"bilstm-crf-hf[onnx]\""
+        raise ModuleNotFoundError(message, name=error.name) from None
 
     for path in (Path(name), Path(name, "model.onnx"), Path(name, "onnx", "model.onnx")):
         if path.is_file():

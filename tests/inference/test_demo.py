@@ -495,6 +495,24 @@ def test_a_folder_of_an_exported_model_gives_the_results_of_the_pipeline(name, m
         app.load(other, str(folder), None)
 
 
+def test_a_line_that_an_exported_classifier_cannot_read_as_a_whole_is_refused(tokenizer, tmp_path):
+    export = pytest.importorskip("bilstm_crf_hf.commands.export_onnx")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    encoder = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **small)
+    options = {"pad_token_id": tokenizer.pad_token_id, "id2label": {0: "0", 1: "1"}, "label2id": {"0": 0, "1": 1}}
+    config = EncoderClassifierConfig(encoder_config=encoder, pooling="mean", **options)
+    model, folder, examples = tmp_path / "model", tmp_path / "onnx", RECIPES / "data" / "sentiment" / "validation.tsv"
+    for part in (EncoderForSequenceClassification(config), tokenizer):
+        part.save_pretrained(model)
+    export.main([str(model), "--output_dir", str(folder), "--file", str(examples)])
+    exported = app.load("text-classification", str(folder), None)
+    special = tokenizer.num_special_tokens_to_add()
+    lines = ["춘천으로", "가" * (32 - special), "가" * 100]
+    assert [len(labels) for labels in app.classify(exported, lines[:2])] == [1, 1]
+    with pytest.raises(app.gr.Error, match=f"Line 3 has {100 + special} tokens: this model reads up to 32"):
+        app.classify(exported, lines)
+
+
 def test_any_other_tagger_has_entities_but_no_readings(tokenizer):
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

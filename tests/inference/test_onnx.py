@@ -1,7 +1,9 @@
 """Exported graphs against the models that they come from, with and without PyTorch."""
 
 import json
+import logging
 import os
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -24,10 +26,12 @@ from bilstm_crf_hf import (
 )
 from bilstm_crf_hf.commands import export_onnx as recipe
 from bilstm_crf_hf.commands import predict, tag
+from bilstm_crf_hf.commands.__main__ import main as run_command
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.inference import onnx_inference
 from bilstm_crf_hf.inference.onnx import activation, export_onnx, quantise
 from bilstm_crf_hf.inference.onnx_inference import OnnxPipeline
+from bilstm_crf_hf.inference.predictors import load_predictor
 from bilstm_crf_hf.pipeline_bilstm_crf import render_entities
 
 pytestmark = pytest.mark.slow
@@ -117,12 +121,12 @@ def test_a_graph_is_valid_and_holds_no_path_of_the_machine_that_wrote_it(int8, t
 # ---------------------------------------------------------------- onnxruntime without PyTorch
 
 
-def same_results(found, expected, tolerance: float = 1e-4) -> bool:
-    """Whether two results of pipelines differ in scores only, by less than the tolerance."""
+def same_results(found, expected) -> bool:
+    """Return whether two results of pipelines differ in scores only, by less than 1e-4."""
     if isinstance(expected, list):
         return len(found) == len(expected) and all(map(same_results, found, expected))
     score = abs(found["score"] - expected["score"])
-    return found | {"score": 0} == expected | {"score": 0} and score < tolerance
+    return found | {"score": 0} == expected | {"score": 0} and score < 1e-4
 
 
 def with_variants(texts: list[str]) -> list[str]:
@@ -345,6 +349,10 @@ def test_results_are_those_of_the_pipeline_in_any_number_of_threads_and_batches(
     for workers, size in ((1, 128), (3, 7), (2, 1)):
         monkeypatch.setattr(onnx_inference, "usable_cpus", lambda workers=workers: workers)
         assert same_results(tagger(texts, batch_size=size), expected)
+    monkeypatch.setattr(onnx_inference, "usable_cpus", None)  # a number of threads is not looked up
+    for workers in (0, 1, 2):
+        assert same_results(tagger(texts, num_workers=workers), expected)
+    monkeypatch.undo()
     assert same_results(list(tagger(iter(texts))), expected)
     assert tagger([]) == []
     assert same_results(tagger(texts[0]), expected[0])
@@ -378,3 +386,109 @@ def test_the_commands_run_a_graph(folder, texts, tmp_path, capsys):
         predict.main([*options, "--input_file", str(tmp_path / "texts.txt"), "--output_file", str(files[-1])])
         capsys.readouterr()
     assert printed[0] == printed[1] == files[0].read_text() == files[1].read_text()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [
+        *((["서울"], {"batch_size": size}) for size in (0, -1, 1.5)),
+        *((["서울"], {"num_workers": workers}) for workers in (-1, "two")),
+        *((inputs, {}) for inputs in (b"seoul", {"text": "서울"}, {"서울"}, None, 3)),
+        *((inputs, {}) for inputs in (["서울", None], [["서울"]], [{"text": "서울"}], [b"seoul"])),
+    ],
+)
+def test_calls_are_refused_as_the_pipeline_does(inputs, options, folder):
+    messages = []
+    for backend in ({"device": "cpu"}, {"backend": "onnx"}):
+        with pytest.raises(ValueError, match=r"set it to|the input is of the type|text \d is") as error:
+            load_pipeline(folder, **backend)(inputs, **options)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def rename_settings(path: Path) -> None:
+    graph = onnx.load(path)
+    graph.metadata_props[0].key = "options"
+    onnx.save(graph, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        lambda path: path.write_bytes(b""),
+        rename_settings,
+        lambda path: path.with_name("tokenizer.json").write_text("{"),
+        lambda path: path.with_name("tokenizer.json").unlink(),
+    ],
+    ids=["cut off", "empty", "earlier version", "damaged tokenizer", "no tokenizer"],
+)
+def test_a_damaged_export_is_named(damage, folder, tmp_path):
+    copy = shutil.copytree(folder / "onnx", tmp_path / "onnx")
+    damage(copy / "model.onnx")
+    with pytest.raises(ValueError, match=r"(?s)onnx/model\.onnx, .* cannot be read .*: export the model again"):
+        load_pipeline(copy, backend="onnx")
+
+
+def test_a_graph_runs_on_the_cpu_only(folder):
+    assert load_pipeline(folder, backend="onnx", device="cpu")("서울") == load_pipeline(folder, backend="onnx")("서울")
+    for options, message in (({"device": "cuda"}, "device is 'cuda'"), ({"revision": "main"}, "revision is 'main'")):
+        with pytest.raises(ValueError, match=f"{message}: leave it out"):
+            load_pipeline(folder, backend="onnx", **options)
+
+
+def test_missing_onnxruntime_is_told(folder, monkeypatch):
+    monkeypatch.delitem(sys.modules, onnx_inference.__name__)
+    monkeypatch.delattr("bilstm_crf_hf.inference.onnx_inference")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(sys, "argv", ["bilstm-crf"])
+    with pytest.raises(ImportError, match=r'needs onnxruntime: pip install "bilstm-crf-hf\[onnx\]"'):
+        load_pipeline(folder, backend="onnx")
+    with pytest.raises(SystemExit, match=r'bilstm-crf tag needs onnxruntime: pip install "bilstm-crf-hf\[onnx\]"'):
+        run_command(["tag", "--backend", "onnx", "--model", str(folder), "서울"])
+
+
+def test_settings_of_predictions_name_the_libraries_that_run_the_graph(folder):
+    settings = load_predictor(str(folder), 4, backend="onnx").settings()
+    assert settings["onnxruntime"] == onnxruntime.__version__
+    assert settings["tokenizers"]
+    assert "onnxruntime" not in load_predictor(str(folder), 4).settings()
+
+
+READ_BOTH = """
+import importlib, json, sys
+runners = [importlib.import_module(f"{name}.onnx_inference") for name in ("first", "second")]
+folders = [runner.__file__.rpartition("/")[0] for runner in runners]
+print(json.dumps([runner.OnnxPipeline(folder)(sys.argv[1]) for runner, folder in zip(runners, folders)]))
+"""
+
+
+def test_each_of_two_folders_within_packages_runs_its_own_code(folder, texts, tmp_path):
+    for name in ("first", "second"):
+        (shutil.copytree(folder / "onnx", tmp_path / name) / "__init__.py").touch()
+    with (tmp_path / "second" / "recursions.py").open("a") as file:
+        file.write("\n\nof_graph = decode\n\n\ndef decode(*args, **crf):\n")
+        file.write("    paths, log_probs = of_graph(*args, **crf)\n    return paths, log_probs - 1\n")
+    output, _ = run_without(("torch", "bilstm_crf_hf"), READ_BOTH, tmp_path, texts[0])
+    first, second = json.loads(output)
+    assert same_results(first, load_pipeline(folder, device="cpu")(texts[0]))
+    assert first != second
+
+
+def test_a_model_whose_inputs_cannot_be_computed_is_not_exported(tokenizer, tmp_path, monkeypatch):
+    model = new_reader(tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "kiwipiepy", None)
+    with pytest.raises(ImportError, match="morpheme_ids need kiwipiepy: pip install kiwipiepy"):
+        recipe.main([str(tmp_path), "--file", "none.txt"])
+
+
+def test_loggers_warn_as_before_after_an_export(folder, tmp_path, caplog):
+    level = logging.getLogger("torch.onnx").level
+    options = ["--int8", "--output_dir", str(tmp_path), "--file", str(folder / "tagged.txt")]
+    recipe.main([str(folder), *options])
+    assert not [record for record in caplog.records if record.name == "root" or record.name.startswith("torch.onnx")]
+    assert logging.getLogger("torch.onnx").level == level
+    logging.warning("a warning")  # noqa: LOG015
+    assert caplog.messages[-1] == "a warning"

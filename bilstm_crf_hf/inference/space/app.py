@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import gradio as gr
 import torch
 from jinja2 import Environment, FileSystemLoader
+from tokenizers import Tokenizer
 from transformers import Pipeline, pipeline
 
 HEADS = {"token-classification": "ForTokenClassification", "text-classification": "ForSequenceClassification"}
@@ -102,16 +103,17 @@ class Exported:
         specification.loader.exec_module(runner)  # type: ignore[union-attr]
         self.run = runner.OnnxPipeline(folder)
         self.task = self.run.task
-        config = SimpleNamespace(
-            id2label=dict(enumerate(self.run.labels)),
-            architectures=[HEADS[self.task]],
-            max_position_embeddings=None,  # it reads lines of any length
-        )
+        # A tagger reads lines of any length, in windows if need be.
+        self.limit = (self.task == "text-classification" and self.run.settings["max_length"]) or UNLIMITED
+        config = SimpleNamespace(id2label=dict(enumerate(self.run.labels)), architectures=[HEADS[self.task]])
         self.model = SimpleNamespace(config=config, name_or_path=folder, parameters=list)
+        self.whole = Tokenizer.from_str(self.run.tokenizer.to_str())  # that of the runner cuts lines off, and pads them
+        self.whole.no_truncation()
+        self.whole.no_padding()
 
     def tokenizer(self, lines: list[str], verbose: bool) -> dict[str, list]:
-        """Return the tokens of lines; none, since their number does not matter."""
-        return {"input_ids": [[]] * len(lines)}
+        """Return the tokens of whole lines."""
+        return {"input_ids": [encoding.ids for encoding in self.whole.encode_batch(lines)]}
 
     def __call__(self, lines: list[str], **options: Any) -> list:
         """Return the entities of each line, or a list with its label."""
@@ -144,8 +146,10 @@ def load(task: str, name: str, revision: str | None) -> Pipeline | Exported:
     return pipe
 
 
-def limit_of(pipe: Pipeline) -> int:
+def limit_of(pipe: Pipeline | Exported) -> int:
     """Return the number of tokens that a model reads at a time, `UNLIMITED` if it reads texts of any length."""
+    if isinstance(pipe, Exported):
+        return pipe.limit
     config = getattr(pipe.model.config, "encoder_config", pipe.model.config)
     positions = getattr(config, "max_position_embeddings", -1)
     if positions is None:

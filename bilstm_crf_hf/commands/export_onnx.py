@@ -132,7 +132,7 @@ def code_of(script: Path) -> list[Path]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Hide the warnings of torch.onnx of what is not installed, and those of onnxruntime of what is not quantised.
+    """Remove the warnings of torch.onnx of what is not installed, and those of onnxruntime of what is not quantised.
 
     These are of the root logger itself: a filter, unlike its level, leaves the loggers below it alone.
     """

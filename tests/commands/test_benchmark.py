@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -41,6 +42,7 @@ def facts(loaded: list, more: int) -> tuple:
 @with_affinity
 @pytest.mark.slow
 def test_a_worker_has_the_cores_and_the_threads_of_its_condition(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # the processes import `facts`
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     before, cores = os.sched_getaffinity(0), usable_cores()
     conditions = {

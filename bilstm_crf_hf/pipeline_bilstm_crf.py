@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy import ndarray
 from torch import nn
 from torch.utils.data import Dataset
 from transformers.pipelines.token_classification import AggregationStrategy, TokenClassificationPipeline
 
 from .alignment import IGNORED, Span, render
+from .batching import BATCHES_SORTED, USUAL_LENGTH, map_by_length, matrix, own_token_mask
 from .entities import entities_of_batch
 from .processing_bilstm_crf import (
     UNLIMITED,
@@ -26,7 +26,6 @@ from .processing_bilstm_crf import (
     check_batches,
     check_is_text,
     default_stride,
-    own_tokens,
     usable_positions,
 )
 from .threads import lock_of_process, ordered_map, usable_cpus
@@ -36,14 +35,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 64
 """Number of texts that are tagged at a time if the caller names no `batch_size`."""
 
-USUAL_LENGTH = 256
-"""Number of characters above which fewer texts are tagged at a time, so that the memory of a batch is bounded."""
-
 ENCODER_BATCHES = 8
 """Largest number of batches of an encoder, each of some hundred megabytes, that threads run side by side by default."""
-
-BATCHES_SORTED = 16
-"""Number of batches whose texts are read ahead and sorted by length, for up to seven threads."""
 
 
 class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
@@ -185,7 +178,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
                     f"{sum(map(len, encoded.offsets))} tokens of a text that is read in one window"
                 )
             encoded.offsets = [offset_mapping]
-        return {name: torch.from_numpy(_matrix(rows)) for name, rows in encoded.inputs.items()}, encoded
+        return {name: torch.from_numpy(matrix(rows)) for name, rows in encoded.inputs.items()}, encoded
 
     def entities(
         self,
@@ -203,7 +196,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
             ignored: types of entities to leave out.
         """
         tags, probabilities = predictions.numpy(), log_probs.double().numpy()
-        tagged = _own_tokens(encoded) & (tags != IGNORED)
+        tagged = own_token_mask(encoded.special_tokens_mask, encoded.text_ids, encoded.stride) & (tags != IGNORED)
         text_ids = np.array(encoded.text_ids)[tagged.nonzero()[0]]
         pairs = chain.from_iterable(encoded.offsets)
         offsets = np.fromiter(chain.from_iterable(pairs), np.int64, 2 * tagged.size).reshape(*tagged.shape, 2)
@@ -305,16 +298,11 @@ class _SortedByLength:
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         inputs = self._checked()
         while texts := list(islice(inputs, self.read_ahead)):
-            order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-            batches = []
-            while order:
-                size = max(1, self.batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
-                batches.append(order[:size])
-                order = order[size:]
-            contents = ([texts[i] for i in batch] for batch in batches)
-            found = ordered_map(self.tag, contents, self.workers, use_one_thread_each)
-            results = dict(zip(chain.from_iterable(batches), chain.from_iterable(found), strict=True))
-            yield from (results[i] for i in range(len(texts)))
+            yield from map_by_length(
+                lambda batches: ordered_map(self.tag, batches, self.workers, use_one_thread_each),
+                texts,
+                self.batch_size,
+            )
 
     def _checked(self) -> Iterator:
         # A `Dataset` with indices has a length, and need not raise an IndexError behind it.
@@ -324,27 +312,10 @@ class _SortedByLength:
             yield text
 
 
-def _matrix(rows: Sequence[Sequence[int]]) -> ndarray:
-    """Return rows of equal length as an array; much faster than `np.array`."""
-    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0])).reshape(len(rows), -1)
-
-
-def _own_tokens(encoded: EncodedTexts) -> ndarray:
-    """Return which tokens of each window speak for the text, (windows, S); special ones do not."""
-    own = _matrix(encoded.special_tokens_mask) == 0
-    ids = [-1, *encoded.text_ids, -1]
-    for i, content in enumerate(own if len(own) > len(encoded.texts) else ()):
-        is_first, is_last = ids[i] != ids[i + 1], ids[i + 1] != ids[i + 2]
-        places = content.nonzero()[0]
-        content[:] = False
-        content[places[own_tokens(len(places), encoded.stride or 0, is_first, is_last)]] = True
-    return own
-
-
 def _joined(encoded: EncodedTexts, outputs: dict[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
     """Yield the outputs for each text, to which each of its windows contributes its own tokens."""
-    outputs |= {"special_tokens_mask": torch.from_numpy(_matrix(encoded.special_tokens_mask))}
-    own = _own_tokens(encoded)
+    outputs |= {"special_tokens_mask": torch.from_numpy(matrix(encoded.special_tokens_mask))}
+    own = own_token_mask(encoded.special_tokens_mask, encoded.text_ids, encoded.stride)
     for text, group in groupby(range(len(own)), key=encoded.text_ids.__getitem__):
         rows = list(group)
         parts = [own[i].nonzero()[0].tolist() for i in rows]

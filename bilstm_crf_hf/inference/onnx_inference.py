@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -29,8 +29,9 @@ from tokenizers import Encoding, Tokenizer
 
 if TYPE_CHECKING or not Path(__file__).with_name("alignment.py").is_file():
     from ..alignment import Span, render
+    from ..batching import BATCHES_SORTED, map_by_length, matrix, own_token_mask
     from ..entities import entities_of_batch
-    from ..processing_bilstm_crf import TEXT_INPUTS, check_batches, check_is_text, own_tokens
+    from ..processing_bilstm_crf import TEXT_INPUTS, check_batches, check_is_text
     from ..recursions import decode
     from ..threads import ordered_map, usable_cpus
 else:  # in the folder of a graph, the files beside this one form a package, another one in each folder
@@ -38,13 +39,15 @@ else:  # in the folder of a graph, the files beside this one form a package, ano
     name = f"exported_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
     package = sys.modules[name] = ModuleType(name)
     package.__path__ = [folder]
-    alignment, entities, processing, recursions, threads = (
+    alignment, batching, entities, processing, recursions, threads = (
         import_module(f"{name}.{each}")
-        for each in ("alignment", "entities", "processing_bilstm_crf", "recursions", "threads")
+        for each in ("alignment", "batching", "entities", "processing_bilstm_crf", "recursions", "threads")
     )
+    BATCHES_SORTED, map_by_length = batching.BATCHES_SORTED, batching.map_by_length
+    matrix, own_token_mask = batching.matrix, batching.own_token_mask
     Span, render, entities_of_batch = alignment.Span, alignment.render, entities.entities_of_batch
-    TEXT_INPUTS, own_tokens = processing.TEXT_INPUTS, processing.own_tokens
-    check_batches, check_is_text = processing.check_batches, processing.check_is_text
+    TEXT_INPUTS, check_batches = processing.TEXT_INPUTS, processing.check_batches
+    check_is_text = processing.check_is_text
     decode, ordered_map, usable_cpus = recursions.decode, threads.ordered_map, threads.usable_cpus
 
 logger = logging.getLogger(__name__)
@@ -54,12 +57,6 @@ BATCH_SIZE = 128
 
 GRAPH_SIZE = 16
 """Number of texts, or windows of texts, for the graph at a time. States of more of them leave the caches of a CPU."""
-
-USUAL_LENGTH = 256
-"""Number of characters above which fewer texts are read at a time, so that the memory of a batch is bounded."""
-
-BATCHES_SORTED = 16
-"""Number of batches whose texts are read ahead and sorted by length."""
 
 
 class OnnxPipeline:
@@ -142,29 +139,28 @@ class OnnxPipeline:
 
     def _results(self, texts: Iterable[str], batch_size: int, workers: int) -> Iterator[Any]:
         """Yield the results of texts in their order; threads work on batches of similar length."""
-        numbered = enumerate(texts)
+        checked = _checked(texts)
         if workers > 1:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # further threads would only be in the way
-        while ahead := dict(islice(numbered, BATCHES_SORTED * batch_size * max(1, workers // 4))):
-            batches = list(_batches(ahead, batch_size))
-            results: dict[int, Any] = {}
-            for found in ordered_map(self._read, batches, workers if min(workers, len(batches)) > 1 else 0):
-                results |= found
-            yield from map(results.__getitem__, ahead)
 
-    def _read(self, batch: dict[int, str]) -> dict[int, Any]:
-        """Return the results of texts by the indices of the texts."""
-        texts = list(batch.values())
+        def run(batches: list[list[str]]) -> Iterator[list]:
+            return ordered_map(self._read, batches, workers if min(workers, len(batches)) > 1 else 0)
+
+        while ahead := list(islice(checked, BATCHES_SORTED * batch_size * max(1, workers // 4))):
+            yield from map_by_length(run, ahead, batch_size)
+
+    def _read(self, texts: list[str]) -> list:
+        """Return the results of a batch."""
         encodings = self.tokenizer.encode_batch(texts)
         read = self._entities if self.task == "token-classification" else self._labels
-        return dict(zip(batch, read(texts, encodings), strict=True))
+        return read(texts, encodings)
 
     def _inputs(self, texts: list[str], windows: list[Encoding]) -> dict[str, ndarray]:
         """Return the inputs of the graph for windows, each with its text."""
-        inputs = {"input_ids": _matrix([each.ids for each in windows])}
-        inputs["attention_mask"] = _matrix([each.attention_mask for each in windows])
+        inputs = {"input_ids": matrix([each.ids for each in windows])}
+        inputs["attention_mask"] = matrix([each.attention_mask for each in windows])
         for name in self.text_inputs:
-            inputs[name] = _matrix(TEXT_INPUTS[name].compute(texts, [each.offsets for each in windows]))
+            inputs[name] = matrix(TEXT_INPUTS[name].compute(texts, [each.offsets for each in windows]))
         return inputs | {name: np.zeros_like(inputs["input_ids"]) for name in self.unknown}
 
     def _run(self, output: str, inputs: dict[str, ndarray], axis: int, **options: ndarray) -> ndarray:
@@ -185,7 +181,8 @@ class OnnxPipeline:
         paths, log_probs = decode(emissions[: max(1, lengths.max())], lengths, **self.crf)
         inside = np.arange(len(paths)) < lengths[:, None]  # (B, T)
         tags = paths.T[inside]
-        kept = self._own_tokens(windows, text_ids)[in_chain] & (tags >= 0)
+        added = [window.special_tokens_mask for window in windows]
+        kept = own_token_mask(added, text_ids, self.settings.get("stride"))[in_chain] & (tags >= 0)
         offsets = np.fromiter(chain.from_iterable(chain.from_iterable(each.offsets for each in windows)), np.int64)
         return entities_of_batch(
             texts,
@@ -195,17 +192,6 @@ class OnnxPipeline:
             log_probs.transpose(1, 0, 2)[inside][kept],
             self.labels,
         )
-
-    def _own_tokens(self, windows: list[Encoding], text_ids: ndarray) -> ndarray:
-        """Return which tokens of each window speak for the text; those that the tokenizer added do not."""
-        own = _matrix([window.special_tokens_mask for window in windows]) == 0
-        if len(windows) > text_ids[-1] + 1:
-            edges = np.diff(text_ids, prepend=-1, append=-1) != 0  # whether a text begins, or has ended, at a window
-            for i in (~(edges[:-1] & edges[1:])).nonzero()[0]:
-                places = own[i].nonzero()[0]
-                own[i] = False
-                own[i, places[own_tokens(len(places), self.settings["stride"], edges[i], edges[i + 1])]] = True
-        return own
 
     def _labels(self, texts: list[str], encodings: list[Encoding]) -> list[dict[str, Any]]:
         """Return the most probable label of each text, of which encodings may hold the beginning."""
@@ -218,20 +204,11 @@ class OnnxPipeline:
         return [{"label": self.labels[row.argmax()], "score": row.max().item()} for row in scores]
 
 
-def _batches(texts: dict[int, str], batch_size: int) -> Iterator[dict[int, str]]:
-    """Yield texts of similar length by their indices, the longest ones first."""
-    for i, text in texts.items():
+def _checked(texts: Iterable[Any]) -> Iterator[str]:
+    """Yield texts; raise ValueError with the index of what cannot be read."""
+    for i, text in enumerate(texts):
         check_is_text(text, f"text {i}")
-    order = sorted(texts, key=lambda i: -len(texts[i]))
-    while order:
-        size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
-        yield {i: texts[i] for i in order[:size]}
-        order = order[size:]
-
-
-def _matrix(rows: Sequence[Sequence[int]]) -> ndarray:
-    """Return rows of equal length as an array; much faster than `np.array`."""
-    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0])).reshape(len(rows), -1)
+        yield text
 
 
 def render_result(text: str, result: Any) -> str:

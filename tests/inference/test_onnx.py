@@ -167,7 +167,8 @@ def test_the_recipe_exports_a_folder_that_works_without_torch(reads_morphemes, t
     report, _ = run([sys.executable, RECIPES / "export_onnx.py", model, *options], tmp_path)
     assert "all of 8 results" in report
     assert report.count("F1 ") == 2
-    code = {"onnx_inference", "alignment", "entities", "morphemes", "processing_bilstm_crf", "recursions", "threads"}
+    code = {"onnx_inference", "alignment", "batching", "entities", "morphemes", "processing_bilstm_crf"}
+    code |= {"recursions", "threads"}
     assert {path.name for path in folder.iterdir()} == {f"{name}.py" for name in code} | {
         *("model.onnx", "model_int8.onnx", "tokenizer.json", "config.json")
     }

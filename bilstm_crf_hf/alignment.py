@@ -70,6 +70,32 @@ def continues_entity(before: str, tag: str) -> bool:
     return before[:2] in ("B-", "I-") and tag[:2] in ("I-", "E-") and before[2:] == tag[2:]
 
 
+def within_words(labels: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Return the ids of the labels of the parts of a word, for each label of a word.
+
+    The first list is for parts that others follow: B- in place of S-, and I- in place of E-. The second one is for
+    parts that follow others: I- in place of B-, and E- in place of S-. A middle part needs both, one after the other.
+    A label stays what it is if it is not one of BIO
+    or BIOES, or if the labels lack the one that is needed.
+    """
+
+    def respelled(prefixes: dict[str, str]) -> list[int]:
+        names = [prefixes.get(label[:2], label[:2]) + label[2:] for label in labels]
+        return [labels.index(name) if name in labels else i for i, name in enumerate(names)]
+
+    return respelled({"S-": "B-", "E-": "I-"}), respelled({"B-": "I-", "S-": "E-"})
+
+
+def check_labels_of_parts(labels: Sequence[str]) -> None:
+    """Raise a ValueError if a BIO or BIOES label of a word has no label for its parts, see [`within_words`]."""
+    opened, continued = within_words(labels)
+    for i, label in enumerate(labels):
+        if label[:2] in ("B-", "S-") and (continued[i] == i or labels[opened[i]][:2] != "B-"):
+            raise ValueError(
+                f"there is a label {label}, but not all of those for the parts of its words: complete id2label"
+            )
+
+
 def tags_from_spans(spans: Iterable[Span], length: int, scheme: str = "BIO") -> list[str]:
     """Return `length` tags for `spans`; the inverse of [`spans_from_tags`].
 
@@ -158,6 +184,19 @@ def token_tags(
             token_spans.append(Span(tokens[0], tokens[-1] + 1, entity.label))
     tag_of = dict(zip(content, tags_from_spans(token_spans, len(content), scheme), strict=True))
     return [tag_of.get(i) for i in range(len(ranges))]
+
+
+def word_offsets(offsets: Sequence[tuple[int, int]], starts: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return the range of each word at its first token, and empty ranges at all others.
+
+    `starts` says which tokens begin a word; the first one that has a range does in any case.
+    """
+    ranges, first = [(end, end) for _, end in offsets], -1
+    for i, (start, end) in enumerate(offsets):
+        if start < end:
+            first = i if starts[i] or first < 0 else first
+            ranges[first] = (offsets[first][0], end)
+    return ranges
 
 
 def entities_of_tokens(

@@ -3,6 +3,9 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+UNITS = ("characters", "words")
+"""Units that the BiLSTM reads and the CRF labels."""
+
 LARGEST_OFFSET, MAX_LABELS, MAX_SPECIAL_TOKENS = 64, 2**16, 2**14
 """Limits of fields that cost time before, or instead of, weights that could be compared with them."""
 
@@ -38,19 +41,31 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     all dropouts 0.
 
     Args:
+        unit: what the BiLSTM reads and the CRF labels: `"characters"`, the tokens of the tokenizer, or `"words"`, each
+            of which begins where a token begins a word. The fields from `ngrams` to `jamo_embedding_size` are for
+            characters, those from `num_filters` to `word_vector_size` for words.
+        embedding_size: width of the embeddings of tokens. Default: 128, and 30 with words.
         ngrams: windows of neighbouring tokens, each `[first, last]` relative to a token, both included: `[-1, 0]` is
             the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens. A direction
             of the first layer reads those that look at most one token ahead of it. Default: the two bigrams.
         ngram_buckets: number of rows of the n-gram embedding table, which all windows share.
         ngram_embedding_size: 0 leaves n-grams out, as `ngrams=[]` does.
         jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.
+        num_filters: number of filters of the convolution over the characters of a word.
+        word_embedding_size: width of the embeddings of a word and of its form, which are looked up by a hash.
+        word_buckets: number of rows of the table of these embeddings.
+        shape_embedding_size: width of the embedding of the shape of a word: capitals, digits, signs.
+        num_word_vectors: number of rows of the table of pretrained vectors, the first of which is for words without
+            one; 0 if there is no table.
+        word_vector_size: width of the pretrained vectors.
         embedding_norm: length on average of a random embedding. With 3, KLUE-NER is learnt a little better than with
             unit length (Ma and Hovy, 2016).
         hidden_size: width of a BiLSTM layer's output, both directions together.
         embedding_dropout: dropout on single elements of the input of the first layer.
         locked_dropout: variational dropout on the input of the first layer and on the output of each: one mask for
             all timesteps of a sequence (Gal and Ghahramani, 2016).
-        ngram_dropout: probability that an n-gram's embedding is zeroed in training, as if it had never been seen.
+        ngram_dropout: probability that an n-gram's embedding, or with words those of a word and its form, are zeroed in
+            training, as if it had never been seen.
         word_dropout: probability that a token's whole input is zeroed in training.
         read_morphemes: whether a tagger reads the morphemes that Kiwi finds beside its tokens, see
             `morphemes.morpheme_ids`.
@@ -69,12 +84,19 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["predictions", "path_log_probs"]  # Trainer's metrics get the logits
     max_position_embeddings = None  # a BiLSTM reads sequences of any length
 
+    unit: str = "characters"
     vocab_size: int = 32000
-    embedding_size: int = 128
+    embedding_size: int | None = None
     ngrams: list[list[int]] | None = None
     ngram_buckets: int = 131072
     ngram_embedding_size: int = 64
     jamo_embedding_size: int = 16
+    num_filters: int = 60
+    word_embedding_size: int = 50
+    word_buckets: int = 131072
+    shape_embedding_size: int = 10
+    num_word_vectors: int = 0
+    word_vector_size: int = 0
     embedding_norm: float = 3.0
     hidden_size: int = 384
     num_hidden_layers: int = 1
@@ -98,6 +120,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
                     f"{name}: the model was saved by an earlier version of this package and depends on one version of "
                     "Kiwi: train it again, or load it with trust_remote_code=True without importing this package"
                 )
+        if self.embedding_size is None:
+            self.embedding_size = 30 if self.unit == "words" else 128
         if self.ngrams is None:
             self.ngrams = [[-1, 0], [0, 1]]
         if self.token_columns is None:
@@ -108,10 +132,15 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         """Check the fields; `@strict` calls this."""
         if self.hidden_size <= 0 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
-        for name in ("vocab_size", "embedding_size", "ngram_buckets", "num_hidden_layers"):
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be {' or '.join(map(repr, UNITS))}, got {self.unit!r}")
+        for name in (
+            *("vocab_size", "embedding_size", "ngram_buckets", "num_hidden_layers"),
+            *("num_filters", "word_embedding_size", "word_buckets", "shape_embedding_size"),
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("ngram_embedding_size", "jamo_embedding_size"):
+        for name in ("ngram_embedding_size", "jamo_embedding_size", "num_word_vectors", "word_vector_size"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.embedding_norm < float("inf"):
@@ -124,5 +153,12 @@ class BiLSTMCRFConfig(PreTrainedConfig):
                 raise ValueError(f"each of ngrams must be [first, last] with first <= last, got {window}")
             if max(-window[0], window[1]) > LARGEST_OFFSET:
                 raise ValueError(f"each of ngrams must be at most {LARGEST_OFFSET} tokens away, got {window}")
+        if self.unit == "words":
+            if self.read_morphemes:
+                raise ValueError('read_morphemes is for unit "characters": leave it out')
+            if missing := {"character", "word_start", "form", "shape"} - set(self.token_columns):
+                raise ValueError(f'token_columns lack {", ".join(sorted(missing))}, which unit "words" needs')
+            if bool(self.num_word_vectors) != bool(self.word_vector_size):
+                raise ValueError("num_word_vectors and word_vector_size are both 0, or both positive")
         check_special_tokens(self.special_token_ids)
         check_temperature(self.temperature)

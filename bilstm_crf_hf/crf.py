@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .alignment import IGNORED, continues_entity
+from .alignment import IGNORED, continues_entity, within_words
 from .lattice import add_boundary, best_path, best_paths, can_use_scaling, forward_backward
 from .recursions import IMPOSSIBLE
 from .recursions import decode as decode_arrays
@@ -53,6 +53,8 @@ class LinearChainCRF(CRF):
 
     possible: Tensor
     continues: Tensor
+    opened: Tensor
+    continued: Tensor
 
     def __init__(
         self, num_tags: int, batch_first: bool = False, labels: Sequence[str] | None = None, constrained: bool = True
@@ -81,11 +83,17 @@ class LinearChainCRF(CRF):
             self.reset_constraints()
 
     def _constraints(self) -> dict[str, Tensor]:
-        """Return which transitions between states are possible, and which continue an entity, both (S, S)."""
+        """Return the buffers that follow from the labels.
+
+        They say which transitions between states are possible, and which continue an entity, both (S, S), and what
+        the labels of words are for parts of words, both (K,), see `alignment.within_words`.
+        """
         # Starts and ends are possible where a transition from O and to O is: the boundary behaves like the label O.
         states = [*(self.labels or ["O"] * self.num_tags), "O"]
         possible = allowed_transitions(states) | (not self.constrained)
-        return {"possible": possible, "continues": entity_continuations(states)}
+        opened, continued = map(torch.tensor, within_words(states[:-1]))
+        continues = entity_continuations(states)
+        return {"possible": possible, "continues": continues, "opened": opened, "continued": continued}
 
     @torch.compiler.disable
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:

@@ -4,51 +4,16 @@ They are derived from `input_ids`, so that a plain tokenizer.json and the stock 
 from the text come as further arguments. This file is copied into exported model repositories.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 from transformers import initialization as init
 
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .morphemes import NUM_CLUSTERS, NUM_NOUNS, NUM_PARTS_OF_SPEECH
-
-TOKEN_COLUMNS = ("character", "word_start", "initial", "vowel", "final")
-"""All columns of the table of tokens that this version knows, see [`token_table`]."""
-
-JAMO_COUNTS = (19, 21, 28)
-"""Numbers of initials, vowels and finals ("no final" is one) of Hangul syllables; Unicode standard, section 3.12."""
-
-
-def token_table(tokenizer: PreTrainedTokenizerBase, columns: Sequence[str] = TOKEN_COLUMNS) -> Tensor:
-    """Describe each token id by integers, (vocabulary, columns).
-
-    - `character`: the id of the same piece at the beginning of a word, or the id itself if there is none, so that
-      `##가` and `가` share n-grams.
-    - `word_start`: 1 if the piece begins a word; known for WordPiece (`##`) and SentencePiece (`▁`) vocabularies.
-    - `initial`, `vowel`, `final`: the jamo of a piece that is one Hangul syllable, numbered from 1: initials, then
-      vowels, then finals. 0 for any other piece.
-    """
-    vocabulary = tokenizer.get_vocab()
-    specials = set(tokenizer.all_special_tokens)
-    wordpiece = any(token.startswith("##") for token in vocabulary)
-    size = max(vocabulary.values()) + 1
-    table = {name: [0] * size for name in TOKEN_COLUMNS} | {"character": list(range(size))}
-    for token, i in vocabulary.items():
-        if token in specials:
-            continue
-        piece = token.removeprefix("##") if wordpiece else token.removeprefix("▁")
-        initial_form = piece if wordpiece else "▁" + piece
-        table["character"][i] = vocabulary.get(initial_form, i)
-        table["word_start"][i] = int(token == initial_form)
-        if len(piece) == 1 and "가" <= piece <= "힣":
-            initial, rest = divmod(ord(piece) - ord("가"), JAMO_COUNTS[1] * JAMO_COUNTS[2])
-            vowel, final = divmod(rest, JAMO_COUNTS[2])
-            table["initial"][i] = 1 + initial
-            table["vowel"][i] = 1 + JAMO_COUNTS[0] + vowel
-            table["final"][i] = 1 + sum(JAMO_COUNTS[:2]) + final
-    return torch.tensor([table[name] for name in columns]).T.contiguous()
+from .sequences import Sequences
+from .token_table import JAMO_COUNTS, TokenEmbeddings
 
 
 def hash_ngrams(characters: Tensor, windows: list[list[int]], buckets: int) -> Tensor:
@@ -86,45 +51,25 @@ def direction_widths(config: BiLSTMCRFConfig) -> tuple[int, int]:
     return first, second
 
 
-class InputFeatures(nn.Module):
-    """The inputs of the two directions of the first BiLSTM layer, whose sizes are `widths`, from (T, B) token ids."""
+class InputFeatures(TokenEmbeddings):
+    """The inputs of the two directions of the first BiLSTM layer, whose sizes are `widths`, from (B, S) token ids."""
 
-    token_table: Tensor
     noun_hashes: Tensor  # in ascending order; -1 in empty rows, of which there is one at least
     noun_clusters: Tensor
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        super().__init__(config)
         self.windows = direction_windows(config)
         if any(self.windows):
             self.ngram_embeddings = nn.Embedding(config.ngram_buckets, config.ngram_embedding_size)
         if config.jamo_embedding_size:
             self.jamo_embeddings = nn.Embedding(1 + sum(JAMO_COUNTS), config.jamo_embedding_size)
-        self.columns = {name: i for i, name in enumerate(config.token_columns)}
         self.widths = direction_widths(config)
         if config.read_morphemes:
             tags = NUM_CLUSTERS + NUM_PARTS_OF_SPEECH
             self.morpheme_embeddings = nn.Embedding(1 + 2 * tags, config.embedding_size)
             self.register_buffer("noun_hashes", torch.full((NUM_NOUNS,), -1, dtype=torch.int32))
             self.register_buffer("noun_clusters", torch.zeros(NUM_NOUNS, dtype=torch.uint8))
-        self.register_buffer("token_table", torch.empty(config.vocab_size, len(self.columns), dtype=torch.long))
-        self.reset_table()
-
-    def reset_table(self, table: Tensor | None = None) -> None:
-        """Set the description of the vocabulary, see [`token_table`]. Default: all characters differ."""
-        if table is None:
-            table = torch.zeros_like(self.token_table)
-            table[:, self.columns["character"]] = torch.arange(len(table), device=table.device)
-        init.copy_(self.token_table, table)
-
-    def resize_table(self, vocab_size: int) -> None:
-        """Keep the description of the first `vocab_size` ids; each further id is a different character."""
-        known = self.token_table[:vocab_size]
-        self.token_table = known.new_empty(vocab_size, known.shape[1])
-        self.reset_table()
-        self.token_table[: len(known)] = known
 
     def set_clusters(self, clusters: Mapping[int, int]) -> None:
         """Set the clusters of nouns by their hashes, see `morphemes.morpheme_hash`: less than `NUM_NOUNS` nouns."""
@@ -150,16 +95,28 @@ class InputFeatures(nn.Module):
             morpheme_ids = morpheme_ids * kept
         return self.morpheme_embeddings(self.morpheme_rows(morpheme_ids))
 
-    def forward(self, input_ids: Tensor, inside: Tensor, **text_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    def initialize(self) -> None:
+        """Set what is not random in a new model."""
+        super().initialize()
+        if self.config.read_morphemes:
+            init.constant_(self.noun_hashes, -1)
+            init.zeros_(self.noun_clusters)
+
+    def units(self, tokens: Sequences, input_ids: Tensor) -> Sequences:
+        """Return the sequences of the units that the BiLSTM reads: the tokens."""
+        return tokens
+
+    def forward(self, input_ids: Tensor, sequences: Sequences, **text_inputs: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inputs of the forward and the backward direction, (T, B, width) each, or one tensor twice.
 
-        All arguments are (T, B). `inside` is true for the ids of the sequences; the result elsewhere does not matter.
-        `text_inputs` are those of `processing_bilstm_crf.TEXT_INPUTS`; unknown ones are None or left out.
+        The ids are (B, S). What is behind the end of a sequence does not matter. `text_inputs`, (B, S) each, are those
+        of `processing_bilstm_crf.TEXT_INPUTS`; unknown ones are None or left out.
         """
+        input_ids = sequences.pack(input_ids)
         words = self.word_embeddings(input_ids)
         if self.config.read_morphemes:
-            morpheme_ids = text_inputs.get("morpheme_ids")
-            words = words + self.embed_morphemes(torch.zeros_like(input_ids) if morpheme_ids is None else morpheme_ids)
+            ids = text_inputs.get("morpheme_ids")
+            words = words + self.embed_morphemes(torch.zeros_like(input_ids) if ids is None else sequences.pack(ids))
         tokens = self.token_table[input_ids]  # (T, B, columns)
         jamo = []
         if self.config.jamo_embedding_size:
@@ -168,7 +125,7 @@ class InputFeatures(nn.Module):
         if not any(self.windows):
             both = torch.cat([words, *jamo], -1)
             return both, both
-        characters = (tokens[..., self.columns["character"]] + 1) * inside
+        characters = (tokens[..., self.columns["character"]] + 1) * sequences.inside
         buckets = hash_ngrams(characters, self.config.ngrams, self.config.ngram_buckets)
         ngrams = self.ngram_embeddings(buckets)  # (T, B, windows, width)
         if self.training and self.config.ngram_dropout:

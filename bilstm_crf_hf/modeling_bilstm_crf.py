@@ -15,15 +15,17 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import ModelOutput
 
-from .alignment import IGNORED
+from .alignment import IGNORED, check_labels_of_parts
 from .configuration_bilstm_crf import BiLSTMCRFConfig
 from .crf import LinearChainCRF
 from .forward_arguments import takes_standard_arguments, takes_text_inputs
-from .input_features import TOKEN_COLUMNS, InputFeatures, token_table
+from .input_features import InputFeatures
 from .losses import classification_loss, crf_loss
 from .processing_bilstm_crf import TEXT_INPUTS
 from .saving import SavedModel
 from .sequences import BiLSTMLayer, LockedDropout, Sequences, sequence_tokens
+from .token_table import TOKEN_COLUMNS, TokenEmbeddings, token_table
+from .words import WordFeatures
 
 
 @dataclass
@@ -88,15 +90,13 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
                     init.copy_(parameter, forget.flatten())
         elif isinstance(module, nn.Linear):
             init.xavier_uniform_(module.weight)
-            init.zeros_(module.bias)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             bound = self.config.embedding_norm * (3 / module.embedding_dim) ** 0.5
             init.uniform_(module.weight, -bound, bound)
-        elif isinstance(module, InputFeatures):
-            module.reset_table()
-            if self.config.read_morphemes:
-                init.constant_(module.noun_hashes, -1)
-                init.zeros_(module.noun_clusters)
+        elif isinstance(module, TokenEmbeddings):
+            module.initialize()
         elif isinstance(module, LinearChainCRF):
             module.reset_parameters()
             module.reset_constraints()
@@ -145,7 +145,8 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         likelihoods = [self.crf(emissions, path.clamp(min=0), mask, reduction="none") for path in paths]
         nothing = scores.isinf() | (sequences.lengths == 0)
         probabilities = torch.stack(likelihoods).exp().masked_fill(nothing, 0)  # (N, B)
-        predictions = torch.stack([sequences.unpack(path, fill=IGNORED) for path in paths], 1)  # (B, N, S)
+        labels = [sequences.labels_of_tokens(sequences.unpack(path, fill=IGNORED), self.crf) for path in paths]
+        predictions = torch.stack(labels, 1)  # (B, N, S)
         return NBestOutput(predictions=predictions, probabilities=probabilities.T)
 
     def update_crf(self) -> None:
@@ -173,13 +174,13 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
             return BiLSTMCRFOutput(logits=sequences.unpack(emissions), **fields)
         if output_logits:
             log_marginals, *of_paths = self.crf.posterior(emissions, sequences.mask)
-            fields["logits"] = sequences.unpack(log_marginals)
+            fields["logits"] = sequences.log_marginals_of_tokens(sequences.unpack(log_marginals), self.crf)
         else:
             of_paths = self.crf.path_posterior(emissions, sequences.mask)
         paths, path_log_probs = of_paths
         return BiLSTMCRFOutput(
-            predictions=sequences.unpack(paths, fill=IGNORED),
-            path_log_probs=sequences.unpack(path_log_probs),
+            predictions=sequences.labels_of_tokens(sequences.unpack(paths, fill=IGNORED), self.crf),
+            path_log_probs=sequences.log_probs_of_tokens(sequences.unpack(path_log_probs)),
             **fields,
         )
 
@@ -199,22 +200,38 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
 
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase, **config) -> "BiLSTMCRFPreTrainedModel":
-        """Return a new model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords."""
+        """Create a model for the vocabulary of `tokenizer`, with the fields of [`BiLSTMCRFConfig`] as keywords.
+
+        Raises:
+            ValueError: if the unit is words and the tokenizer does not mark where they begin.
+        """
         fields = sequence_tokens(tokenizer) | {"token_columns": list(TOKEN_COLUMNS)}
         table = token_table(tokenizer)
         model = cls(BiLSTMCRFConfig(vocab_size=len(table), **fields, **config))
+        if model.config.unit == "words" and table[:, TOKEN_COLUMNS.index("word_start")].sum() < 2:
+            raise ValueError(
+                "the tokenizer does not mark where a word begins, as WordPiece (##) and SentencePiece (▁) do: use one of "
+                'these, or data.tokenization.build_character_tokenizer, or unit "characters"'
+            )
         model.base_model.features.reset_table(table)
         return model
 
 
+FEATURES: dict[str, type[TokenEmbeddings]] = {"characters": InputFeatures, "words": WordFeatures}
+"""The inputs of the first BiLSTM layer for each unit of `configuration_bilstm_crf.UNITS`."""
+
+
 class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
-    """BiLSTM layers over the input features, without a head."""
+    """BiLSTM layers over the input features, without a head.
+
+    With `unit="words"`, its hidden states are those of words, at their first tokens.
+    """
 
     _auto_class = "AutoModel"  # which makes `save_pretrained` copy the code
 
     def __init__(self, config: BiLSTMCRFConfig) -> None:
         super().__init__(config)
-        self.features = InputFeatures(config)
+        self.features = FEATURES[config.unit](config)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.locked_dropout = LockedDropout(config.locked_dropout)
         widths = [self.features.widths] + [(config.hidden_size, config.hidden_size)] * (config.num_hidden_layers - 1)
@@ -229,6 +246,12 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
         self.features.word_embeddings = value
         self.config.vocab_size = value.num_embeddings
         self.features.resize_table(value.num_embeddings)
+
+    def sequences(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Sequences:
+        """Return the sequences of the units in a batch: tokens, or words."""
+        tokens = super().sequences(input_ids, attention_mask)
+        self._check_vocabulary(input_ids)
+        return self.features.units(tokens, input_ids)
 
     def encode(
         self,
@@ -258,10 +281,7 @@ class BiLSTMCRFModel(BiLSTMCRFPreTrainedModel):
             hidden_states.append(sequences.unpack(x))
             return sequences.pack(hidden_states[-1])  # they are on the way to the output, and get gradients
 
-        text_inputs = {name: sequences.pack(ids) for name, ids in text_inputs.items() if ids is not None}
-        tokens = sequences.pack(input_ids)
-        self._check_vocabulary(tokens)
-        ahead, behind = self.features(tokens, sequences.inside, **text_inputs)
+        ahead, behind = self.features(input_ids, sequences, **text_inputs)
         inputs = (drop(ahead),) if behind is ahead else (drop(ahead), drop(behind))
         if hidden_states is not None:
             inputs = record(torch.cat(inputs, -1)).split([x.shape[-1] for x in inputs], -1)
@@ -307,6 +327,8 @@ class BiLSTMCRFForTokenClassification(BiLSTMCRFPreTrainedModel):
         self.bilstm = BiLSTMCRFModel(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.crf = self.new_crf(constrained=config.constrained)
+        if config.unit == "words":
+            check_labels_of_parts(self.label_names())
         self.post_init()
 
     def emissions(

@@ -51,6 +51,8 @@ class CharacterEncoderConfig(EncoderConfig):
 
     def validate_sizes(self) -> None:
         """Check the fields; `@strict` calls this."""
+        if self.bilstm_config.unit != "characters":
+            raise ValueError(f'unit of bilstm_config must be "characters", got {self.bilstm_config.unit!r}')
         if self.lstm_hidden_size <= 0 or self.lstm_hidden_size % 2:
             raise ValueError(f"lstm_hidden_size must be even and positive, got {self.lstm_hidden_size}")
         if not 0 <= self.dropout < 1:

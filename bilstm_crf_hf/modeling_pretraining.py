@@ -59,6 +59,8 @@ class BiLSTMForPreTraining(BiLSTMCRFPreTrainedModel):
         super().__init__(config)
         if config.num_hidden_layers != 1:  # a second layer would read the predicted token; fine-tuning can add layers
             raise ValueError(f"num_hidden_layers must be 1 in pretraining, got {config.num_hidden_layers}")
+        if config.unit != "characters":
+            raise ValueError(f'unit must be "characters" in pretraining, got {config.unit!r}')
         self.bilstm = BiLSTMCRFModel(config)
         self.transform = nn.Sequential(nn.Linear(config.hidden_size, HEAD_SIZE), nn.GELU(), nn.LayerNorm(HEAD_SIZE))
         self.vocabulary = nn.Linear(HEAD_SIZE, config.vocab_size)

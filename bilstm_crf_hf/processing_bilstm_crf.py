@@ -43,11 +43,19 @@ def usable_positions(
     Args:
         tokenizer: the tokenizer of the model, or of its encoder.
         config: configuration of the model. A BiLSTM and encoders with relative positions set no limit.
-        max_length: a limit to use instead of `model_max_length` of the tokenizer. The positions limit both.
+        max_length: a limit to use instead of `model_max_length` of the tokenizer. The positions limit both. A tagger of
+            words has no limit, so that no word is cut in two.
 
     Raises:
-        ValueError: if there is no room for a token of the text beside the special ones.
+        ValueError: if there is no room for a token of the text beside the special ones, or for a limit of words.
     """
+    if labels_words(config):
+        if max_length not in (None, UNLIMITED):
+            raise ValueError(
+                f"a limit of {max_length} tokens would cut words in two: leave out max_length (in commands "
+                '--max_seq_length) for a model with unit "words", which reads sentences of any length'
+            )
+        return UNLIMITED
     encoder: Any = getattr(config, "encoder_config", config)
     positions = getattr(encoder, "max_position_embeddings", None)
     if positions is None or positions < 0:  # -1: XLNet
@@ -62,6 +70,11 @@ def usable_positions(
             f"commands --max_seq_length) or the tokenizer's model_max_length to {special + 1} or more"
         )
     return limit
+
+
+def labels_words(config: PreTrainedConfig | None) -> bool:
+    """Return whether the model labels words, which several tokens make up."""
+    return getattr(config, "unit", None) == "words"
 
 
 def default_stride(limit: int) -> int:

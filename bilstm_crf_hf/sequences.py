@@ -44,34 +44,53 @@ class Sequences:
         chosen = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         for token_id in special:
             chosen = chosen & (input_ids != token_id)
+        self.arrange(chosen)
+
+    def arrange(self, chosen: Tensor) -> None:
+        """Set the attributes for the tokens that take part, (B, S)."""
         self.chosen = chosen
         positions = torch.arange(chosen.shape[1], device=chosen.device)
         self.order = torch.where(chosen, positions, positions + chosen.shape[1]).argsort(1)  # (B, S), chosen ones first
         self.lengths = chosen.sum(1)
         # Elsewhere the host would have to wait for the length; in an exported graph it would depend on the data.
-        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling():
+        if chosen.device.type == "cpu" and not torch.compiler.is_compiling():
             self.order = self.order[:, : max(1, int(self.lengths.max()))]
-        steps = torch.arange(self.order.shape[1], device=input_ids.device)[:, None]
+        steps = torch.arange(self.order.shape[1], device=chosen.device)[:, None]
         self.inside = steps < self.lengths
         self.mask = self.inside | (steps == 0)
         sources = torch.where(self.inside, self.lengths - 1 - steps, steps)  # (T, B)
-        batch = input_ids.shape[0]  # not `len`, which `torch.export` takes for a constant
-        rows = torch.arange(batch, device=input_ids.device)
+        batch = chosen.shape[0]  # not `len`, which `torch.export` takes for a constant
+        rows = torch.arange(batch, device=chosen.device)
         self.reversal = (sources * batch + rows).flatten()  # of tensors seen as (T * B, D)
 
     def pack(self, values: Tensor) -> Tensor:
         """Move the values (B, S, ...) of each sequence to the timesteps from 0 on, (T, B, ...)."""
-        return values.gather(1, _broadcast(self.order, values)).transpose(0, 1)
+        return values.gather(1, broadcast(self.order, values)).transpose(0, 1)
 
     def unpack(self, values: Tensor, fill: float = 0) -> Tensor:
         """Move the values (T, B, ...) back to the places of their tokens, (B, S, ...), with `fill` elsewhere."""
-        spread = values.transpose(0, 1).gather(1, _broadcast(self._ranks, values))
-        return spread.masked_fill(_broadcast(~self.chosen, values), fill)
+        spread = values.transpose(0, 1).gather(1, broadcast(self.ranks, values))
+        return spread.masked_fill(broadcast(~self.chosen, values), fill)
 
     @cached_property
-    def _ranks(self) -> Tensor:
-        """Return the timestep of each chosen token, (B, S)."""
+    def ranks(self) -> Tensor:
+        """Return the timestep of each chosen token, and for others that of the last one before them, (B, S)."""
         return (self.chosen.cumsum(1) - 1).clamp(min=0)
+
+    # What a CRF says of timesteps, (B, S, ...) at their places, as labels and probabilities of all tokens. The units
+    # of the chain are the tokens here; `words.WordSequences` overrides these.
+
+    def labels_of_tokens(self, labels: Tensor, crf: nn.Module) -> Tensor:
+        """Return the labels of all tokens, (B, S)."""
+        return labels
+
+    def log_marginals_of_tokens(self, log_marginals: Tensor, crf: nn.Module) -> Tensor:
+        """Return the log-probabilities of the labels of all tokens, (B, S, K)."""
+        return log_marginals
+
+    def log_probs_of_tokens(self, log_probs: Tensor) -> Tensor:
+        """Return the log-probabilities along the path of all tokens, (B, S, 3), see `LinearChainCRF.posterior`."""
+        return log_probs
 
     def reverse(self, values: Tensor) -> Tensor:
         """Return (T, B, D) with each sequence reversed in its place; padding stays where it is."""
@@ -92,7 +111,7 @@ def check_inputs(input_ids: Tensor, attention_mask: Tensor | None) -> None:
         raise ValueError(f"attention_mask must have the shape of input_ids, {shape}, got {tuple(attention_mask.shape)}")
 
 
-def _broadcast(matrix: Tensor, values: Tensor) -> Tensor:
+def broadcast(matrix: Tensor, values: Tensor) -> Tensor:
     """Expand `matrix` by the dimensions of `values` from the third on; `torch.export` fails in `take_along_dim`."""
     return matrix.view(*matrix.shape, *(1,) * (values.dim() - 2)).expand(*matrix.shape, *values.shape[2:])
 

@@ -15,6 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from .input_features import direction_widths, direction_windows
+from .words import word_width
 
 Shapes = dict[str, tuple[int, ...]]
 """Shapes of tensors by their names."""
@@ -84,6 +85,18 @@ def _integers(value: Any, path: str = "") -> Iterator[tuple[str, int]]:
         yield path, value
 
 
+def _tables(config: PreTrainedConfig) -> dict[str, tuple[str, str]]:
+    """Return the tables of embeddings of a BiLSTM, and the fields with the numbers of their rows and columns."""
+    tables = {"word_embeddings": ("vocab_size", "embedding_size")}
+    if config.unit == "words":
+        tables["hash_embeddings"] = "word_buckets", "word_embedding_size"
+        if config.num_word_vectors:
+            tables["word_vectors"] = "num_word_vectors", "word_vector_size"
+    elif any(direction_windows(config)):
+        tables["ngram_embeddings"] = "ngram_buckets", "ngram_embedding_size"
+    return tables
+
+
 def _sizes(config: PreTrainedConfig, shapes: Shapes, prefix: str = "") -> Iterator[tuple[str, int, int | str]]:
     """Yield fields of `config` with their values and those that the tensors have."""
 
@@ -96,22 +109,16 @@ def _sizes(config: PreTrainedConfig, shapes: Shapes, prefix: str = "") -> Iterat
         return 1 + max((int(match[1]) for match in numbers if match), default=-1)
 
     if hasattr(config, "ngrams"):
-        words, ngrams, lstm = (
-            "features.word_embeddings.weight",
-            "features.ngram_embeddings.weight",
-            "layers.0.forward_lstm",
-        )
-        yield f"{prefix}vocab_size", config.vocab_size, found(words)
-        yield f"{prefix}embedding_size", config.embedding_size, found(words, 1)
-        if any(direction_windows(config)):
-            yield f"{prefix}ngram_buckets", config.ngram_buckets, found(ngrams)
-            yield f"{prefix}ngram_embedding_size", config.ngram_embedding_size, found(ngrams, 1)
-        if config.jamo_embedding_size:
+        lstm = "layers.0.forward_lstm"
+        for table, (rows, width) in _tables(config).items():
+            yield f"{prefix}{rows}", getattr(config, rows), found(f"features.{table}.weight")
+            yield f"{prefix}{width}", getattr(config, width), found(f"features.{table}.weight", 1)
+        if config.jamo_embedding_size and config.unit != "words":
             jamo = found("features.jamo_embeddings.weight", 1)
             yield f"{prefix}jamo_embedding_size", config.jamo_embedding_size, jamo
         yield f"{prefix}hidden_size", config.hidden_size, found(f"{lstm}.weight_hh_l0", 1, 2)
         yield f"{prefix}num_hidden_layers", config.num_hidden_layers, layers("layers")
-        width = direction_widths(config)[0]
+        width = word_width(config) if config.unit == "words" else direction_widths(config)[0]
         yield f"width of the input of the first layer ({prefix}ngrams)", width, found(f"{lstm}.weight_ih_l0", 1)
         yield f"number of {prefix}token_columns", len(config.token_columns), found("features.token_table", 1)
     if nested := getattr(config, "bilstm_config", None):

@@ -14,8 +14,25 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from .. import __version__
-from ..alignment import IGNORED, Span, character_tags, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
-from ..processing_bilstm_crf import BiLSTMCRFProcessor, default_stride, own_tokens, usable_positions
+from ..alignment import (
+    IGNORED,
+    Span,
+    character_tags,
+    scheme_of,
+    spans_from_tags,
+    spans_from_token_tags,
+    token_tags,
+    word_offsets,
+)
+from ..processing_bilstm_crf import (
+    BiLSTMCRFProcessor,
+    EncodedTexts,
+    default_stride,
+    labels_words,
+    own_tokens,
+    usable_positions,
+)
+from ..token_table import token_table
 from ..utils.files import write_atomically
 from .ner import labels_of
 
@@ -57,7 +74,17 @@ class EncodedCorpus:
         self._names = labels_of(dataset)
         self.limit = usable_positions(processor.tokenizer, processor.config, max_length)
         self.stride = default_stride(self.limit) if stride is None else stride
-        content = (self.texts, self._tags, self._names, self.labels, processor.fingerprint(), self.limit, self.stride)
+        unit = labels_words(processor.config)
+        content = (
+            self.texts,
+            self._tags,
+            self._names,
+            self.labels,
+            processor.fingerprint(),
+            self.limit,
+            self.stride,
+            unit,
+        )
         self._rows = cached_rows(content, self._encode)
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = sum(windows > 1 for windows in Counter(self._rows["sentence"][:]).values())
@@ -77,7 +104,7 @@ class EncodedCorpus:
         """Return the columns of all rows, in order of length."""
         encoded = self.processor(self.texts, max_length=self.limit, stride=self.stride)
         columns: dict[str, list] = encoded.inputs | {
-            "labels": self._token_labels(encoded.text_ids, encoded.offsets),
+            "labels": self._token_labels(encoded),
             "sentence": encoded.text_ids,
             "offsets": encoded.offsets,
             "special": encoded.special_tokens_mask,
@@ -85,14 +112,19 @@ class EncodedCorpus:
         order = sorted(range(len(encoded.text_ids)), key=lambda i: len(columns["input_ids"][i]))
         return {name: [column[i] for i in order] for name, column in columns.items()}
 
-    def _token_labels(self, sentences: list[int], offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
-        """Return the label ids of the tokens of each row."""
+    def _token_labels(self, encoded: EncodedTexts) -> list[list[int]]:
+        """Return the label ids of the tokens of each row; those of words are at their first tokens."""
+        offsets = encoded.offsets
+        if labels_words(self.processor.config):
+            starts = token_table(self.processor.tokenizer, ["word_start"])[:, 0].tolist()
+            ids_of_rows = encoded.inputs["input_ids"]
+            offsets = [word_offsets(row, [starts[i] for i in ids]) for row, ids in zip(offsets, ids_of_rows)]
         ids: dict[str | None, int] = {label: i for i, label in enumerate(self.labels)}
         ids[None] = IGNORED
         scheme = scheme_of(self.labels)
         rows = [
             token_tags(self.texts[sentence], pairs, self.spans[sentence], scheme)
-            for sentence, pairs in zip(sentences, offsets, strict=True)
+            for sentence, pairs in zip(encoded.text_ids, offsets, strict=True)
         ]
         if unknown := {str(tag) for tags in rows for tag in tags if tag not in ids}:
             problem = f"the model has no label for {', '.join(sorted(unknown))}"

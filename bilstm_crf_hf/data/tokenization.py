@@ -3,15 +3,33 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 SPECIAL_TOKENS = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 """The special tokens, which have the first ids in this order."""
 
 
+UNKNOWN = "\ufffd"
+"""Character that stands for unknown ones of words: the token `[UNK]` would not tell whether it begins a word."""
+
+_OPENING, _CLOSING = r"[\"“”‘«»„(\[{¿¡]", r"[\"”»)\]},;:!?]"
+WORD_EDGES = "|".join(
+    [
+        rf"^({_OPENING})\1*(?=.)",
+        rf"({_CLOSING})\2*(?=[\"”»)\]}},;:!?.'’]*$)",
+        r"(?<=\p{L})['’]s?$",
+        r"(?<=[\p{L})\]\"”»])\.{2,}(?=[\"”»)\]'’]*$)",
+        r"(?<=\p{Ll}{3})\.(?=[\"”»)\]'’]*$)",
+    ]
+)
+"""Pattern of what is a word of its own at the edges of what stands between two spaces: brackets, quotation marks, commas
+and the like, `'s`, and a full stop behind three small letters (which `U.S.`, `Mr.` and `Inc.` do not have)."""
+
+
 def build_character_tokenizer(
-    texts: Iterable[str], min_frequency: int = 1, model_max_length: int = 512
+    texts: Iterable[str], min_frequency: int = 1, model_max_length: int = 512, unit: str = "characters"
 ) -> PreTrainedTokenizerFast:
     """Build a tokenizer with one token for each character and none for spaces.
 
@@ -21,20 +39,31 @@ def build_character_tokenizer(
     Each unknown character, of less than `min_frequency` occurrences, is one `[UNK]`. `truncation=True` cuts texts at
     `model_max_length` tokens; the models themselves have no limit.
 
+    With the unit `words` of the configuration, for which characters must tell where a word begins, punctuation at the
+    edge of a word (`WORD_EDGES`) is a word of its own, an unknown character is the token of `UNKNOWN`, and texts are
+    not cut.
+
     Raises:
         ValueError: if no character in the corpus is frequent enough.
     """
-    normalizer = normalizers.NFKC()
+    normalizer: normalizers.Normalizer = normalizers.NFKC()
     counts = Counter(character for text in texts for character in normalizer.normalize_str(text))
     characters = sorted(c for c, count in counts.items() if count >= min_frequency and not c.isspace())
     if not characters:
         raise ValueError(f"no character occurs {min_frequency} times or more: give more texts, or lower min_frequency")
+    pre_tokenizer: pre_tokenizers.PreTokenizer = pre_tokenizers.WhitespaceSplit()
+    if unit == "words":
+        known = "".join(f"\\x{{{ord(c):x}}}" for c in characters)
+        normalizer = normalizers.Sequence([normalizer, normalizers.Replace(Regex(rf"[^\s{known}]"), UNKNOWN)])
+        pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizer, pre_tokenizers.Split(Regex(WORD_EDGES), "isolated")])
+        characters = sorted({*characters, UNKNOWN})
+        model_max_length = VERY_LARGE_INTEGER
     tokens = [*SPECIAL_TOKENS.values(), *characters, *(f"##{c}" for c in characters)]
     ids = {token: i for i, token in enumerate(tokens)}
     # Byte-pair encoding without merges gives single characters, with the prefix inside words.
     tokenizer = Tokenizer(models.BPE(ids, merges=[], unk_token="[UNK]", continuing_subword_prefix="##"))
     tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -7,22 +7,24 @@
 | all others, also `.gz` | lines of a word and the elements of its vector, below a header (word2vec) or not (GloVe) |
 
 Nothing else is read, above all no pickle, in which gensim (`.kv`, `.model`), NumPy and PyTorch may store code. An
-element that is not a finite number, and a file with more or fewer vectors than its header says, are errors. Of a word
-that occurs twice, the first vector counts, and a warning counts the others.
+element of a vector that is kept and is not a finite number, and a file with more or fewer vectors than its header says,
+are errors. Of a word that occurs twice, the first vector counts, and a warning counts the others. Files are read row by
+row, and only what is kept takes memory.
 """
 
 import gzip
 import logging
+import math
 import mmap
 import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,15 +44,29 @@ MAX_LINE = 2**24
 """Number of bytes of a line of text that are read at a time; longer lines are errors."""
 
 
+Row = tuple[str, str, Callable[[], np.ndarray]]
+"""A row of a file: its place for errors, the word, and a function that reads the vector."""
+
+
 class Vectors(NamedTuple):
-    """Vectors of tokens: the number of their elements, and a function that returns that of a token, or None."""
+    """Vectors of words: the number of their elements, a function that returns that of a word, or None, and words.
+
+    A model of fastText returns vectors of other words, too.
+    """
 
     width: int
     lookup: Callable[[str], Tensor | None]
+    words: Collection[str] = ()
 
 
-def file_vectors(path: str | os.PathLike) -> Vectors:
+def file_vectors(path: str | os.PathLike, wanted: Container[str] = (), others: int | None = None) -> Vectors:
     """Read the vectors in a file.
+
+    Args:
+        path: the file.
+        wanted: words whose vectors are kept, if there are any.
+        others: number of further words whose vectors are kept: the first ones in the file, which by custom are the
+            most frequent. Default: all.
 
     Raises:
         FileNotFoundError: if the file does not exist.
@@ -70,20 +86,34 @@ def file_vectors(path: str | os.PathLike) -> Vectors:
         file.seek(0)
         try:
             if start.startswith(FASTTEXT_MAGIC):
-                return _read_fasttext(file)
+                vectors = _read_fasttext(file)
+                return vectors._replace(words=list(_kept(vectors.words, str, wanted, others)))
             if path.suffix.lower() == ".bin":
-                return _table(path, _binary_rows(file))
+                return _table(path, _binary_rows(file), wanted, others)
             with gzip.open(file) if path.suffix.lower() == ".gz" else file as text:
-                return _table(path, _text_rows(path, decode_lines(iter(partial(text.readline, MAX_LINE), b""), path)))
+                lines = decode_lines(iter(partial(text.readline, MAX_LINE), b""), path)
+                return _table(path, _text_rows(path, lines), wanted, others)
         except (EOFError, struct.error, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: not a file of vectors, or incomplete ({error}): download it again") from error
 
 
-def _table(path: Path, rows: Iterable[tuple[str, str, np.ndarray]]) -> Vectors:
-    """Collect rows, given as place, word and vector."""
+def _kept(rows: Iterable[Any], word_of: Callable[[Any], str], wanted: Container[str], others: int | None) -> Iterator:
+    """Yield the rows whose words [`file_vectors`] keeps."""
+    room = math.inf if others is None else others
+    for row in rows:
+        if word_of(row) not in wanted:
+            if room <= 0:
+                continue
+            room -= 1
+        yield row
+
+
+def _table(path: Path, rows: Iterable[Row], wanted: Container[str], others: int | None) -> Vectors:
+    """Collect the vectors of words that are kept."""
     vectors: dict[str, np.ndarray] = {}
     repeated = 0
-    for place, word, vector in rows:
+    for place, word, read in _kept(rows, lambda row: row[1], wanted, others):
+        vector = read()
         if not np.isfinite(vector).all():
             raise ValueError(f"{place}: an element of the vector of {word[:40]!r} is NaN or infinite: remove the row")
         repeated += word in vectors
@@ -93,7 +123,7 @@ def _table(path: Path, rows: Iterable[tuple[str, str, np.ndarray]]) -> Vectors:
     if repeated:
         logger.warning("%s: %d words occur again; their first vectors count", path, repeated)
     width = len(next(iter(vectors.values())))
-    return Vectors(width, lambda word: torch.tensor(vectors[word]) if word in vectors else None)
+    return Vectors(width, lambda word: torch.tensor(vectors[word]) if word in vectors else None, vectors.keys())
 
 
 def _header(line: bytes) -> tuple[int, int] | None:
@@ -102,7 +132,7 @@ def _header(line: bytes) -> tuple[int, int] | None:
     return (int(header[1]), int(header[2])) if header else None
 
 
-def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str, np.ndarray]]:
+def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
     """Parse each line as a word, which may contain spaces, and as many numbers as the header or the first line has."""
     first = next(lines)
     header = _header(first.encode())
@@ -120,14 +150,19 @@ def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[str, str, np.
             raise ValueError(
                 f"{place}: {word[:40]!r} has spaces at an edge: write one space behind a word, none before it"
             )
-        try:
-            with np.errstate(over="ignore"):
-                yield place, word, np.array(numbers, np.float32)
-        except ValueError:
-            wrong = next((field for field in numbers if not _is_number(field)), "")
-            raise ValueError(f"{place}: {wrong[:40]!r} is not a number") from None
+        yield place, word, partial(_parsed, place, numbers)
     if header and count != header[0]:
         raise ValueError(f"{path}: {count} vectors, but {header[0]} by its first line: download the file again")
+
+
+def _parsed(place: str, numbers: list[str]) -> np.ndarray:
+    """Return the elements of a vector."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(numbers, np.float32)
+    except ValueError:
+        wrong = next((field for field in numbers if not _is_number(field)), "")
+        raise ValueError(f"{place}: {wrong[:40]!r} is not a number") from None
 
 
 def _fields(line: str) -> list[str]:
@@ -142,7 +177,7 @@ def _is_number(field: str) -> bool:
     return True
 
 
-def _binary_rows(file: IO[bytes]) -> Iterator[tuple[str, str, np.ndarray]]:
+def _binary_rows(file: IO[bytes]) -> Iterator[Row]:
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if (header := _header(data[: data.find(b"\n") + 1])) is None:
         raise ValueError(f"{file.name}: the first line has no number and width of vectors: is this another format?")
@@ -159,7 +194,7 @@ def _binary_rows(file: IO[bytes]) -> Iterator[tuple[str, str, np.ndarray]]:
             word = data[position : start - 1].removeprefix(b"\n").decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"{place}: the word is not UTF-8 ({error.reason}): train the vectors on UTF-8") from None
-        yield place, word, np.frombuffer(data, "<f4", width, start)
+        yield place, word, partial(np.frombuffer, data, "<f4", width, start)
         position = end
     if data[position:].strip(b"\n"):
         raise ValueError(f"{file.name}: more than the {count} vectors of its first line: download it again")
@@ -207,7 +242,7 @@ def _read_fasttext(file: IO[bytes]) -> Vectors:
             found += [num_words + code % buckets for code in _ngram_hashes(word, shortest, longest)]
         return torch.from_numpy(matrix[found].mean(0)) if found else None
 
-    return Vectors(width, lookup)
+    return Vectors(width, lookup, ids.keys())
 
 
 def _ngram_hashes(word: str, shortest: int, longest: int) -> Iterator[int]:

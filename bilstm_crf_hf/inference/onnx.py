@@ -24,8 +24,7 @@ from ..modeling_bilstm_crf import (
     BiLSTMForSequenceClassification,
 )
 from ..modeling_encoder import EncoderCRFForTokenClassification, EncoderForSequenceClassification
-from ..morphemes import NUM_NOUNS
-from ..processing_bilstm_crf import TEXT_INPUTS, default_stride, usable_positions
+from ..processing_bilstm_crf import TEXT_INPUTS, default_stride, labels_words, usable_positions
 from ..sequences import BiLSTMLayer, Sequences
 
 INT32 = 6
@@ -104,6 +103,9 @@ def settings_of(model: BiLSTMCRFPreTrainedModel, tokenizer: PreTrainedTokenizerB
     if getattr(config, "max_position_embeddings", 0) is not None:
         settings["max_length"] = limit = usable_positions(tokenizer, config)
         settings["stride"] = default_stride(limit)
+    if labels_words(config):
+        starts = model.base_model.features.token_table[:, config.token_columns.index("word_start")]
+        settings["word_start_ids"] = starts.nonzero()[:, 0].tolist()
     if is_classifier:
         return settings | {"activation": activation(config)}
     model.update_crf()
@@ -164,7 +166,7 @@ class _Tagger(_Exported):
         emissions, sequences = self.model.emissions(**of_model)
         crf = self.start, self.end, self.transitions
         paths = torch.ops.bilstm_crf.viterbi(emissions, sequences.lengths, sequences.chosen, decodes, *crf)
-        return paths, emissions
+        return sequences.labels_of_tokens(paths, self.model.crf), emissions
 
 
 class _Layer(nn.Module):
@@ -237,11 +239,14 @@ def _onnx_rshift(value, bits):
 
 
 def _onnx_searchsorted(table, values, right):
-    """Compute `torch.searchsorted` in a table of nouns by bisection; values come after the first, empty row."""
+    """Compute `torch.searchsorted` in a table of hashes by bisection; values come after the first, empty row."""
     at = op.Mul(op.Cast(values, to=INT64.dtype), op.Constant(value_int=0))
-    for power in reversed(range(NUM_NOUNS.bit_length() - 1)):
+    last = table.shape[0] - 1
+    for power in reversed(range(last.bit_length())):
         ahead = op.Add(at, op.Constant(value_int=2**power))
-        at = op.Where(op.LessOrEqual(op.Gather(table, ahead), values), ahead, at)
+        found = op.Gather(table, op.Min(ahead, op.Constant(value_int=last)))
+        is_in = op.And(op.LessOrEqual(ahead, op.Constant(value_int=last)), op.LessOrEqual(found, values))
+        at = op.Where(is_in, ahead, at)
     return op.Add(at, op.Constant(value_int=1))
 
 

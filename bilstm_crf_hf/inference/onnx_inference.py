@@ -177,21 +177,31 @@ class OnnxPipeline:
         # The graph need not find the Viterbi path: `decode` also finds the probabilities.
         emissions = self._run("emissions", inputs, 1, decodes=np.array(False))  # (T, B, K)
         in_chain = (inputs["attention_mask"] != 0) & ~np.isin(inputs["input_ids"], self.special_token_ids)  # (B, S)
-        lengths = in_chain.sum(1)
+        begins = self._units(inputs["input_ids"], in_chain)  # (B, S)
+        lengths = begins.sum(1)
         paths, log_probs = decode(emissions[: max(1, lengths.max())], lengths, **self.crf)
         inside = np.arange(len(paths)) < lengths[:, None]  # (B, T)
         tags = paths.T[inside]
         added = [window.special_tokens_mask for window in windows]
-        kept = own_token_mask(added, text_ids, self.settings.get("stride"))[in_chain] & (tags >= 0)
+        kept = own_token_mask(added, text_ids, self.settings.get("stride"))[begins] & (tags >= 0)
         offsets = np.fromiter(chain.from_iterable(chain.from_iterable(each.offsets for each in windows)), np.int64)
+        offsets = offsets.reshape(*in_chain.shape, 2)[in_chain]
+        first = begins[in_chain].nonzero()[0]  # the first token of each unit; its range ends with that of the last one
+        offsets = np.stack([offsets[first, 0], np.maximum.reduceat(offsets[:, 1], first)], 1) if len(first) else offsets
         return entities_of_batch(
             texts,
             np.repeat(text_ids, lengths)[kept],
-            offsets.reshape(*in_chain.shape, 2)[in_chain][kept],
+            offsets[kept],
             tags[kept],
             log_probs.transpose(1, 0, 2)[inside][kept],
             self.labels,
         )
+
+    def _units(self, ids: ndarray, in_chain: ndarray) -> ndarray:
+        """Return which tokens, (B, S), begin a unit of the chain: all of it, or the first ones of words."""
+        if (starts := self.settings.get("word_start_ids")) is None:
+            return in_chain
+        return in_chain & (np.isin(ids, starts) | (in_chain.cumsum(1) == 1))
 
     def _labels(self, texts: list[str], encodings: list[Encoding]) -> list[dict[str, Any]]:
         """Return the most probable label of each text, of which encodings may hold the beginning."""

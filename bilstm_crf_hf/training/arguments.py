@@ -58,6 +58,10 @@ class ModelArguments:
         default=None, help="An encoder whose input embeddings, and tokenizer by default, a new BiLSTM takes over."
     )
     embeddings_file: str | None = HfArg(default=None, help="Vectors for a new BiLSTM: word2vec, GloVe or fastText.")
+    other_vectors: int = HfArg(
+        default=100_000,
+        help='The number of vectors in embeddings_file that unit "words" keeps of words not in training.',
+    )
     read_morphemes: bool = HfArg(default=False, help="Let a BiLSTM-CRF also read the morphemes that Kiwi finds.")
     freeze_embeddings: bool = HfArg(default=False, help="Do not train the embeddings that were copied into the model.")
     head: str | None = HfArg(

@@ -111,8 +111,9 @@ def prepare_classification(
 ) -> ClassificationSetup:
     """Load the model, and encode the texts of each split: those in the files of `sample` if no data are named."""
     datasets = load_texts(data_arguments, sample)
-    tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
-    model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION)
+    texts = datasets["train"]["text"]
+    tokenizer = load_tokenizer(model_arguments, texts)
+    model = load_model(model_arguments, tokenizer, class_names(datasets["train"]), CLASSIFICATION, texts)
     if model.config.problem_type not in (None, "single_label_classification"):
         raise ValueError(
             f"problem_type is {model.config.problem_type}, but the texts here have one class each: leave it out, or "

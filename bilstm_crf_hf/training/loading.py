@@ -27,9 +27,10 @@ from ..modeling_character_encoder import CharacterEncoderForTokenClassification
 from ..models import model_path
 from ..morphemes import kiwi
 from .arguments import NEW_HEAD, ModelArguments
-from .embeddings import copy_vectors, encoder_vectors
+from .embeddings import WordVectors, copy_vectors, encoder_vectors, word_vectors
 
 TOKENS = "it follows from the tokenizer"
+VECTORS = "it follows from the vectors in embeddings_file"
 NOT_OVERRIDDEN = dict.fromkeys(PreTrainedConfig.__dataclass_fields__, "it does not shape the model") | {
     "read_morphemes": "use --read_morphemes true",
     "problem_type": "each text has one label",
@@ -38,6 +39,8 @@ NOT_OVERRIDDEN = dict.fromkeys(PreTrainedConfig.__dataclass_fields__, "it does n
     "vocab_size": TOKENS,
     "token_columns": TOKENS,
     "special_token_ids": TOKENS,
+    "num_word_vectors": VECTORS,
+    "word_vector_size": VECTORS,
 }
 """Fields of a configuration that `config_overrides` cannot set, and where they come from."""
 
@@ -48,12 +51,17 @@ def load_tokenizer(arguments: ModelArguments, texts: Iterable[str]) -> PreTraine
     """Load the tokenizer that `arguments` name, or build one for the characters of `texts`."""
     name = arguments.tokenizer_name or arguments.model_name_or_path or arguments.embeddings_from
     if name is None:
-        return build_character_tokenizer(texts, arguments.min_frequency)
+        unit = (arguments.config_overrides or {}).get("unit", BiLSTMCRFConfig.unit)  # type: ignore[union-attr]  # a dict
+        return build_character_tokenizer(texts, arguments.min_frequency, unit=unit)
     return AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=arguments.trust_remote_code)
 
 
 def load_model(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], task: Task = TAGGING
+    arguments: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    task: Task = TAGGING,
+    texts: Iterable[str] = (),
 ) -> PreTrainedModel:
     """Load the model that `arguments` name, or create a new BiLSTM.
 
@@ -62,6 +70,7 @@ def load_model(
         tokenizer: the tokenizer of the model.
         labels: the labels of a new head. A model that has been trained on all of them keeps its own list of labels.
         task: the task of the training.
+        texts: training texts, whose words get the pretrained vectors of a tagger of words.
 
     Raises:
         ImportError: if the model is to read morphemes and Kiwi is not installed.
@@ -71,7 +80,7 @@ def load_model(
     """
     with checked_values():
         if arguments.model_name_or_path is None:
-            model = _new_bilstm(arguments, tokenizer, labels, task)
+            model = _new_bilstm(arguments, tokenizer, labels, task, texts)
         elif arguments.head not in (None, NEW_HEAD):
             model = _new_head(arguments, arguments.head, tokenizer, labels, task)
         else:
@@ -81,12 +90,21 @@ def load_model(
 
 
 def _new_bilstm(
-    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str], task: Task
+    arguments: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    task: Task,
+    texts: Iterable[str],
 ) -> BiLSTMCRFPreTrainedModel:
     morphemes = _morpheme_field(arguments, BiLSTMCRFConfig(), task)
     fields = checked_overrides(arguments, BiLSTMCRFConfig) | morphemes
-    vectors = None
-    if arguments.embeddings_from:
+    vectors = of_words = None
+    if fields.get("unit") == "words":
+        of_words = _word_vectors(arguments, tokenizer, texts)
+        if of_words is not None:
+            count, width = of_words.vectors.shape
+            fields |= {"num_word_vectors": 1 + count, "word_vector_size": width}
+    elif arguments.embeddings_from:
         vectors = encoder_vectors(arguments.embeddings_from, arguments.trust_remote_code)
     elif arguments.embeddings_file:
         vectors = file_vectors(arguments.embeddings_file)
@@ -100,7 +118,21 @@ def _new_bilstm(
         found = copy_vectors(embeddings, tokenizer, vectors)
         logger.info("vectors for %d of %d tokens (%.1f %%)", found, len(tokenizer), 100 * found / len(tokenizer))
         embeddings.weight.requires_grad_(not arguments.freeze_embeddings)
+    if of_words is not None:
+        model.bilstm.features.set_vectors(*of_words)
+        model.bilstm.features.word_vectors.weight.requires_grad_(not arguments.freeze_embeddings)
     return model
+
+
+def _word_vectors(
+    arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]
+) -> WordVectors | None:
+    """Read the vectors for a new tagger of words, if a file is named."""
+    if arguments.embeddings_from:
+        raise ValueError('embeddings_from is for unit "characters": name a file of vectors of words in embeddings_file')
+    if arguments.embeddings_file is None:
+        return None
+    return word_vectors(arguments.embeddings_file, tokenizer, texts, arguments.other_vectors)
 
 
 def _new_head(

@@ -50,8 +50,9 @@ def prepare_tagging(
         ValueError: if the data cannot be read, or the training sentences have no entity.
     """
     datasets = load_splits(load_ner_datasets, data_arguments, sample, **data_arguments.options)
-    tokenizer = load_tokenizer(model_arguments, datasets["train"]["text"])
-    model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]))
+    texts = datasets["train"]["text"]
+    tokenizer = load_tokenizer(model_arguments, texts)
+    model = load_model(model_arguments, tokenizer, labels_of(datasets["train"]), texts=texts)
     tokenizer.model_max_length = usable_positions(tokenizer, model.config)  # which is saved with the model
     pieces = load_piece_tokenizer(
         model,

@@ -70,8 +70,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         read_morphemes: whether a tagger reads the morphemes that Kiwi finds beside its tokens, see
             `morphemes.morpheme_ids`.
         morpheme_dropout: probability that the morphemes of a sentence are unknown in training.
-        token_columns: columns of `input_features.token_table`; a saved model keeps those that it was saved with.
-            Default: the columns of models that were saved without this field.
+        token_columns: columns of `token_table.token_table`; a saved model keeps those that it was saved with.
+            Default: those that the unit needs.
         constrained: whether sequences that the BIO or BIOES scheme of the labels rules out are impossible; false for
             weights that were trained without constraints, such as the tutorial's.
         special_token_ids: ids that take no part in the sequence (`[CLS]`, `[SEP]`, ...).
@@ -126,6 +126,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
             self.ngrams = [[-1, 0], [0, 1]]
         if self.token_columns is None:
             self.token_columns = ["character", "word_start", "initial", "vowel", "final"]
+            self.token_columns += ["form", "shape"] if self.unit == "words" else []
         super().__post_init__(**kwargs)
 
     def validate_sizes(self) -> None:

@@ -210,8 +210,8 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         model = cls(BiLSTMCRFConfig(vocab_size=len(table), **fields, **config))
         if model.config.unit == "words" and table[:, TOKEN_COLUMNS.index("word_start")].sum() < 2:
             raise ValueError(
-                "the tokenizer does not mark where a word begins, as WordPiece (##) and SentencePiece (▁) do: use one of "
-                'these, or data.tokenization.build_character_tokenizer, or unit "characters"'
+                "the tokenizer does not mark where a word begins, as WordPiece (##) and SentencePiece (▁) do: use one "
+                'of these, or data.tokenization.build_character_tokenizer, or unit "characters"'
             )
         model.base_model.features.reset_table(table)
         return model

@@ -1,4 +1,4 @@
-"""Properties of tokens that follow from the vocabulary, and their ids. This file is copied into exported repositories."""
+"""Properties of tokens that follow from the vocabulary. This file is copied into exported model repositories."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ JAMO_COUNTS = (19, 21, 28)
 """Numbers of initials, vowels and finals ("no final" is one) of Hangul syllables; Unicode standard, section 3.12."""
 
 CAPITAL, FURTHER_CAPITAL, LETTER, DIGIT, SIGN = (2**i for i in range(5))
-"""Flags of the shape of a token: whether it begins with a capital, and has further ones, other letters, digits, signs."""
+"""Flags of the shape of a token: it begins with a capital, or has further ones, other letters, digits, or signs."""
 
 NUM_FLAGS = 5
 
@@ -40,7 +40,7 @@ def token_table(tokenizer: PreTrainedTokenizerBase, columns: Sequence[str] = TOK
     table = {name: [0] * size for name in TOKEN_COLUMNS} | {name: list(range(size)) for name in ("character", "form")}
     for token, i in vocabulary.items():
         if token in specials:
-            table["word_start"][i] = int(token == tokenizer.unk_token)
+            table["word_start"][i] = int(wordpiece and token == tokenizer.unk_token)
             continue
         piece = token.removeprefix("##") if wordpiece else token.removeprefix("▁")
         prefix = "" if wordpiece else "▁"

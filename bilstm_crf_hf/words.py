@@ -54,10 +54,16 @@ class WordSequences(Sequences):
         return torch.where(self.tokens.chosen & (labels != IGNORED), known, IGNORED)
 
     def log_marginals_of_tokens(self, log_marginals: Tensor, crf: LinearChainCRF) -> Tensor:
+        # Behind the first token, I-X changes places with the most probable label that it continues. Then the best label
+        # of each token continues that of the first one, so that the stock pipeline finds whole words.
         spread = self._spread(log_marginals)
-        inner = crf.continued[crf.opened]  # (K,), the label within a word for each label of a word
-        merged = torch.zeros_like(spread).index_add(2, inner, spread.exp()).log().clamp(min=-1e4)
-        spread = torch.where(self.inner[..., None], merged, spread)
+        within = crf.continued[crf.opened]  # (K,), the label within a word for each label of a word
+        index = within.expand_as(spread)
+        largest = spread.scatter_reduce(2, index, spread, "amax").gather(2, index)
+        swapped = torch.where(spread == largest, spread.gather(2, index), spread)
+        is_within = within == torch.arange(len(within), device=within.device)
+        swapped = torch.where(is_within, largest, swapped)
+        spread = torch.where(self.inner[..., None], swapped, spread)
         return spread.masked_fill(~self.tokens.chosen[..., None], 0)
 
     def log_probs_of_tokens(self, log_probs: Tensor) -> Tensor:

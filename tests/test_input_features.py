@@ -11,14 +11,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from bilstm_crf_hf.data.tokenization import SPECIAL_TOKENS, build_character_tokenizer
-from bilstm_crf_hf.input_features import (
-    JAMO_COUNTS,
-    TOKEN_COLUMNS,
-    hash_ngrams,
-    token_table,
-)
+from bilstm_crf_hf.input_features import hash_ngrams
+from bilstm_crf_hf.sequences import Sequences
+from bilstm_crf_hf.token_table import JAMO_COUNTS, TOKEN_COLUMNS, token_table
 
-CHARACTER, WORD_START, INITIAL, VOWEL, FINAL = range(len(TOKEN_COLUMNS))
+CHARACTER, WORD_START, INITIAL, VOWEL, FINAL, FORM, SHAPE = range(len(TOKEN_COLUMNS))
 
 
 def described(tokenizer):
@@ -51,7 +48,7 @@ def sentencepiece():
 
 
 def test_a_row_stands_for_each_token_of_the_vocabulary(characters):
-    assert token_table(characters).shape == (len(characters), 5)
+    assert token_table(characters).shape == (len(characters), 7)
     assert not token_table(characters).is_floating_point()
 
 
@@ -81,8 +78,8 @@ def test_pieces_share_the_id_of_their_word_initial_form_where_there_is_one(reque
 @pytest.mark.parametrize(
     ("name", "starts"),
     [
-        ("characters", {*"서울에각힣가#漢1A", "\u110f"}),
-        ("wordpiece", {"서울", "가", "#", "1"}),
+        ("characters", {*"서울에각힣가#漢1A", "\u110f", "[UNK]"}),
+        ("wordpiece", {"서울", "가", "#", "1", "[UNK]"}),
         ("sentencepiece", {"▁", "▁서울", "▁가"}),
     ],
 )
@@ -126,14 +123,15 @@ def test_what_is_no_single_syllable_has_no_jamo(request, name, tokens):
 
 def test_syllables_of_sentencepiece_have_their_jamo_with_and_without_the_word_mark(sentencepiece):
     table = described(sentencepiece)
-    assert table["▁가"][INITIAL:] == table["가"][INITIAL:] == [1, 20, 41]
-    assert table["나"][INITIAL:] == [3, 20, 41]
+    jamo = {piece: row[INITIAL : FINAL + 1] for piece, row in table.items()}
+    assert jamo["▁가"] == jamo["가"] == [1, 20, 41]
+    assert jamo["나"] == [3, 20, 41]
 
 
-def test_special_tokens_begin_no_word(characters, sentencepiece):
-    for tokenizer in (characters, sentencepiece):
+def test_special_tokens_begin_no_word_but_the_unknown_one_of_wordpiece(characters, sentencepiece):
+    for tokenizer, unknown in ((characters, ["[UNK]"]), (sentencepiece, [])):
         table = described(tokenizer)
-        assert not any(table[token][WORD_START] for token in tokenizer.all_special_tokens)
+        assert [token for token in tokenizer.all_special_tokens if table[token][WORD_START]] == unknown
 
 
 # Hashed n-grams
@@ -217,10 +215,9 @@ def test_a_direction_reads_no_farther_than_a_token_ahead(tokenizer, direction):
     """Change each of five tokens: the input at the middle one changes only for tokens in its windows."""
     model = new_tagger(tokenizer, ngrams=[[-1, 0], [0, 1], [-2, 0], [0, 2]], ngram_dropout=0.0).bilstm.eval()
     ids = torch.tensor([[7], [9], [11], [13], [15]])
-    inside = torch.ones_like(ids, dtype=torch.bool)
 
     def middle(ids: torch.Tensor) -> torch.Tensor:
-        return model.features(ids, inside)[direction == "behind"][2, 0]
+        return model.features(ids.T, Sequences(ids.T, None, []))[direction == "behind"][2, 0]
 
     changes = []
     for i in range(5):
@@ -234,5 +231,5 @@ def test_a_direction_reads_no_farther_than_a_token_ahead(tokenizer, direction):
 def test_directions_share_one_input_where_they_read_the_same(tokenizer):
     features = new_tagger(tokenizer).bilstm.features
     ids = torch.tensor([[7], [9]])
-    ahead, behind = features(ids, torch.ones_like(ids, dtype=torch.bool))
+    ahead, behind = features(ids.T, Sequences(ids.T, None, []))
     assert ahead is behind

@@ -6,7 +6,7 @@ from torchcrf import CRF
 from transformers import AutoConfig, AutoModel, AutoModelForTokenClassification
 
 from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFForTokenClassification, BiLSTMCRFModel
-from bilstm_crf_hf.input_features import TOKEN_COLUMNS
+from bilstm_crf_hf.token_table import TOKEN_COLUMNS
 
 
 def spread(output, row: int, width: int) -> list[torch.Tensor]:
@@ -63,7 +63,8 @@ def test_configuration_refuses(field, value, message):
 def test_fields_that_are_none_have_their_defaults():
     config = BiLSTMCRFConfig(ngrams=None, token_columns=None)
     assert config.ngrams == BiLSTMCRFConfig().ngrams == [[-1, 0], [0, 1]]
-    assert config.token_columns == BiLSTMCRFConfig().token_columns == list(TOKEN_COLUMNS)
+    assert config.token_columns == BiLSTMCRFConfig().token_columns == list(TOKEN_COLUMNS[:5])
+    assert BiLSTMCRFConfig(unit="words").token_columns == list(TOKEN_COLUMNS)
     config.ngrams.append([-2, 0])
     assert len(BiLSTMCRFConfig().ngrams) == 2
 
@@ -205,7 +206,7 @@ def test_layers_equal_packed_lstms(tokenizer, texts):
     model = new_tagger(tokenizer, num_hidden_layers=2).bilstm
     batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     sequences = model.sequences(**batch)
-    x, _ = model.features(sequences.pack(batch["input_ids"]), sequences.inside)
+    x, _ = model.features(batch["input_ids"], sequences)
     for layer in model.layers:
         reference = torch.nn.LSTM(x.shape[-1], 12, bidirectional=True)
         state = {f"{name}": value for name, value in layer.forward_lstm.state_dict().items()}

@@ -43,6 +43,7 @@ from bilstm_crf_hf.morphemes import (
 )
 from bilstm_crf_hf.pipeline_bilstm_crf import BiLSTMCRFTokenClassificationPipeline
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
+from bilstm_crf_hf.sequences import Sequences
 from bilstm_crf_hf.training.arguments import ModelArguments
 from bilstm_crf_hf.training.distillation import Teacher
 from bilstm_crf_hf.training.loading import load_model
@@ -220,15 +221,15 @@ def test_a_token_reads_the_row_of_its_morpheme(model, tokenizer, texts):
     """Its embedding gets that row, and row 0 without a morpheme."""
     features, batch = model.bilstm.features, encode(tokenizer, texts)
     ids, morphemes = batch["input_ids"].T, batch["morpheme_ids"].T
-    inside = torch.ones_like(ids, dtype=torch.bool)
-    ahead, _ = features(ids, inside, morpheme_ids=morphemes)
+    sequences = Sequences(ids.T, None, [])
+    ahead, _ = features(ids.T, sequences, morpheme_ids=morphemes.T)
     words, rows = features.word_embeddings.weight, features.morpheme_embeddings.weight
     found = features.morpheme_rows(morphemes)
     assert found.unique().numel() > 20
     for t, b in [(0, 0), (1, 0), (2, 0), (3, 0), (5, 3), (7, 4), (len(ids) - 1, 0)]:
         assert_close(ahead[t, b, :16], words[ids[t, b]] + rows[found[t, b]])
     assert not morphemes[0].any()  # [CLS]
-    unknown, _ = features(ids, inside)
+    unknown, _ = features(ids.T, sequences)
     assert_close(unknown[..., :16], words[ids] + rows[0])
 
 
@@ -253,9 +254,10 @@ def test_in_training_the_morphemes_of_whole_sentences_are_forgotten(model, token
     monkeypatch.setattr(features.config, "ngram_dropout", 0.0)
     features.train()
     torch.manual_seed(0)
-    dropped, _ = features(ids, torch.ones_like(ids), morpheme_ids=morphemes)
+    sequences = Sequences(ids.T, None, [])
+    dropped, _ = features(ids.T, sequences, morpheme_ids=morphemes.T)
     features.eval()
-    full, none = (features(ids, torch.ones_like(ids), morpheme_ids=known)[0] for known in (morphemes, None))
+    full, none = (features(ids.T, sequences, morpheme_ids=known)[0] for known in (morphemes.T, None))
     as_full, as_none = ((dropped == other).all(0).all(-1) for other in (full, none))
     assert (as_full | as_none).all()
     assert 0 < as_none.sum() < len(texts) / 2  # one in five, on average

@@ -23,11 +23,11 @@ from bilstm_crf_hf import (
     BiLSTMCRFConfig,
     BiLSTMCRFTokenClassificationPipeline,
     CharacterEncoderConfig,
-    input_features,
     processing_bilstm_crf,
 )
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.processing_bilstm_crf import UNLIMITED, BiLSTMCRFProcessor, TextInput, usable_positions
+from bilstm_crf_hf.token_table import TOKEN_COLUMNS
 
 
 def test_windows_are_those_of_the_tokenizer(tokenizer, texts):
@@ -188,10 +188,10 @@ def test_a_new_column_of_the_table_of_tokens_breaks_no_saved_model(tokenizer, te
     import sys, torch
     from pathlib import Path
     import bilstm_crf_hf
-    from bilstm_crf_hf import input_features, modeling_bilstm_crf
+    from bilstm_crf_hf import modeling_bilstm_crf, token_table
     from transformers import AutoModelForTokenClassification, AutoTokenizer
-    table = input_features.token_table
-    names = (*input_features.TOKEN_COLUMNS, "length")
+    table = token_table.token_table
+    names = (*token_table.TOKEN_COLUMNS, "length")
     def longer(tokenizer, columns=names):
         rows = table(tokenizer, [name for name in columns if name != "length"])
         return torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.long)], 1) if "length" in columns else rows
@@ -203,13 +203,13 @@ def test_a_new_column_of_the_table_of_tokens_breaks_no_saved_model(tokenizer, te
     torch.save(model(**batch).logits, folder / "logits.pt")
     new = type(model).from_tokenizer(tokenizer, num_labels=3)
     new.save_pretrained(folder / "after")
-    assert new.bilstm.features.token_table.shape[1] == 6
-    assert type(model).from_pretrained(folder / "after").bilstm.features.token_table[:, 5].eq(1).all()
+    assert new.bilstm.features.token_table.shape[1] == 8
+    assert type(model).from_pretrained(folder / "after").bilstm.features.token_table[:, 7].eq(1).all()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
     expected = tagger(**tokenizer(texts, padding=True, return_tensors="pt")).logits
     assert torch.load(tmp_path / "logits.pt").equal(expected.detach())
     # This version, too, keeps the columns of a model that another version saved.
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "after")
-    assert loaded.config.token_columns == [*input_features.TOKEN_COLUMNS, "length"]
-    assert loaded.bilstm.features.token_table.shape[1] == len(input_features.TOKEN_COLUMNS) + 1
+    assert loaded.config.token_columns == [*TOKEN_COLUMNS, "length"]
+    assert loaded.bilstm.features.token_table.shape[1] == len(TOKEN_COLUMNS) + 1

@@ -24,8 +24,8 @@ WORD_EDGES = "|".join(
         r"(?<=\p{Ll}{3})\.(?=[\"”»)\]'’]*$)",
     ]
 )
-"""Pattern of what is a word of its own at the edges of what stands between two spaces: brackets, quotation marks, commas
-and the like, `'s`, and a full stop behind three small letters (which `U.S.`, `Mr.` and `Inc.` do not have)."""
+"""Pattern of what is a word of its own at an edge of what stands between two spaces: brackets, quotation marks, commas
+and the like, `'s`, and a full stop behind three small letters, which `U.S.`, `Mr.` and `Inc.` do not have."""
 
 
 def build_character_tokenizer(

@@ -108,7 +108,7 @@ def word_vectors(
 
 
 def word_hashes(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> Tensor:
-    """Return the hash by which `WordFeatures` looks up each word, (N,); -1 for those that [`word_vectors`] leaves out."""
+    """Return the hash by which `WordFeatures` looks up each word, (N,); -1 if [`word_vectors`] leaves it out."""
     table = token_table(tokenizer, ["character", "word_start"])
     rows = tokenizer(list(words), add_special_tokens=False, verbose=False)["input_ids"]
     lengths = torch.tensor([len(row) for row in rows])

@@ -127,6 +127,8 @@ def test_what_is_sent_is_the_model_its_code_and_card_and_nothing_else(prepared):
             "sequences.py",
             "sizes.py",
             "threads.py",
+            "token_table.py",
+            "words.py",
         ),
     }
     assert all(content == (run / name).read_bytes() for name, content in sent.items() if name != EVAL_RESULTS)

@@ -40,7 +40,8 @@ class WordSequences(Sequences):
 
     def pool(self, values: Tensor, reduce: str) -> Tensor:
         """Return the sum or the maximum (`amax`) of the values (B, S, D) of the tokens of each word, (T, B, D)."""
-        values = values.masked_fill(~self.tokens.chosen[..., None], 0 if reduce == "sum" else -torch.inf)
+        lowest = -torch.inf if values.is_floating_point() else 0  # integers are not negative
+        values = values.masked_fill(~self.tokens.chosen[..., None], lowest)
         pooled = values.new_zeros(values.shape[0], self.order.shape[1], values.shape[2])
         pooled = pooled.scatter_reduce(1, broadcast(self.ranks, values), values, reduce, include_self=False)
         return pooled.transpose(0, 1).masked_fill(~self.inside[..., None], 0)
@@ -133,12 +134,11 @@ class WordFeatures(TokenEmbeddings):
 
     def shapes(self, table: Tensor, words: WordSequences) -> Tensor:
         """Return the shapes of words, (T, B): the flags of `token_table.shape_of` that any of their tokens has."""
-        bits = torch.arange(NUM_FLAGS, device=table.device)
+        flags = 2 ** torch.arange(NUM_FLAGS, device=table.device)
         shape = table[..., self.columns["shape"]]
         is_capital = words.inner & (shape & CAPITAL > 0)
         shape = torch.where(is_capital, shape & ~CAPITAL | FURTHER_CAPITAL, shape)
-        flags = words.pool(shape[..., None] >> bits & 1, "sum") > 0
-        return (flags << bits).sum(-1)
+        return words.pool(shape[..., None] & flags, "amax").sum(-1)
 
     def vector_rows(self, hashes: Tensor) -> Tensor:
         """Return the row of the pretrained vector of each hash, 0 if there is none."""

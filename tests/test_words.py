@@ -4,13 +4,24 @@ import random
 
 import pytest
 import torch
+from clean_process import run_without_package
+from datasets import ClassLabel, Dataset, Features, List, Value
+from tokenizers import Tokenizer, models
 from torch import nn
 from torch.testing import assert_close
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerFast, TokenClassificationPipeline
 
-from bilstm_crf_hf import BiLSTMCRFConfig, BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline
-from bilstm_crf_hf.alignment import spans_from_tags, within_words
+from bilstm_crf_hf import (
+    BiLSTMCRFConfig,
+    BiLSTMCRFForTokenClassification,
+    BiLSTMCRFTokenClassificationPipeline,
+    BiLSTMForPreTraining,
+    BiLSTMForSequenceClassification,
+)
+from bilstm_crf_hf.alignment import Span, spans_from_tags, tags_from_spans, within_words
+from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.data.tokenization import UNKNOWN, build_character_tokenizer
+from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.token_table import CAPITAL, DIGIT, FURTHER_CAPITAL, LETTER, SIGN, form_of
 from bilstm_crf_hf.training.embeddings import word_hashes
 
@@ -277,8 +288,6 @@ def test_odd_texts_are_tagged(model, tokenizer, text):
 def test_a_tokenizer_that_does_not_mark_words_is_an_error():
     tokenizer = build_character_tokenizer(["ab"])
     vocabulary = {token: i for token, i in tokenizer.get_vocab().items() if not token.startswith("##")}
-    from tokenizers import Tokenizer, models
-
     plain = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(vocabulary, "[UNK]")), pad_token="[PAD]", unk_token="[UNK]"
     )
@@ -299,3 +308,88 @@ def test_a_tokenizer_that_does_not_mark_words_is_an_error():
 def test_a_configuration_that_cannot_be_is_an_error(fields, message):
     with pytest.raises(Exception, match=message):
         BiLSTMCRFConfig(**fields)
+
+
+def test_a_saved_tagger_serves_the_stock_pipeline_in_a_clean_process(model, tokenizer, tmp_path):
+    """The code that is saved with it gives what this package gives; `stock` is transformers' own class."""
+    texts = [text for text in TEXTS if text]
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    code = f"""
+    import json
+    from transformers import AutoModelForTokenClassification, AutoTokenizer, TokenClassificationPipeline, pipeline
+    ours = pipeline("token-classification", model=".", trust_remote_code=True)
+    model = AutoModelForTokenClassification.from_pretrained(".", trust_remote_code=True)
+    stock = TokenClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(".", trust_remote_code=True))
+    rows = [stock(text, aggregation_strategy="first") for text in {texts}]
+    places = [[[e["start"], e["end"], e["entity_group"]] for e in row] for row in rows]
+    print(json.dumps([ours({texts}), places]))
+    """
+    found, stock = run_without_package(code, tmp_path)
+    expected = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)(texts)
+    strip = [[{**entity, "score": 0} for entity in row] for row in expected]
+    assert [[{**entity, "score": 0} for entity in row] for row in found] == strip
+    here = TokenClassificationPipeline(model=model, tokenizer=tokenizer)
+    rows = [here(text, aggregation_strategy="first") for text in texts]
+    assert stock == [[[e["start"], e["end"], e["entity_group"]] for e in row] for row in rows]
+
+
+@pytest.fixture
+def corpus() -> Dataset:
+    """Sentences of which two have an entity that begins or ends within a word."""
+    rows = [
+        ("Anna Kovacs saw Rome", [(0, 11, "PER"), (16, 20, "LOC")]),
+        ("a", []),
+        ("x1y ROME rome", [(1, 8, "LOC"), (9, 13, "LOC")]),
+        ("Rome rome-on a", [(0, 9, "LOC"), (10, 12, "PER")]),
+    ]
+    tags = [tags_from_spans([Span(*span) for span in spans], len(text)) for text, spans in rows]
+    features = Features({"text": Value("string"), "tags": List(ClassLabel(names=LABELS))})
+    return Dataset.from_dict({"text": [text for text, _ in rows], "tags": tags}, features=features)
+
+
+def test_labels_of_a_corpus_are_at_the_first_tokens_of_words(model, tokenizer, corpus):
+    """An entity belongs to the words whose first character it covers."""
+    encoded = EncodedCorpus(corpus, BiLSTMCRFProcessor(tokenizer, model.config), LABELS)
+    rows = {}
+    for row in encoded.inputs:
+        words = words_of(tokenizer, row["input_ids"])
+        starts = torch.tensor([1, *map(len, words)]).cumsum(0)[:-1].tolist()
+        assert all((label == -100) == (i not in starts) for i, label in enumerate(row["labels"]))
+        text = "".join(tokenizer.convert_ids_to_tokens(row["input_ids"])[1:-1]).replace("##", "")
+        rows[text] = [LABELS[row["labels"][i]] for i in starts]
+    assert rows == {
+        "AnnaKovacssawRome": ["B-PER", "I-PER", "O", "B-LOC"],
+        "a": ["O"],
+        "x1yROMErome": ["O", "B-LOC", "B-LOC"],
+        "Romerome-ona": ["B-LOC", "I-LOC", "O"],
+    }
+
+
+def test_predictions_of_a_corpus_are_those_of_the_pipeline(model, tokenizer, corpus):
+    encoded = EncodedCorpus(corpus, BiLSTMCRFProcessor(tokenizer, model.config), LABELS)
+    rows = [
+        model(**{name: torch.tensor([row[name]]) for name in ("input_ids", "attention_mask")}) for row in encoded.inputs
+    ]
+    decoded = encoded.decode([row.predictions[0].tolist() for row in rows])
+    pipe = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)
+    expected = [[(e["start"], e["end"], e["entity_group"]) for e in entities] for entities in pipe(corpus["text"][:])]
+    assert [list(map(tuple, spans)) for spans in decoded] == expected
+
+
+def test_a_limit_in_tokens_is_an_error(model, tokenizer, corpus):
+    with pytest.raises(ValueError, match="a limit of 12 tokens would cut words in two"):
+        EncodedCorpus(corpus, BiLSTMCRFProcessor(tokenizer, model.config), LABELS, max_length=12)
+
+
+def test_a_classifier_of_texts_reads_words(tokenizer):
+    torch.manual_seed(0)
+    model = BiLSTMForSequenceClassification.from_tokenizer(tokenizer, unit="words", hidden_size=8, num_labels=3).eval()
+    together = model(**encode(tokenizer, TEXTS)).logits
+    for i, text in enumerate(TEXTS):
+        assert_close(model(**encode(tokenizer, [text])).logits[0], together[i], atol=1e-5, rtol=1e-5)
+
+
+def test_pretraining_is_for_characters(tokenizer):
+    with pytest.raises(ValueError, match='unit must be "characters" in pretraining'):
+        BiLSTMForPreTraining.from_tokenizer(tokenizer, unit="words")

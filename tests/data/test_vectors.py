@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,33 @@ def test_a_first_word_with_other_white_space_than_spaces_and_tabs_is_read(tmp_pa
     (tmp_path / "a.txt").write_text(f"{word} 1 2\n나 3 4\n")
     vectors = file_vectors(tmp_path / "a.txt")
     assert (vectors.width, vectors.lookup(word).tolist()) == (2, [1, 2])
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "model.bin"])
+def test_wanted_words_and_a_number_of_others_are_kept(vectors, tmp_path, name):
+    if name in WRITERS:
+        WRITERS[name](vectors, tmp_path / name)
+    else:
+        model = FastText([vectors.index_to_key], vector_size=4, min_count=1, bucket=10, seed=0)
+        save_facebook_model(model, str(tmp_path / name))
+        vectors = model.wv
+    first, second, third, fourth = vectors.index_to_key
+    read = file_vectors(tmp_path / name, {third, "없음"}, 1)
+    assert list(read.words) == [first, third]
+    if name in WRITERS:
+        assert read.lookup(second) is None
+    assert_close(read.lookup(third), torch.from_numpy(vectors[third].copy()), rtol=1e-6, atol=1e-6)
+
+
+def test_a_file_of_many_vectors_is_read_in_bounded_memory(tmp_path):
+    """50,000 vectors of 100 elements are 20 MB as arrays; 10 of them are kept."""
+    row = " ".join(["0.5"] * 100)
+    with (tmp_path / "a.vec").open("w") as file:
+        file.write("50000 100\n")
+        file.writelines(f"w{i} {row}\n" for i in range(50_000))
+    tracemalloc.start()
+    read = file_vectors(tmp_path / "a.vec", {"w49999"}, 9)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(read.words) == 10
+    assert peak < 2 * 2**20

@@ -18,6 +18,7 @@ from conftest import LABELS, SENTENCES, new_reader, new_tagger
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel, pipeline
 
 from bilstm_crf_hf import (
+    BiLSTMCRFForTokenClassification,
     BiLSTMCRFTokenClassificationPipeline,
     BiLSTMForSequenceClassification,
     EncoderCRFForTokenClassification,
@@ -27,12 +28,14 @@ from bilstm_crf_hf import (
 from bilstm_crf_hf.commands import export_onnx as recipe
 from bilstm_crf_hf.commands import predict, tag
 from bilstm_crf_hf.commands.__main__ import main as run_command
+from bilstm_crf_hf.data.tokenization import build_character_tokenizer
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.inference import onnx_inference
 from bilstm_crf_hf.inference.onnx import activation, export_onnx, quantise
 from bilstm_crf_hf.inference.onnx_inference import OnnxPipeline
 from bilstm_crf_hf.inference.predictors import load_predictor
 from bilstm_crf_hf.pipeline_bilstm_crf import render_entities
+from bilstm_crf_hf.training.embeddings import word_hashes
 
 pytestmark = pytest.mark.slow
 
@@ -493,3 +496,40 @@ def test_loggers_warn_as_before_after_an_export(folder, tmp_path, caplog):
     assert logging.getLogger("torch.onnx").level == level
     logging.warning("a warning")  # noqa: LOG015
     assert caplog.messages[-1] == "a warning"
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_a_tagger_of_words_is_the_same_in_onnxruntime(tmp_path, vectors):
+    """Its paths, emissions and entities, with pretrained vectors and without, alone and in a batch."""
+    texts = [
+        "Anna Kovacs saw Rome",
+        "on 1996-08-22, U.S. McDonald's",
+        "a",
+        "ROME rome 猫 x1y",
+        "서울 Seoul " * 40,
+        "",
+        " ",
+    ]
+    tokenizer = build_character_tokenizer([text.replace("猫", "") for text in texts], unit="words")
+    torch.manual_seed(0)
+    fields = {"num_word_vectors": 4, "word_vector_size": 6} if vectors else {}
+    model = BiLSTMCRFForTokenClassification.from_tokenizer(
+        tokenizer, unit="words", hidden_size=16, word_buckets=97, **label_maps(LABELS), **fields
+    ).eval()
+    features = model.bilstm.features
+    torch.nn.init.normal_(features.hash_embeddings.weight)
+    if vectors:
+        hashes = word_hashes(tokenizer, ["rome", "Anna", "Seoul"]).sort().values
+        features.set_vectors(hashes, torch.randn(3, 6))
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path, tokenizer)
+    tokenizer.save_pretrained(tmp_path)
+    session = onnxruntime.InferenceSession(path)
+    for batch in (texts[:5], texts[:1], texts[4:6]):
+        assert_same_outputs(model, session, dict(tokenizer(batch, padding=True, return_tensors="pt")))
+    ours = BiLSTMCRFTokenClassificationPipeline(model=model, tokenizer=tokenizer)(texts)
+    exported = OnnxPipeline(path)(texts)
+    assert sum(map(len, ours)) > 10
+    for expected, found in zip(ours, exported, strict=True):
+        assert [{**entity, "score": 0} for entity in found] == [{**entity, "score": 0} for entity in expected]
+        assert [e["score"] for e in found] == pytest.approx([e["score"] for e in expected], abs=1e-5)

@@ -1,5 +1,6 @@
 """Pretrained vectors in a model, compared with those of gensim and the embeddings of an encoder."""
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from conftest import LABELS
 from gensim.models import KeyedVectors
 from torch import nn
 from torch.testing import assert_close
-from transformers import BertConfig, BertModel
+from transformers import AutoModelForTokenClassification, BertConfig, BertModel
 
 from bilstm_crf_hf.data.vectors import Vectors, file_vectors
 from bilstm_crf_hf.training.arguments import ModelArguments
@@ -104,3 +105,85 @@ def test_the_recipe_trains_vectors_of_a_tokenizers_tokens(tokenizer, tmp_path, t
     row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("##울")].detach()
     assert_close(row / row.norm(), vectors.lookup("##울") / vectors.lookup("##울").norm())
     assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
+
+
+WORD_TEXTS = ["Anna saw Rome on 1996-08-22 .", "ROME was 12 , Zürich 34 ."]
+
+
+@pytest.fixture
+def word_file(tmp_path) -> Path:
+    words = {
+        "rome": 1,
+        "Rome": 2,
+        "anna": 3,
+        "0000-00-00": 4,
+        "Oslo": 5,
+        ".": 6,
+        "x ,": 7,
+        "was": 8,
+        "saw": 9,
+        "wise": 10,
+    }
+    lines = [f"{word} {value} {-value}" for word, value in words.items()]
+    (tmp_path / "words.vec").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tmp_path / "words.vec"
+
+
+def word_tagger(file: Path | None, texts: list[str] = WORD_TEXTS, **fields):
+    """Return the tokenizer and a new tagger of words whose vectors come from a file."""
+    arguments = ModelArguments(
+        embeddings_file=file and str(file),
+        config_overrides={"unit": "words", "hidden_size": 8},
+        min_frequency=1,
+        **fields,
+    )
+    tokenizer = load_tokenizer(arguments, [*texts, "Oslwi0"])
+    return tokenizer, load_model(arguments, tokenizer, LABELS, texts=texts)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_words_have_their_vector_or_that_of_their_form(word_file, caplog, frozen):
+    """Also words that are not in the training, but none that the tokenizer reads as several words."""
+    caplog.set_level(logging.INFO)
+    tokenizer, model = word_tagger(word_file, freeze_embeddings=frozen)
+    features = model.bilstm.features
+    scale = float(np.sqrt(np.mean(np.square([1, 2, 3, 4, 5, 6, 8, 9, 10]))))
+    expected = {"rome": 1, "Rome": 2, "ROME": 1, "Anna": 3, "1996-08-22": 4, "Oslo": 5, "OSLO": 0, ".": 6, "Zürich": 0}
+    batch = dict(tokenizer([" ".join(expected)], return_tensors="pt"))
+    sequences = model.bilstm.sequences(**batch)
+    word, form = features.vector_rows(features.hashes(features.token_table[batch["input_ids"]], sequences)).unbind(-1)
+    found = features.word_vectors(torch.where(word > 0, word, form))[:, 0].detach()
+    values = torch.tensor(list(expected.values())) / scale
+    assert_close(found, torch.stack([values, -values], 1))
+    assert features.word_vectors.weight.requires_grad != frozen
+    assert model.config.num_word_vectors == 10
+    # 7 of 12: Anna, saw, Rome, 1996-08-22, ROME, was and ".", which occurs twice
+    assert "vectors for 58.3 % of the words of the training texts (61.5 % of their occurrences)" in caplog.text
+
+
+def test_other_words_have_vectors_up_to_a_number(word_file):
+    _, model = word_tagger(word_file, other_vectors=1)  # `Oslo` is the first one that no training text has
+    assert model.config.num_word_vectors == 1 + 8
+    _, model = word_tagger(word_file, other_vectors=0)
+    assert model.config.num_word_vectors == 1 + 7
+
+
+def test_no_vector_for_any_word_is_an_error(word_file):
+    with pytest.raises(ValueError, match=r"words\.vec: no vector of a word that consists of known characters"):
+        word_tagger(word_file, ["가나 다라"])
+
+
+def test_embeddings_of_an_encoder_are_not_for_words(encoder):
+    arguments = ModelArguments(embeddings_from=str(encoder), config_overrides={"unit": "words"})
+    with pytest.raises(ValueError, match='embeddings_from is for unit "characters"'):
+        load_model(arguments, load_tokenizer(arguments, []), LABELS)
+
+
+def test_a_tagger_of_words_is_saved_with_its_vectors(word_file, tmp_path):
+    tokenizer, model = word_tagger(word_file)
+    model.save_pretrained(tmp_path / "model")
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
+    for name, tensor in model.state_dict().items():
+        assert loaded.state_dict()[name].equal(tensor)
+    batch = dict(tokenizer(WORD_TEXTS, padding=True, return_tensors="pt"))
+    assert_close(loaded(**batch).logits, model.eval()(**batch).logits)

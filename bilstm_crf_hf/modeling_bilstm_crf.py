@@ -217,7 +217,7 @@ class BiLSTMCRFPreTrainedModel(SavedModel):
         return model
 
 
-FEATURES: dict[str, type[TokenEmbeddings]] = {"characters": InputFeatures, "words": WordFeatures}
+FEATURES: dict[str, Any] = {"characters": InputFeatures, "words": WordFeatures}
 """The inputs of the first BiLSTM layer for each unit of `configuration_bilstm_crf.UNITS`."""
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .crf import LinearChainCRF
 from .loops import accumulate
 
 LSTM_ELEMENTS = 2**25
@@ -80,11 +81,11 @@ class Sequences:
     # What a CRF says of timesteps, (B, S, ...) at their places, as labels and probabilities of all tokens. The units
     # of the chain are the tokens here; `words.WordSequences` overrides these.
 
-    def labels_of_tokens(self, labels: Tensor, crf: nn.Module) -> Tensor:
+    def labels_of_tokens(self, labels: Tensor, crf: LinearChainCRF) -> Tensor:
         """Return the labels of all tokens, (B, S)."""
         return labels
 
-    def log_marginals_of_tokens(self, log_marginals: Tensor, crf: nn.Module) -> Tensor:
+    def log_marginals_of_tokens(self, log_marginals: Tensor, crf: LinearChainCRF) -> Tensor:
         """Return the log-probabilities of the labels of all tokens, (B, S, K)."""
         return log_marginals
 

@@ -110,9 +110,9 @@ def _sizes(config: PreTrainedConfig, shapes: Shapes, prefix: str = "") -> Iterat
 
     if hasattr(config, "ngrams"):
         lstm = "layers.0.forward_lstm"
-        for table, (rows, width) in _tables(config).items():
-            yield f"{prefix}{rows}", getattr(config, rows), found(f"features.{table}.weight")
-            yield f"{prefix}{width}", getattr(config, width), found(f"features.{table}.weight", 1)
+        for table, names in _tables(config).items():
+            for dimension, name in enumerate(names):
+                yield f"{prefix}{name}", getattr(config, name), found(f"features.{table}.weight", dimension)
         if config.jamo_embedding_size and config.unit != "words":
             jamo = found("features.jamo_embeddings.weight", 1)
             yield f"{prefix}jamo_embedding_size", config.jamo_embedding_size, jamo

@@ -320,7 +320,8 @@ def test_a_saved_tagger_serves_the_stock_pipeline_in_a_clean_process(model, toke
     from transformers import AutoModelForTokenClassification, AutoTokenizer, TokenClassificationPipeline, pipeline
     ours = pipeline("token-classification", model=".", trust_remote_code=True)
     model = AutoModelForTokenClassification.from_pretrained(".", trust_remote_code=True)
-    stock = TokenClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(".", trust_remote_code=True))
+    tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
+    stock = TokenClassificationPipeline(model=model, tokenizer=tokenizer)
     rows = [stock(text, aggregation_strategy="first") for text in {texts}]
     places = [[[e["start"], e["end"], e["entity_group"]] for e in row] for row in rows]
     print(json.dumps([ours({texts}), places]))

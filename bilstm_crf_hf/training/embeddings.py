@@ -95,13 +95,13 @@ def word_vectors(
     kept = torch.from_numpy(places)[hashes[places] >= 0]
     if not len(kept):
         raise ValueError(f"{path}: no vector of a word that consists of known characters: is it of another language?")
-    rows = torch.stack([read.lookup(words[i]) for i in kept.tolist()]).float()
-    known = {words[i] for i in kept.tolist()}
+    known = {words[i]: read.lookup(words[i]) for i in kept.tolist()}
+    rows = torch.stack([row for row in known.values() if row is not None]).float()  # none of them is None
     found = [word for word in counts if word in known or form_of(word) in known]
     logger.info(
         "vectors for %.1f %% of the words of the training texts (%.1f %% of their occurrences), and %d in all",
         100 * len(found) / len(counts),
-        100 * sum(map(counts.get, found)) / counts.total(),
+        100 * sum(counts[word] for word in found) / counts.total(),
         len(kept),
     )
     return WordVectors(hashes[kept], rows / rows.square().mean().sqrt())

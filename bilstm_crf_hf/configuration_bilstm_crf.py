@@ -3,8 +3,17 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-UNITS = ("characters", "words")
-"""Units that the BiLSTM reads and the CRF labels."""
+UNITS: dict[str, dict[str, int | float]] = {
+    "characters": {
+        "embedding_size": 128, "hidden_size": 384,
+        "locked_dropout": 0.5, "ngram_dropout": 0.3, "word_dropout": 0.1,
+    },
+    "words": {
+        "embedding_size": 50, "hidden_size": 256,
+        "locked_dropout": 0.4, "ngram_dropout": 0.7, "word_dropout": 0.05,
+    },
+}
+"""Units that the BiLSTM reads and the CRF labels, with the defaults of fields that differ between them."""
 
 LARGEST_OFFSET, MAX_LABELS, MAX_SPECIAL_TOKENS = 64, 2**16, 2**14
 """Limits of fields that cost time before, or instead of, weights that could be compared with them."""
@@ -36,7 +45,8 @@ def check_temperature(temperature: float) -> None:
 class BiLSTMCRFConfig(PreTrainedConfig):
     """Configuration of [`BiLSTMCRFModel`] and of the models with a head on it.
 
-    The defaults are those of the character tagger that `bilstm-crf ner` trains. The model of the tutorial that this
+    The defaults are those of the taggers that `bilstm-crf ner` trains; where they differ between characters and words,
+    they are in `UNITS`. The model of the tutorial that this
     package grew from has `embedding_size=768, hidden_size=256, ngrams=[], jamo_embedding_size=0, embedding_norm=1` and
     all dropouts 0.
 
@@ -44,7 +54,6 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         unit: what the BiLSTM reads and the CRF labels: `"characters"`, the tokens of the tokenizer, or `"words"`, each
             of which begins where a token begins a word. The fields from `ngrams` to `jamo_embedding_size` are for
             characters, those from `num_filters` to `word_vector_size` for words.
-        embedding_size: width of the embeddings of tokens. Default: 128, and 30 with words.
         ngrams: windows of neighbouring tokens, each `[first, last]` relative to a token, both included: `[-1, 0]` is
             the bigram that ends at the token. Each window's embedding is looked up by a hash of its tokens. A direction
             of the first layer reads those that look at most one token ahead of it. Default: the two bigrams.
@@ -52,6 +61,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         ngram_embedding_size: 0 leaves n-grams out, as `ngrams=[]` does.
         jamo_embedding_size: width of the embedding of each of a syllable's initial, vowel and final; 0 leaves them out.
         num_filters: number of filters of the convolution over the characters of a word.
+        character_dropout: dropout on the embeddings of the characters that the filters read.
         word_embedding_size: width of the embeddings of a word and of its form, which are looked up by a hash.
         word_buckets: number of rows of the table of these embeddings.
         shape_embedding_size: width of the embedding of the shape of a word: capitals, digits, signs.
@@ -64,8 +74,8 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         embedding_dropout: dropout on single elements of the input of the first layer.
         locked_dropout: variational dropout on the input of the first layer and on the output of each: one mask for
             all timesteps of a sequence (Gal and Ghahramani, 2016).
-        ngram_dropout: probability that an n-gram's embedding, or with words those of a word and its form, are zeroed in
-            training, as if it had never been seen.
+        ngram_dropout: probability that an n-gram's embedding is zeroed in training, as if it had never been seen; with
+            words, that those of a word and its form are.
         word_dropout: probability that a token's whole input is zeroed in training.
         read_morphemes: whether a tagger reads the morphemes that Kiwi finds beside its tokens, see
             `morphemes.morpheme_ids`.
@@ -91,19 +101,20 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     ngram_buckets: int = 131072
     ngram_embedding_size: int = 64
     jamo_embedding_size: int = 16
-    num_filters: int = 60
-    word_embedding_size: int = 50
+    num_filters: int = 100
+    character_dropout: float = 0.3
+    word_embedding_size: int = 25
     word_buckets: int = 131072
     shape_embedding_size: int = 10
     num_word_vectors: int = 0
     word_vector_size: int = 0
     embedding_norm: float = 3.0
-    hidden_size: int = 384
+    hidden_size: int | None = None
     num_hidden_layers: int = 1
     embedding_dropout: float = 0.0
-    locked_dropout: float = 0.5
-    ngram_dropout: float = 0.3
-    word_dropout: float = 0.1
+    locked_dropout: float | None = None
+    ngram_dropout: float | None = None
+    word_dropout: float | None = None
     read_morphemes: bool = False
     morpheme_dropout: float = 0.2
     token_columns: list[str] | None = None
@@ -120,8 +131,11 @@ class BiLSTMCRFConfig(PreTrainedConfig):
                     f"{name}: the model was saved by an earlier version of this package and depends on one version of "
                     "Kiwi: train it again, or load it with trust_remote_code=True without importing this package"
                 )
-        if self.embedding_size is None:
-            self.embedding_size = 30 if self.unit == "words" else 128
+        if self.unit not in UNITS:
+            raise ValueError(f"unit must be {' or '.join(map(repr, UNITS))}, got {self.unit!r}")
+        for name, default in UNITS[self.unit].items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
         if self.ngrams is None:
             self.ngrams = [[-1, 0], [0, 1]]
         if self.token_columns is None:
@@ -133,8 +147,6 @@ class BiLSTMCRFConfig(PreTrainedConfig):
         """Check the fields; `@strict` calls this."""
         if self.hidden_size <= 0 or self.hidden_size % 2:
             raise ValueError(f"hidden_size must be even and positive, half for each direction, got {self.hidden_size}")
-        if self.unit not in UNITS:
-            raise ValueError(f"unit must be {' or '.join(map(repr, UNITS))}, got {self.unit!r}")
         for name in (
             *("vocab_size", "embedding_size", "ngram_buckets", "num_hidden_layers"),
             *("num_filters", "word_embedding_size", "word_buckets", "shape_embedding_size"),
@@ -146,7 +158,10 @@ class BiLSTMCRFConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.embedding_norm < float("inf"):
             raise ValueError(f"embedding_norm must be positive, got {self.embedding_norm}")
-        for name in ("embedding_dropout", "locked_dropout", "ngram_dropout", "word_dropout", "morpheme_dropout"):
+        for name in (
+            *("embedding_dropout", "locked_dropout", "character_dropout"),
+            *("ngram_dropout", "word_dropout", "morpheme_dropout"),
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         for window in self.ngrams:

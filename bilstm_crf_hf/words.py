@@ -102,6 +102,7 @@ class WordFeatures(TokenEmbeddings):
         super().__init__(config)
         self.hash_embeddings = nn.Embedding(config.word_buckets, config.word_embedding_size)
         self.shape_embeddings = nn.Embedding(2**NUM_FLAGS, config.shape_embedding_size)
+        self.dropout = nn.Dropout(config.character_dropout)
         self.filters = nn.Linear(config.embedding_size, WINDOW * config.num_filters, bias=False)
         if config.num_word_vectors:
             self.register_buffer("vector_hashes", torch.full((config.num_word_vectors,), -1))
@@ -147,7 +148,9 @@ class WordFeatures(TokenEmbeddings):
 
     def convolve(self, input_ids: Tensor, words: WordSequences) -> Tensor:
         """Return the largest output of each filter over the characters of each word, (T, B, F)."""
-        behind, at, ahead = self.filters(self.word_embeddings(input_ids)).chunk(WINDOW, -1)  # (B, S, F) each
+        behind, at, ahead = self.filters(self.dropout(self.word_embeddings(input_ids))).chunk(
+            WINDOW, -1
+        )  # (B, S, F) each
         inner = words.inner[:, 1:, None]  # no filter reads beyond the edges of a word
         previous = nn.functional.pad(behind[:, :-1] * inner, (0, 0, 1, 0))
         following = nn.functional.pad(ahead[:, 1:] * inner, (0, 0, 0, 1))

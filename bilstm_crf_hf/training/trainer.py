@@ -45,6 +45,8 @@ from .threads import training_threads
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
 ROW_UPDATE_FACTOR = 5
 """Factor of the learning rate of tables of which only the rows in a batch are updated."""
+VECTOR_FACTOR = 1 / 3
+"""Factor of the learning rate of pretrained vectors of words: the words of the training should stay near the others."""
 
 
 class TaggerTrainer(Trainer):
@@ -288,7 +290,8 @@ class TaggerTrainer(Trainer):
             rate = self.args.head_learning_rate
         elif "embeddings" in name:
             rate = self.args.embedding_learning_rate
-        default = self.args.learning_rate * (ROW_UPDATE_FACTOR if by_rows else 1)
+        factor = VECTOR_FACTOR if name.endswith("word_vectors.weight") else ROW_UPDATE_FACTOR if by_rows else 1
+        default = self.args.learning_rate * factor
         return default if rate is None else rate
 
     def create_scheduler(

@@ -382,6 +382,78 @@ def test_words_instead_of_a_text(pipe):
     assert pipe(words, is_split_into_words=True) == [pipe(" ".join(words))]  # nested, as in the stock pipeline
 
 
+ODD_WORDS = [
+    [],
+    [""],
+    [" ", "\u3000", "\u200b", "[SEP]", "\xad"],
+    ["", "김연아", "", "", "만나", "", "서울", ""],
+    ["뉴 욕", " 서울에서", "김연아\n", "\t"],
+    ["김연아" * 1667, "춘천" * 2500, "a" * 5000, "만났다"],
+    ["Seoul서울京都", "مرحبا", "👨\u200d👩\u200d👧", "e\u0301", "김연아가", "\u0301"],
+]
+
+
+def expected_tags(words, entities, delimiter=" "):
+    """The tags by a look at the first visible character of each word; holes are filled from the right."""
+    text, at, tags, last = delimiter.join(words), 0, [], None
+    for word in words:
+        first = next((at + i for i, c in enumerate(word) if not c.isspace()), None)
+        inside = [n for n, e in enumerate(entities) if first is not None and e["start"] <= first < e["end"]]
+        if first is None:
+            tags.append(None)
+        elif not inside:
+            tags.append("O")
+            last = None
+        else:
+            tags.append(("I-" if inside[0] == last else "B-") + entities[inside[0]]["entity_group"])
+            last = inside[0]
+        at += len(word) + len(delimiter)
+    assert at == len(text) + len(delimiter) or not words
+    for i in reversed(range(len(tags))):
+        if tags[i] is None:
+            following = tags[i + 1] if i + 1 < len(tags) else "O"
+            tags[i] = following if following[0] == "I" else "O"
+    return tags
+
+
+@pytest.mark.parametrize("delimiter", [" ", ""])
+def test_each_word_has_the_tag_of_its_first_character(pipe, texts, delimiter):
+    rows = [*(text.split() for text in texts), *ODD_WORDS, list(texts[0])]
+    options = {"is_split_into_words": True, "delimiter": delimiter}
+    entities = pipe(rows, **options)
+    assert entities == pipe([delimiter.join(row) for row in rows])
+    tags = pipe(rows, return_tags=True, **options)
+    assert tags == [expected_tags(*row, delimiter) for row in zip(rows, entities, strict=True)]
+    assert list(map(len, tags)) == list(map(len, rows))
+    assert {tag[:2] for row in tags for tag in row} == {"B-", "I-", "O"}
+    assert pipe(rows[0], return_tags=True, **options) == tags[:1]
+    assert list(pipe(iter(rows), return_tags=True, batch_size=2, num_workers=2, **options)) == tags
+    made = BiLSTMCRFTokenClassificationPipeline(
+        model=pipe.model, tokenizer=pipe.tokenizer, is_split_into_words=True, return_tags=True
+    )
+    assert made(rows, delimiter=delimiter) == tags
+    assert made(rows, delimiter=delimiter, return_tags=False) == entities
+
+
+def test_tags_are_of_words_only(pipe):
+    with pytest.raises(ValueError, match="return_tags is for words: give lists of words with is_split_into_words=True"):
+        pipe("서울", return_tags=True)
+    with pytest.raises(ValueError, match="return_tags derives from entities: leave out aggregation_strategy='none'"):
+        pipe(["서울"], is_split_into_words=True, return_tags=True, aggregation_strategy="none")
+    kept = {"ignore_labels": []}
+    assert pipe([["서울", "에"]], is_split_into_words=True, return_tags=True, **kept) == pipe(
+        [["서울", "에"]], is_split_into_words=True, return_tags=True
+    )
+
+
+def test_long_words_share_a_batch_with_few_others(pipe, monkeypatch):
+    seen = []
+    encode = pipe.encode
+    monkeypatch.setattr(pipe, "encode", lambda texts, **kwargs: seen.append(len(texts)) or encode(texts, **kwargs))
+    pipe([["a" * 5000]] * 8 + [["가"]] * 8, is_split_into_words=True, batch_size=16, num_workers=0)
+    assert seen == [1] * 8 + [8]
+
+
 def test_result_renders_as_inline_marks():
     text = "손흥민은 1992년 7월 8일 춘천에서 태어났다."
     entities = [

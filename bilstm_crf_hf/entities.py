@@ -80,10 +80,11 @@ def tags_of_words(words: Sequence[str], entities: Iterable[Mapping[str, Any]], d
     ranges = [(start, start + len(word)) for start, word in zip(starts, words)]
     spans = (Span(entity["start"], entity["end"], entity["entity_group"]) for entity in entities)
     tags = token_tags(delimiter.join(words), ranges, (span for span in spans if span.label != "O"))
-    following = "O"
-    for i in reversed(range(len(tags))):
-        following = tags[i] = tags[i] or (following if following.startswith("I-") else "O")
-    return tags
+    filled, following = [], "O"
+    for tag in reversed(tags):
+        following = tag or (following if following.startswith("I-") else "O")
+        filled.append(following)
+    return filled[::-1]
 
 
 class _Scheme(NamedTuple):

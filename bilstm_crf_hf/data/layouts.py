@@ -6,6 +6,7 @@ To add a layout, write a function that reads it and add it to `LAYOUTS`.
 
 import logging
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import dropwhile, groupby
@@ -89,7 +90,8 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     """Read a file with a token and its tag a line and blank lines between sentences, such as KLUE's or CoNLL-2003's.
 
     Columns are separated by tabs, or in a file without tabs by spaces; all lines have the same number of columns.
-    They are numbered from 0, or from the end by negative numbers. `-DOCSTART-` separates sentences like a blank line.
+    They are numbered from 0, or from the end by negative numbers. `-DOCSTART-` separates documents, and so sentences
+    like a blank line.
     Lines that begin with `#` before a sentence are comments if they have other columns or, after `# ` or `##`, no tag.
 
     Raises:
@@ -110,7 +112,11 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     if token_column == tag_column:
         raise ValueError(f"{path}: column {token_column} cannot have both the tokens and the tags: name two columns")
 
-    sentences = [_tagged_tokens(path, block, split, width, token_column, tag_column) for block in blocks]
+    documents = _documents(lines, blocks)
+    sentences = [
+        _tagged_tokens(path, block, split, width, token_column, tag_column)._replace(document=document)
+        for block, document in zip(blocks, documents, strict=True)
+    ]
     if comments := sum(map(len, blocks)) - sum(len(sentence.tokens) for sentence in sentences):
         logger.info("%s: skipped %d lines of comments", path, comments)
     sentences = [sentence for sentence in sentences if sentence.tokens]
@@ -163,6 +169,13 @@ def _blocks(lines: Lines) -> list[Lines]:
     """Return the runs of lines between blank lines and lines with `-DOCSTART-`."""
     groups = groupby(lines, lambda row: not row[1].strip() or row[1].upper().startswith("-DOCSTART"))
     return [list(block) for is_between, block in groups if not is_between]
+
+
+def _documents(lines: Lines, blocks: list[Lines]) -> list[int | None]:
+    """Return the number of the document of each block, which `-DOCSTART-` or `# newdoc` begins; None without these."""
+    mark = re.compile(r"-DOCSTART.*|#\s*newdoc(\s+id\s*=.*)?\s*", re.IGNORECASE)
+    starts = [number for number, line in lines if mark.fullmatch(line)]
+    return [bisect(starts, block[-1][0]) if starts else None for block in blocks]
 
 
 def _separator(path: Path, lines: Lines) -> Callable[[str], list[str]]:
@@ -254,7 +267,8 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
             not that of the comment `# text = `; if no word has a tag.
     """
     sentences, has_tags = [], False
-    for block in _blocks(lines):
+    blocks = _blocks(lines)
+    for block, document in zip(blocks, _documents(lines, blocks), strict=True):
         text, given, last_word, is_tagged = "", None, 0, False  # the last two belong to the multiword token before
         rows: list[tuple[int, str, str, tuple[int, int]]] = []
         for number, line in block:
@@ -286,7 +300,7 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
             raise ValueError(f"{path}:{block[0][0]}: {problem}: correct SpaceAfter=No, or remove the comment")
         if rows:
             numbers, tokens, tags, ranges = zip(*rows, strict=True)
-            sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags, text, ranges))
+            sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags, text, ranges, document))
     if not has_tags:
         raise ValueError(f"{path}: no word has a tag such as NER=B-PS in the last column: name the annotated file")
     return sentences

@@ -22,10 +22,11 @@ TOKEN_UNITS = {"character": "", "word": " "}
 
 
 class Sentence(NamedTuple):
-    """A text and its entities as spans of characters."""
+    """A text, its entities as spans of characters, and its document, if the corpus marks documents."""
 
     text: str
     spans: list[Span]
+    document: str | int | None = None
 
 
 class TaggedTokens(NamedTuple):
@@ -36,6 +37,7 @@ class TaggedTokens(NamedTuple):
         numbers: the number that completes the place of each token.
         text, ranges: the text and the range of characters of each token, where the corpus defines them; otherwise the
             tokens are joined.
+        document: the document of the sentence, if the corpus marks documents.
     """
 
     place: str
@@ -44,6 +46,7 @@ class TaggedTokens(NamedTuple):
     tags: Sequence[str]
     text: str | None = None
     ranges: Sequence[tuple[int, int]] = ()
+    document: str | int | None = None
 
 
 @contextmanager
@@ -108,4 +111,5 @@ def _join(row: TaggedTokens, joiner: str, scheme: Scheme) -> Sentence:
         if ranges[span.end - 1][1] > ranges[following.start][0]:
             problem = "two entities have a part in the same multiword token"
             raise ValueError(f"{row.place}{row.numbers[following.start]}: {problem}: correct the tags")
-    return Sentence(text, [Span(ranges[start][0], ranges[end - 1][1], label) for start, end, label in spans])
+    on_text = [Span(ranges[start][0], ranges[end - 1][1], label) for start, end, label in spans]
+    return Sentence(text, on_text, row.document)

@@ -140,7 +140,9 @@ class OnnxPipeline:
                 positive, or `num_workers` negative; if `return_tags` is given without words, or words to a classifier.
         """
         check_batches(batch_size, num_workers)
-        is_tagger, read, check = self.task == "token-classification", self._read, check_is_text
+        is_tagger = self.task == "token-classification"
+        read: Callable[[list], list] = self._read
+        check: Callable[[Any, str], None] = check_is_text
         if return_tags and not is_split_into_words:
             raise ValueError("return_tags is for words: give lists of words with is_split_into_words=True")
         if is_split_into_words and not is_tagger:

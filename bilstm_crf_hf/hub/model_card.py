@@ -100,8 +100,8 @@ class TrainedModel:
 
     def split(self, prefix: str) -> str:
         """Return the name of the split of the data set with a prefix in `SPLITS`."""
-        percentage = self.arguments.get("validation_split_percentage")
-        return f"train ({percentage} % held out)" if prefix == "eval" and percentage else SPLITS[prefix]
+        percentage = self.arguments.get(f"{SPLITS[prefix]}_split_percentage")
+        return f"train ({percentage} % held out)" if percentage else SPLITS[prefix]
 
     def scores(self) -> Iterator[tuple[str, Metric, float]]:
         """Yield key of the split in `SPLITS`, metric and value of each score."""

@@ -8,13 +8,14 @@ import logging
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from .inline_marks import parse_lines
 from .lines import read_lines
+from .rows import Row
 from .sentences import Sentence, TaggedTokens
 from .tag_schemes import is_tag
 
@@ -134,6 +135,32 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
             problem = f"a sentence of {len(sentence.tokens)} tokens begins here: are blank lines missing?"
             logger.warning("%s:%d: %s", path, sentence.numbers[0], problem)
     return sentences
+
+
+def conll_rows(path: Path) -> Iterator[Row]:
+    """Read the sentences of a file in columns as rows: the first column as `tokens`, and their `document_id`, if any.
+
+    Lines that begin with `#` before a sentence and have another number of columns than most lines are comments.
+
+    Raises:
+        ValueError: with the line, if it has another number of columns than most lines or no token; if there is none.
+    """
+    lines = list(enumerate(read_lines(path), 1))
+    if not (blocks := _blocks(lines)):
+        raise ValueError(f"{path}: no sentence in it")
+    split = _separator(path, [row for block in blocks for row in block])
+    ((width, _),) = Counter(len(split(line)) for block in blocks for _, line in block).most_common(1)
+    for block, document in zip(blocks, _documents(lines, blocks), strict=True):
+        columns_of_document = {} if document is None else {"document_id": document}
+        tokens = []
+        for number, line in dropwhile(lambda row: row[1][0] == "#" and len(split(row[1])) != width, block):
+            columns = split(line)
+            if len(columns) != width or not columns[0].strip():
+                problem = f"expected a token and {width - 1} further columns, as in most lines, found {line!r}"
+                raise ValueError(f"{path}:{number}: {problem}: separate them by one tab, or by spaces")
+            tokens.append(columns[0])
+        if tokens:
+            yield Row(f"{path}:{block[0][0]}", {"tokens": tokens} | columns_of_document)
 
 
 def _tagged_tokens(

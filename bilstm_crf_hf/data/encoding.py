@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import chain, compress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ from datasets import Dataset
 from datasets.fingerprint import Hasher
 
 from .. import __version__
-from ..alignment import IGNORED, Span, character_tags, scheme_of, spans_from_tags, spans_from_token_tags, token_tags
+from ..alignment import (
+    IGNORED,
+    Span,
+    character_tags,
+    continues_entity,
+    scheme_of,
+    spans_from_tags,
+    spans_from_token_tags,
+    token_tags,
+)
 from ..processing_bilstm_crf import BiLSTMCRFProcessor, default_stride, own_tokens, usable_positions
 from ..utils.files import write_atomically
 from .ner import contexts_of, labels_of
@@ -28,7 +37,8 @@ class EncodedCorpus:
     are cached on disk, and read from there when the same sentences are encoded again.
 
     Texts in the columns `before` and `after` of the data set are read around each sentence. Their tokens have the label
-    -100, which is unknown, and predictions leave them out; so does `inputs` the windows that have no other tokens.
+    -100, which is unknown, and predictions leave them out; so does `inputs` the windows that have no other tokens. An
+    entity that a prediction begins in the context and continues in the sentence begins with the sentence.
 
     Args:
         dataset: rows with `text` and character `tags`, and with a context or not, see `data.ner`.
@@ -108,6 +118,20 @@ class EncodedCorpus:
         places = [(max(start - first, 0), min(end - first, length)) for start, end in offsets]
         return [(start, end) if start < end else (0, 0) for start, end in places]
 
+    def _own_tokens(
+        self, sentence: int, offsets: list[tuple[int, int]], tags: list[str | None]
+    ) -> tuple[list[tuple[int, int]], list[str | None]]:
+        """Return the places and the tags of the tokens in a sentence, from those in the text that is read."""
+        places = self._within(sentence, offsets)
+        if not self._has_context(sentence):
+            return places, tags
+        own = [i for i, (start, end) in enumerate(places) if start < end]
+        own_tags = [tags[i] for i in own]
+        before, tag = (tags[own[0] - 1], tags[own[0]]) if own and own[0] else (None, None)
+        if before and tag and continues_entity(before, tag):  # the entity begins in the context
+            own_tags[0] = f"{'B' if tag[0] == 'I' else 'S'}{tag[1:]}"
+        return [places[i] for i in own], own_tags
+
     def _token_labels(self, sentences: list[int], offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
         """Return the label ids of the tokens of each row."""
         ids: dict[str | None, int] = {label: i for i, label in enumerate(self.labels)}
@@ -125,9 +149,9 @@ class EncodedCorpus:
     def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str | None]]]:
         """Return the offsets and the predicted tags of the tokens of each sentence, its windows joined."""
         windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
-        for sentence, offsets, special, row in zip(*self._places, predictions):
-            tags = (None if label == IGNORED else self.labels[label] for label in row)
-            window = [(pair, tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
+        for sentence, pairs, special, row in zip(*self._places, predictions):
+            of_row = (None if label == IGNORED else self.labels[label] for label in row)
+            window = [(pair, tag) for pair, is_special, tag in zip(pairs, special, of_row) if not is_special]
             windows[sentence].append(window)
         joined: list[tuple[list[tuple[int, int]], list[str | None]]] = []
         for of_sentence in windows:
@@ -137,11 +161,8 @@ class EncodedCorpus:
                 window[own_tokens(len(window), self.stride, i == 0, i == last)] for i, window in enumerate(of_sentence)
             ]
             tokens = list(chain.from_iterable(parts))
-            places = self._within(len(joined), [pair for pair, _ in tokens])
-            if self._has_context(len(joined)):
-                own = [start < end for start, end in places]
-                places, tokens = list(compress(places, own)), list(compress(tokens, own))
-            joined.append((places, [tag for _, tag in tokens]))
+            offsets, tags = [pair for pair, _ in tokens], [tag for _, tag in tokens]
+            joined.append(self._own_tokens(len(joined), offsets, tags))
         return joined
 
     def decode(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:

@@ -311,6 +311,19 @@ def test_an_oracle_is_right_whatever_it_says_of_the_context(request, name, label
         assert corpus.split_sentences == 0 or max_length
 
 
+@pytest.mark.parametrize(("labels", "continued"), [(BIO, "I-LC"), (BIOES, "I-LC"), (BIOES, "E-LC")], ids=str)
+def test_a_predicted_entity_that_begins_in_the_context_begins_with_the_sentence(characters, labels, continued):
+    sentence = dataset_of([("강은", [Span(0, 1, "LC")])]).add_column("before", ["서울 "]).add_column("after", [" 서울"])
+    corpus = EncodedCorpus(sentence, BiLSTMCRFProcessor(characters), labels)
+    gold = rectangle(corpus.inputs["labels"][:])
+    for before, is_right in (("B-LC", True), ("I-LC", True), ("O", False), ("B-PS", False)):
+        tags = ["O", "O", before, continued, "O", "O", "O", "O"]
+        predictions = np.array([[labels.index(tag) for tag in tags]])
+        assert corpus.decode(predictions) == [[Span(0, 1, "LC")]]
+        scores = EntityScorer(corpus)(EvalPrediction(predictions=predictions, label_ids=gold))
+        assert scores["f1"] == is_right  # else an inner tag that continues nothing, which strict scores ignore
+
+
 def test_rows_are_encoded_again_if_the_context_differs(characters, monkeypatch):
     calls = []
     EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, stride=29)  # the tokenizer keeps its truncation

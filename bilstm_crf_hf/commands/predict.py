@@ -2,7 +2,7 @@
 
 The input is a `.txt` file with a text a line, a `.csv` or `.tsv` file with a header, or a `.jsonl`, `.json`, `.parquet`
 or `.xlsx` file. A `.jsonl`, `.json` or `.parquet` file may have lists of words in place of texts, as data sets with a
-column `tokens` do, and a `.conll` file has a word a line (the first column counts) and blank lines between sentences.
+column `tokens` do, and a `.conll` file has a word a line and blank lines between sentences.
 The rows are written in the same order to
 
 - `.jsonl` or `.parquet`: all columns of the input, and `entities` or, with a text classifier, `label` and `score`;
@@ -46,6 +46,9 @@ class PredictionArguments:
     text_column: str | None = HfArg(default=None, help="Column of texts or of lists of words; else text or tokens.")
     token_unit: Literal["auto", "character", "word"] = HfArg(
         default="auto", help="Concatenate words (character) or join them by a space (word)."
+    )
+    token_column: int | None = HfArg(
+        default=None, help=f"Column of the words in a {COLUMNS} file, from 0 (default: 0)."
     )
     return_tags: bool = HfArg(default=False, help="Add the column `tags` with a BIO tag for each word.")
     document_context: int = HfArg(

@@ -113,8 +113,8 @@ def _tokens_and_tags(
         )
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} tokens in column {text_column}, but {len(tags)} tags in column {label_column}")
-    if not all(tokens) or None in tags or "" in tags:
-        raise ValueError("a token or tag is null or empty")
+    if empty := [i for i, (token, tag) in enumerate(zip(tokens, tags, strict=True)) if not token or tag in (None, "")]:
+        raise ValueError(f"token {empty[0]} or its tag is null or empty: correct it, or remove the row")
     return tokens, class_names.int2str(tags) if class_names else tags
 
 

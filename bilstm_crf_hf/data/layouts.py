@@ -137,30 +137,36 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     return sentences
 
 
-def conll_rows(path: Path) -> Iterator[Row]:
-    """Read the sentences of a file in columns as rows: the first column as `tokens`, and their `document_id`, if any.
+def conll_rows(path: Path, token_column: int | None = None) -> Iterator[Row]:
+    """Read the sentences of a file in columns as rows with `tokens`, and with `document_id` if it marks documents.
 
     Lines that begin with `#` before a sentence and have another number of columns than most lines are comments.
 
     Raises:
-        ValueError: with the line, if it has another number of columns than most lines or no token; if there is none.
+        ValueError: with the line, if it has another number of columns than most lines or no token; if the file has no
+            such column or no sentence, or its first column counts the tokens.
     """
     lines = list(enumerate(read_lines(path), 1))
     if not (blocks := _blocks(lines)):
         raise ValueError(f"{path}: no sentence in it")
     split = _separator(path, [row for block in blocks for row in block])
     ((width, _),) = Counter(len(split(line)) for block in blocks for _, line in block).most_common(1)
+    column = _column_index(path, token_column or 0, width)
+    rows = []
     for block, document in zip(blocks, _documents(lines, blocks), strict=True):
         columns_of_document = {} if document is None else {"document_id": document}
         tokens = []
         for number, line in dropwhile(lambda row: row[1][0] == "#" and len(split(row[1])) != width, block):
             columns = split(line)
-            if len(columns) != width or not columns[0].strip():
-                problem = f"expected a token and {width - 1} further columns, as in most lines, found {line!r}"
+            if len(columns) != width or not columns[column].strip():
+                problem = f"expected {width} columns as in most lines, and a token in column {column}, found {line!r}"
                 raise ValueError(f"{path}:{number}: {problem}: separate them by one tab, or by spaces")
-            tokens.append(columns[0])
+            tokens.append(columns[column])
         if tokens:
-            yield Row(f"{path}:{block[0][0]}", {"tokens": tokens} | columns_of_document)
+            rows.append(Row(f"{path}:{block[0][0]}", {"tokens": tokens} | columns_of_document))
+    if token_column is None and width > 1:
+        _check_is_no_index(path, [row.columns["tokens"] for row in rows])
+    yield from rows
 
 
 def _tagged_tokens(

@@ -30,12 +30,14 @@ class TextOptions:
             see [`sentences.token_unit_of`].
         document_context: number of sentences of the same document on either side that are read with each one, see
             [`documents.with_context`].
+        token_column: column of the words in a file with a word a line, from 0, or from the end. Default: 0.
         return_tags: whether each word is to have a tag, see [`entities.tags_of_words`].
     """
 
     text_column: str | None = None
     token_unit: str = "auto"
     document_context: int = 0
+    token_column: int | None = None
     return_tags: bool = False
 
 
@@ -45,10 +47,17 @@ class Texts:
     Attributes:
         options: the options, with the name of the column.
         token_unit: what words are; with `auto`, they are joined by nothing until somebody who has seen all sets it.
+
+    Raises:
+        ValueError: if no column is named and there is none of `TEXT_COLUMNS`, or if `token_column` is not for the file.
     """
 
     def __init__(self, source: Path, options: TextOptions) -> None:
         self.source, self.options, self.token_unit = source, options, options.token_unit
+        if options.token_column is not None and source.suffix.lower() != COLUMNS:
+            raise ValueError(
+                f"{source}: token_column is for {COLUMNS} files: name the column of the words in text_column"
+            )
         if options.text_column is None:
             first = list(islice(self._read(), 1))
             column = find_column(first, None, TEXT_COLUMNS, str(source)) if first else TEXT_COLUMNS[0]
@@ -90,7 +99,9 @@ class Texts:
         return self.options.text_column or TEXT_COLUMNS[0]
 
     def _read(self) -> Iterator[Row]:
-        return conll_rows(self.source) if self.source.suffix.lower() == COLUMNS else read_rows(self.source)
+        if self.source.suffix.lower() == COLUMNS:
+            return conll_rows(self.source, self.options.token_column)
+        return read_rows(self.source)
 
     def _sentences(self) -> Iterator[tuple[Row, str, str | int | None]]:
         for row in self._read():

@@ -336,6 +336,20 @@ def test_rows_are_encoded_again_if_the_context_differs(characters, monkeypatch):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("max_length", [None, 60])
+def test_an_oracle_is_right_on_odd_words(max_length):
+    """Words of 5,000 characters, of mixed scripts, of marks and of spaces that are no white space to a tokenizer."""
+    words = ["a" * 5000, "Seoul서울京都", "مرحبا", "👨\u200d👩\u200d👧", "e\u0301", "\u200b", "x" * 4999, "NewYork"]
+    text, spans = " ".join(words), [Span(0, 5000, "LC"), Span(5001, 5010, "LC"), Span(5011, 5016, "PS")]
+    spans.append(Span(text.index("e\u0301"), text.index("NewYork") - 1, "OG"))
+    rows = dataset_of([(text, spans), ("서울", [Span(0, 2, "LC")])])
+    corpus = EncodedCorpus(rows, BiLSTMCRFProcessor(build_character_tokenizer([text, "서울"])), BIO, max_length)
+    labels = corpus.inputs["labels"][:]
+    assert corpus.decode(labels) == [spans, [Span(0, 2, "LC")]]
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=rectangle(labels), label_ids=rectangle(labels)))
+    assert scores["f1"] == 1
+
+
 # Decoding
 
 

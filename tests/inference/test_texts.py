@@ -168,6 +168,18 @@ def test_files_with_a_word_a_line_are_read_and_written(predicted, content, tmp_p
     assert lines == sum(blocks, [])
 
 
+def test_the_column_of_the_words_can_be_named(predicted):
+    content = "1\t김연아는\tO\n2\t서울에\tB-LC\n\n1\t춘천에서\tO\n"
+    (first, second) = predicted(content, "--token_column=1", source="in.conll")
+    assert (first["tokens"], second["tokens"]) == (["김연아는", "서울에"], ["춘천에서"])
+    with pytest.raises(ValueError, match=r"in\.conll: column 0 counts 1, 2, \.\.\.: which column has the words\?"):
+        predicted(content, source="in.conll")
+    with pytest.raises(ValueError, match=r"in\.conll: there is no column 3"):
+        predicted(content, "--token_column=3", source="in.conll")
+    with pytest.raises(ValueError, match=r"in\.jsonl: token_column is for \.conll files: name .* in text_column"):
+        predicted([{"tokens": ["a"]}], "--token_column=1")
+
+
 def test_what_is_written_a_word_a_line_is_read_again_as_a_corpus(predicted, words, tmp_path):
     rows = [{"tokens": [word for word in row if word.strip() and "\n" not in word]} for row in words]
     rows = [row for row in rows if row["tokens"]]
@@ -264,8 +276,8 @@ def test_rows_that_do_not_fit_are_named(predicted, tmp_path, rows, options, mess
     ("content", "message"),
     [
         ("a\tO\n\nb\n", r"in\.conll:3: no tab, though line 1 has one"),
-        ("a x O\nb x O\n\nc O\n", r"in\.conll:4: expected a token and 2 further columns.*found 'c O'"),
-        ("\tO\na\tO\n", r"in\.conll:1: expected a token and 1 further columns"),
+        ("a x O\nb x O\n\nc O\n", r"in\.conll:4: expected 3 columns as in most lines.*found 'c O'"),
+        ("\tO\na\tO\n", r"in\.conll:1: expected 2 columns.*a token in column 0, found"),
         ("-DOCSTART-\n\n", r"in\.conll: no sentence in it"),
         ("", r"in\.conll: no sentence in it"),
         (b"\xff\n", r"in\.conll:1: byte 1 of the line is not UTF-8"),

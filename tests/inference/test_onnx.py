@@ -389,6 +389,24 @@ def test_the_commands_run_a_graph(folder, texts, tmp_path, capsys):
     assert printed[0] == printed[1] == files[0].read_text() == files[1].read_text()
 
 
+def test_the_command_gives_words_the_same_tags_with_a_graph(folder, texts, tmp_path):
+    rows = [*(text.split() for text in texts), ["", "김연아", " ", "만나"]]
+    source, found = tmp_path / "in.jsonl", []
+    source.write_text(
+        "\n".join(json.dumps({"tokens": row, "doc_id": i // 3}) for i, row in enumerate(rows)), encoding="utf-8"
+    )
+    for backend in ("torch", "onnx"):
+        options = ["--backend", backend, "--use_cpu", "true", "--model_name_or_path", str(folder)]
+        output = str(tmp_path / f"{backend}.jsonl")
+        options += ["--return_tags", "true", "--document_context", "1", "--output_file", output]
+        predict.main([*options, "--input_file", str(source)])
+        lines = Path(output).read_text(encoding="utf-8").splitlines()
+        found.append([json.loads(line) for line in lines])
+    assert [row["tags"] for row in found[0]] == [row["tags"] for row in found[1]]
+    assert [len(row["tags"]) for row in found[1]] == list(map(len, rows))
+    assert same_results(*([row["entities"] for row in each] for each in found))
+
+
 @pytest.mark.parametrize("delimiter", [" ", ""])
 def test_words_have_the_entities_and_the_tags_of_the_pipeline(delimiter, folder, texts):
     rows = [

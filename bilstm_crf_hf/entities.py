@@ -73,8 +73,9 @@ def entities_of_batch(
 def tags_of_words(words: Sequence[str], entities: Iterable[Mapping[str, Any]], delimiter: str = " ") -> list[str]:
     """Return the BIO tag of each word for entities of the words joined by `delimiter`, as a pipeline returns them.
 
-    A word belongs to the entity that covers its first visible character, see [`token_tags`]. A word without a visible
-    character is inside an entity if the next word that has one continues it, otherwise O.
+    A word belongs to the entity that covers its first visible character, so that an entity within a word has no tag,
+    see [`token_tags`]. A word without a visible character is inside an entity if the next word that has one continues
+    it, otherwise O.
     """
     starts = accumulate((len(word) + len(delimiter) for word in words), initial=0)
     ranges = [(start, start + len(word)) for start, word in zip(starts, words)]

@@ -77,9 +77,10 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         self.model.eval()
 
     def _sanitize_parameters(self, **kwargs):
-        tags = {name: kwargs.pop(name) for name in ("return_tags",) if name in kwargs}
+        return_tags = kwargs.pop("return_tags", None)
         parameters = super()._sanitize_parameters(**kwargs)
-        parameters[2].update(tags)
+        if return_tags is not None:
+            parameters[2]["return_tags"] = return_tags
         if "is_split_into_words" not in kwargs:  # the stock pipeline would forget what it was made with
             del parameters[0]["is_split_into_words"]
             if kwargs.get("delimiter") is not None:

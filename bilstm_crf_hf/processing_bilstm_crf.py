@@ -211,7 +211,7 @@ class BiLSTMCRFProcessor:
                 f"stride is {stride}: windows of {limit} tokens, {limit - room} of them special, can share 1 to "
                 f"{room - 1} tokens: set it to one of these numbers, or the limit to more"
             )
-        contents: list[str] = [delimiter.join(words) for words in texts] if is_split_into_words else list(texts)  # type: ignore[arg-type]
+        contents: list[Any] = [delimiter.join(text) if is_split_into_words else text for text in texts]
         with lock_of_process("tokenizer"):  # its padding is a state, which threads must not change side by side
             encoded = self.tokenizer(
                 contents,

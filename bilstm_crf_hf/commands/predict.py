@@ -2,15 +2,16 @@
 
 The input is a `.txt` file with a text a line, a `.csv` or `.tsv` file with a header, or a `.jsonl`, `.json`, `.parquet`
 or `.xlsx` file. A `.jsonl`, `.json` or `.parquet` file may have lists of words in place of texts, as data sets with a
-column `tokens` do, and a `.conll` file has a word a line and blank lines between sentences.
-The rows are written in the same order to
+column `tokens` do, and a `.conll` file has a word a line and blank lines between sentences. All rows are written in
+their order to
 
 - `.jsonl` or `.parquet`: all columns of the input, and `entities` or, with a text classifier, `label` and `score`;
 - `.txt`: `<손흥민:PS>은 <춘천:LC>에서 태어났다.` or label, tab, text;
 - `.conll`, with --return_tags: a word and its tag a line, blank lines between sentences.
 
 Words are joined by a space, or by nothing if no word of the file has more than one character. The places of entities
-are those in the joined text. --return_tags adds the column `tags`: the BIO tag of the first character of each word.
+are those in the joined text. --return_tags adds the column `tags`: the BIO tag of the first character of each word; a
+word without a visible character is O or inside the entity around it.
 
 A text that is empty or only white space gets no entities and no label. A row without a text or with an error in its
 format stops the command before any prediction. If a run is killed, the same command, on any number of processes

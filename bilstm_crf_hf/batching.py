@@ -27,9 +27,10 @@ def map_by_length(run: Callable[[list[list]], Iterable[list]], texts: Sequence, 
         texts: texts, or their words.
         batch_size: number of texts in a batch; of long texts there are fewer.
     """
-    order, batches = sorted(range(len(texts)), key=lambda i: -len(texts[i])), []
+    lengths = [len(text) if isinstance(text, str) else sum(map(len, text)) + len(text) for text in texts]
+    order, batches = sorted(range(len(texts)), key=lambda i: -lengths[i]), []
     while order:
-        size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, len(texts[order[0]])))
+        size = max(1, batch_size * USUAL_LENGTH // max(USUAL_LENGTH, lengths[order[0]]))
         batches.append(order[:size])
         order = order[size:]
     found = run([[texts[i] for i in batch] for batch in batches])

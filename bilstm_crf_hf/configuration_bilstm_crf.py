@@ -5,12 +5,18 @@ from transformers import PreTrainedConfig
 
 UNITS: dict[str, dict[str, int | float]] = {
     "characters": {
-        "embedding_size": 128, "hidden_size": 384,
-        "locked_dropout": 0.5, "ngram_dropout": 0.3, "word_dropout": 0.1,
+        "embedding_size": 128,
+        "hidden_size": 384,
+        "locked_dropout": 0.5,
+        "ngram_dropout": 0.3,
+        "word_dropout": 0.1,
     },
     "words": {
-        "embedding_size": 50, "hidden_size": 256,
-        "locked_dropout": 0.4, "ngram_dropout": 0.7, "word_dropout": 0.05,
+        "embedding_size": 50,
+        "hidden_size": 256,
+        "locked_dropout": 0.4,
+        "ngram_dropout": 0.7,
+        "word_dropout": 0.05,
     },
 }
 """Units that the BiLSTM reads and the CRF labels, with the defaults of fields that differ between them."""

@@ -4,14 +4,15 @@ The results are those of `alignment.entities_of_tokens`, which handles one text.
 repositories and beside ONNX graphs, and needs only numpy.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
-from .alignment import character_ranges, continues_entity, split_tag
+from .alignment import Span, character_ranges, continues_entity, split_tag, token_tags
 
 _LAST_SPACE = 0x3000
 _IS_SPACE = np.array([chr(code).isspace() for code in range(_LAST_SPACE + 2)])
@@ -67,6 +68,24 @@ def entities_of_batch(
                 {"entity_group": scheme.types[tag], "score": score, "word": word, "start": start, "end": end}
             )
     return entities
+
+
+def tags_of_words(words: Sequence[str], entities: Iterable[Mapping[str, Any]], delimiter: str = " ") -> list[str]:
+    """Return the BIO tag of each word for entities of the words joined by `delimiter`, as a pipeline returns them.
+
+    A word belongs to the entity that covers its first visible character, so that an entity within a word has no tag,
+    see [`token_tags`]. A word without a visible character is inside an entity if the next word that has one continues
+    it, otherwise O.
+    """
+    starts = accumulate((len(word) + len(delimiter) for word in words), initial=0)
+    ranges = [(start, start + len(word)) for start, word in zip(starts, words)]
+    spans = (Span(entity["start"], entity["end"], entity["entity_group"]) for entity in entities)
+    tags = token_tags(delimiter.join(words), ranges, (span for span in spans if span.label != "O"))
+    filled, following = [], "O"
+    for tag in reversed(tags):
+        following = tag or (following if following.startswith("I-") else "O")
+        filled.append(following)
+    return filled[::-1]
 
 
 class _Scheme(NamedTuple):

@@ -18,11 +18,12 @@ from transformers.pipelines.token_classification import AggregationStrategy, Tok
 
 from .alignment import IGNORED, Span, render
 from .batching import BATCHES_SORTED, USUAL_LENGTH, map_by_length, matrix, own_token_mask
-from .entities import entities_of_batch
+from .entities import entities_of_batch, tags_of_words
 from .processing_bilstm_crf import (
     UNLIMITED,
     BiLSTMCRFProcessor,
     EncodedTexts,
+    check_are_words,
     check_batches,
     check_is_text,
     default_stride,
@@ -52,6 +53,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
     - No text is truncated. If an encoder has fewer positions than a text has tokens, or if `stride` is given, the model
       reads windows, which share `stride` tokens (32 by default). Their results are joined as in the evaluation.
     - Inputs that follow from the text, such as morphemes, are computed if their libraries are installed.
+    - `is_split_into_words` joins the words of a text by `delimiter`, as in the training. With `return_tags`, the result
+      of a text is a list of BIO tags, one for each word, in place of entities, see [`tags_of_words`].
     - Many texts are tagged in batches of similar length, of 64 texts by default (fewer if texts have more than 256
       characters). On the CPU, `num_workers` threads tag a batch each; by default, as many as PyTorch and this process
       may use. The texts may be a list, a tuple, a generator, a column of a data set (`dataset["text"]`, streamed or
@@ -74,15 +77,20 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         self.model.eval()
 
     def _sanitize_parameters(self, **kwargs):
+        return_tags = kwargs.pop("return_tags", None)
         parameters = super()._sanitize_parameters(**kwargs)
+        if return_tags is not None:
+            parameters[2]["return_tags"] = return_tags
         if "is_split_into_words" not in kwargs:  # the stock pipeline would forget what it was made with
             del parameters[0]["is_split_into_words"]
+            if kwargs.get("delimiter") is not None:
+                parameters[0]["delimiter"] = kwargs["delimiter"]
         if isinstance(kwargs.get("ignore_labels"), str):
             raise ValueError(f"ignore_labels is {kwargs['ignore_labels']!r}: give a list of labels")
         return parameters
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
-        """Return the entities of a text, or those of each of many texts.
+        """Return the entities of a text, or those of each of many texts; with `return_tags`, the tags of its words.
 
         Args:
             inputs: a text, or many; with `is_split_into_words`, the words of one or many.
@@ -92,7 +100,7 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
         Raises:
             ValueError: if `inputs` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
-                positive, or `num_workers` negative.
+                positive, or `num_workers` negative; if `return_tags` is given without words.
         """
         batch_size = next(size for size in (batch_size, self._batch_size, BATCH_SIZE) if size is not None)
         num_workers = self._num_workers if num_workers is None else num_workers
@@ -100,6 +108,8 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         parameters = [old | new for old, new in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
         are_words = parameters[0].get("is_split_into_words", False)
+        if parameters[2].get("return_tags") and not are_words:
+            raise ValueError("return_tags is for words: give lists of words with is_split_into_words=True")
         if isinstance(inputs, (list, tuple)) and inputs and are_words and all(isinstance(word, str) for word in inputs):
             inputs = [inputs]
         is_text = isinstance(inputs, str) and not are_words
@@ -116,12 +126,16 @@ class BiLSTMCRFTokenClassificationPipeline(TokenClassificationPipeline):
 
     def get_iterator(self, inputs, num_workers, batch_size, *parameters):
         """Return an iterator over results that sorts texts by length."""
-        check = _check_words if parameters[0].get("is_split_into_words") else check_is_text
+        check = check_are_words if parameters[0].get("is_split_into_words") else check_is_text
         is_single = isinstance(inputs, (list, tuple)) and len(inputs) <= batch_size
         workers = (
             default_workers(self.model, is_single) if num_workers is None else num_workers if num_workers > 1 else 0
         )
-        tag = partial(self._tag, batch_size=batch_size, parameters=parameters)
+        tag: Callable[[list], list] = partial(self._tag, batch_size=batch_size, parameters=parameters)
+        if parameters[2].get("return_tags"):
+            if parameters[2].get("aggregation_strategy") == AggregationStrategy.NONE:
+                raise ValueError("return_tags derives from entities: leave out aggregation_strategy='none'")
+            tag = partial(_tag_words, tag, parameters[0].get("delimiter", " "))
         if workers and torch.is_autocast_enabled("cpu"):  # a setting of the calling thread
             tag = partial(_tag_in_autocast, tag, torch.get_autocast_dtype("cpu"))
         if workers:  # further threads of the tokenizer would only be in the way; the stock pipeline does this, too
@@ -245,6 +259,11 @@ def _tag_in_autocast(tag: Callable[[list], list], dtype: torch.dtype, texts: lis
         return tag(texts)
 
 
+def _tag_words(tag: Callable[[list], list], delimiter: str, texts: list[Sequence[str]]) -> list[list[str]]:
+    """Return the tags of the words of texts, of which `tag` returns the entities."""
+    return [tags_of_words(words, found, delimiter) for words, found in zip(texts, tag(texts), strict=True)]
+
+
 def reads_whole_texts(model: nn.Module) -> bool:
     """Return whether the model is a BiLSTM, which reads sequences of any length, and not an encoder."""
     return getattr(model.config, "max_position_embeddings", 0) is None
@@ -329,14 +348,6 @@ def _joined(encoded: EncodedTexts, outputs: dict[str, torch.Tensor]) -> Iterator
             for name, values in outputs.items()
         }
         yield {"sentence": encoded.texts[text], "offset_mapping": [offsets], **columns}
-
-
-def _check_words(words: Any, name: str) -> None:
-    """Raise ValueError if `words` are no words of a text."""
-    if not isinstance(words, (list, tuple)):
-        raise ValueError(f"{name} is {words!r:.80}, and not a list of words, which is_split_into_words calls for")
-    for i, word in enumerate(words):
-        check_is_text(word, f"{name}, word {i}")
 
 
 def check_finite(model: nn.Module) -> None:

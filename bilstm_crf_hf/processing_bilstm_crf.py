@@ -109,6 +109,14 @@ def check_is_text(text: Any, name: str) -> None:
     check_text(text, name)
 
 
+def check_are_words(words: Any, name: str) -> None:
+    """Raise ValueError with `name` if `words` are no words of a text."""
+    if not isinstance(words, (list, tuple)):
+        raise ValueError(f"{name} is {words!r:.80}, and not a list of words, which is_split_into_words calls for")
+    for i, word in enumerate(words):
+        check_is_text(word, f"{name}, word {i}")
+
+
 def check_batches(batch_size: Any, num_workers: Any) -> None:
     """Raise ValueError unless a batch has a text or more, and the number of threads is None or 0 or more."""
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -199,8 +207,8 @@ class BiLSTMCRFProcessor:
         """Encode texts.
 
         Args:
-            texts: strings, or lists of words if `is_split_into_words`; `delimiter` joins these to the text that offsets
-                refer to.
+            texts: strings, or lists of words if `is_split_into_words`. `delimiter` joins these to the text that is
+                tokenized, as in the training, and that offsets refer to.
             max_length: limit in tokens, special ones included, see [`usable_positions`].
             stride: number of tokens that neighbouring windows of a longer text share. Default: the text is cut off.
             padding: whether rows are padded to the longest.
@@ -216,11 +224,10 @@ class BiLSTMCRFProcessor:
                 f"stride is {stride}: windows of {limit} tokens, {limit - room} of them special, can share 1 to "
                 f"{room - 1} tokens: set it to one of these numbers, or the limit to more"
             )
-        contents: list[Any] = list(texts)
+        contents: list[Any] = [delimiter.join(text) if is_split_into_words else text for text in texts]
         with lock_of_process("tokenizer"):  # its padding is a state, which threads must not change side by side
             encoded = self.tokenizer(
                 contents,
-                is_split_into_words=is_split_into_words,
                 truncation=True,
                 max_length=limit,
                 stride=stride or 0,
@@ -233,15 +240,6 @@ class BiLSTMCRFProcessor:
             )
         text_ids = encoded.get("overflow_to_sample_mapping", list(range(len(contents))))
         offsets = encoded["offset_mapping"]
-        if is_split_into_words:
-            for i, (text_id, row) in enumerate(zip(text_ids, offsets, strict=True)):
-                words = contents[text_id]
-                starts = list(accumulate((len(word) + len(delimiter) for word in words), initial=0))
-                offsets[i] = [
-                    (start, end) if word is None else (starts[word] + start, starts[word] + end)
-                    for (start, end), word in zip(row, encoded.word_ids(i), strict=True)
-                ]
-            contents = [delimiter.join(words) for words in contents]
         windows = [contents[i] for i in text_ids]
         inputs = {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
         for name in self.text_inputs:

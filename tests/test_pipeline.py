@@ -18,6 +18,7 @@ from conftest import LABELS, new_tagger
 from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import BertConfig, TokenClassificationPipeline, XLMRobertaConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
+from words import ODD_WORDS, expected_tags
 
 from bilstm_crf_hf import (
     BiLSTMCRFTokenClassificationPipeline,
@@ -380,6 +381,44 @@ def test_words_as_units_are_warned_of_once_and_scores_are_plain_numbers(pipe, te
 def test_words_instead_of_a_text(pipe):
     words = ["김연아는", "지난해", "서울로", "돌아왔다."]
     assert pipe(words, is_split_into_words=True) == [pipe(" ".join(words))]  # nested, as in the stock pipeline
+
+
+@pytest.mark.parametrize("delimiter", [" ", ""])
+def test_each_word_has_the_tag_of_its_first_character(pipe, texts, delimiter):
+    rows = [*(text.split() for text in texts), *ODD_WORDS, list(texts[0])]
+    options = {"is_split_into_words": True, "delimiter": delimiter}
+    entities = pipe(rows, **options)
+    assert entities == pipe([delimiter.join(row) for row in rows])
+    tags = pipe(rows, return_tags=True, **options)
+    assert tags == [expected_tags(*row, delimiter) for row in zip(rows, entities, strict=True)]
+    assert list(map(len, tags)) == list(map(len, rows))
+    assert {tag[:2] for row in tags for tag in row} == {"B-", "I-", "O"}
+    assert pipe(rows[0], return_tags=True, **options) == tags[:1]
+    assert list(pipe(iter(rows), return_tags=True, batch_size=2, num_workers=2, **options)) == tags
+    made = BiLSTMCRFTokenClassificationPipeline(
+        model=pipe.model, tokenizer=pipe.tokenizer, is_split_into_words=True, return_tags=True
+    )
+    assert made(rows, delimiter=delimiter) == tags
+    assert made(rows, delimiter=delimiter, return_tags=False) == entities
+
+
+def test_tags_are_of_words_only(pipe):
+    with pytest.raises(ValueError, match="return_tags is for words: give lists of words with is_split_into_words=True"):
+        pipe("서울", return_tags=True)
+    with pytest.raises(ValueError, match="return_tags derives from entities: leave out aggregation_strategy='none'"):
+        pipe(["서울"], is_split_into_words=True, return_tags=True, aggregation_strategy="none")
+    kept = {"ignore_labels": []}
+    assert pipe([["서울", "에"]], is_split_into_words=True, return_tags=True, **kept) == pipe(
+        [["서울", "에"]], is_split_into_words=True, return_tags=True
+    )
+
+
+def test_long_words_share_a_batch_with_few_others(pipe, monkeypatch):
+    seen = []
+    encode = pipe.encode
+    monkeypatch.setattr(pipe, "encode", lambda texts, **kwargs: seen.append(len(texts)) or encode(texts, **kwargs))
+    pipe([["a" * 5000]] * 8 + [["가"]] * 8, is_split_into_words=True, batch_size=16, num_workers=0)
+    assert seen == [1] * 8 + [8]
 
 
 def test_result_renders_as_inline_marks():

@@ -130,13 +130,13 @@ def test_a_row_with_more_pieces_than_positions_is_an_error(tokenizer):
 
 
 @pytest.mark.parametrize("delimiter", [" ", "", " / "])
-def test_offsets_of_words_refer_to_the_joined_text(tokenizer, texts, delimiter):
-    words = [text.split() for text in texts]
+def test_words_are_read_as_the_joined_text_that_the_training_reads(tokenizer, texts, delimiter):
+    words = [*(text.split() for text in texts), ["서울", "", " ", "뉴 욕", "\u200b", "ab" * 2500], [], [""]]
     encoded = BiLSTMCRFProcessor(tokenizer)(words, is_split_into_words=True, delimiter=delimiter)
-    for row, offsets, special in zip(words, encoded.offsets, encoded.special_tokens_mask, strict=True):
-        text = delimiter.join(row)
-        tokens = [text[start:end] for (start, end), out in zip(offsets, special, strict=True) if not out]
-        assert "".join(tokens) == "".join(row)
+    joined = [delimiter.join(row) for row in words]
+    assert encoded.texts == joined
+    assert encoded.inputs["input_ids"] == tokenizer(joined, truncation=True)["input_ids"]
+    assert encoded.offsets == tokenizer(joined, truncation=True, return_offsets_mapping=True)["offset_mapping"]
 
 
 def test_a_slow_tokenizer_is_refused():

@@ -10,6 +10,7 @@
 | Stockmark | `text` | `entities`: `[{"span": [0, 2], "type": "PS", "name": "김구"}]` |
 | Prodigy, and `predict` of this package | `text` | `spans` or `entities`: `[{"start": 0, "end": 2, "label": "PS"}]` |
 
+The document of a sentence is in the column `document_id` or `doc_id`, if there is one, for `--document_context`.
 Spans are half-open ranges of code points. Where a row says what text a span has, it is compared. Left out, and counted
 in a warning, are white space at the edges of a span, in Prodigy's rows those with the answer reject or ignore, and in
 Label Studio's JSON tasks without an annotation and results that are no spans, such as relations.
@@ -25,6 +26,7 @@ from typing import Any
 from datasets import ClassLabel, Dataset
 
 from ..alignment import Span
+from .documents import document_of
 from .rows import Row, class_label, find_column, shown, typed_rows
 from .sentences import Sentence, TaggedTokens, located
 from .tag_schemes import check_type, respell
@@ -90,8 +92,10 @@ def _read_tags(
         find_column([row], text_column, (), row.place)
         with located(row.place):
             tokens, tags = _tokens_and_tags(row.columns, text_column, label_column, class_names)
-        fixed = (tokens, [(i, i + 1) for i in range(len(tokens))]) if isinstance(tokens, str) else ()
-        sentences.append(TaggedTokens(f"{row.place}: token ", range(len(tags)), tokens, tags, *fixed))
+            document = document_of(row.columns)
+        place, text = f"{row.place}: token ", tokens if isinstance(tokens, str) else None
+        ranges = () if text is None else [(i, i + 1) for i in range(len(text))]
+        sentences.append(TaggedTokens(place, range(len(tags)), tokens, tags, text, ranges, document))
     return sentences, names
 
 
@@ -109,8 +113,8 @@ def _tokens_and_tags(
         )
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} tokens in column {text_column}, but {len(tags)} tags in column {label_column}")
-    if not all(tokens) or None in tags or "" in tags:
-        raise ValueError("a token or tag is null or empty")
+    if empty := [i for i, (token, tag) in enumerate(zip(tokens, tags, strict=True)) if not token or tag in (None, "")]:
+        raise ValueError(f"token {empty[0]} or its tag is null or empty: correct it, or remove the row")
     return tokens, class_names.int2str(tags) if class_names else tags
 
 
@@ -134,7 +138,7 @@ def _read_spans(rows: list[Row], text_column: str, label_column: str, source: st
             spans = [] if is_task and columns.get(label_column) is None else columns.get(label_column)
             if not isinstance(spans, list):
                 raise ValueError(f"column {label_column} holds {shown(spans)}; expected a list of spans")
-            sentence = _sentence(columns.get(text_column), spans, counts)
+            sentence = _sentence(columns.get(text_column), spans, counts)._replace(document=document_of(columns))
             if (first := tasks.setdefault(str(columns.get("id")) if is_task else place, sentence)) is sentence:
                 sentences.append(sentence)
             elif first != sentence:

@@ -18,6 +18,7 @@ from ..alignment import (
     IGNORED,
     Span,
     character_tags,
+    continues_entity,
     scheme_of,
     spans_from_tags,
     spans_from_token_tags,
@@ -34,7 +35,7 @@ from ..processing_bilstm_crf import (
 )
 from ..token_table import token_table
 from ..utils.files import write_atomically
-from .ner import labels_of
+from .ner import contexts_of, labels_of
 
 
 class EncodedCorpus:
@@ -44,15 +45,19 @@ class EncodedCorpus:
     so that nothing is cut off. The rows of `inputs` are sorted by length, for batches without padding. Encoded rows
     are cached on disk, and read from there when the same sentences are encoded again.
 
+    Texts in the columns `before` and `after` of the data set are read around each sentence. Their tokens have the label
+    -100, which is unknown, and predictions leave them out; so does `inputs` the windows that have no other tokens. An
+    entity that a prediction begins in the context and continues in the sentence begins with the sentence.
+
     Args:
-        dataset: rows with `text` and character `tags`, see `data.ner`.
+        dataset: rows with `text` and character `tags`, and with a context or not, see `data.ner`.
         labels: the model's labels in the order of their ids.
         max_length: limit in tokens, special ones included, see `processing_bilstm_crf.usable_positions`.
         stride: number of tokens that neighbouring windows share. Default: `processing_bilstm_crf.default_stride`.
 
     Attributes:
         limit: largest number of tokens of a row.
-        inputs: rows of all inputs of the model, and of `labels` (-100 on special tokens).
+        inputs: rows of all inputs of the model, and of `labels` (-100 on special tokens and those of the context).
         split_sentences: number of sentences that needed more than one window.
 
     Raises:
@@ -72,20 +77,14 @@ class EncodedCorpus:
         self.texts: list[str] = list(dataset["text"])
         self._tags: list[list[int]] = list(dataset["tags"])
         self._names = labels_of(dataset)
+        contexts = contexts_of(dataset)
+        self._read = [f"{before}{text}{after}" for text, (before, after) in zip(self.texts, contexts, strict=True)]
+        self._starts = [len(before) for before, _ in contexts]  # of the sentences in the texts that are read
         self.limit = usable_positions(processor.tokenizer, processor.config, max_length)
         self.stride = default_stride(self.limit) if stride is None else stride
+        data, settings = (self._read, self._starts, self._tags, self._names), (self.labels, self.limit, self.stride)
         unit = labels_words(processor.config)
-        content = (
-            self.texts,
-            self._tags,
-            self._names,
-            self.labels,
-            processor.fingerprint(),
-            self.limit,
-            self.stride,
-            unit,
-        )
-        self._rows = cached_rows(content, self._encode)
+        self._rows = cached_rows((data, settings, unit, processor.fingerprint()), self._encode)
         self.inputs = self._rows.remove_columns(["sentence", "offsets", "special"])
         self.split_sentences = sum(windows > 1 for windows in Counter(self._rows["sentence"][:]).values())
 
@@ -102,23 +101,53 @@ class EncodedCorpus:
 
     def _encode(self) -> dict[str, list]:
         """Return the columns of all rows, in order of length."""
-        encoded = self.processor(self.texts, max_length=self.limit, stride=self.stride)
+        encoded = self.processor(self._read, max_length=self.limit, stride=self.stride)
+        within = list(map(self._within, encoded.text_ids, encoded.offsets))
         columns: dict[str, list] = encoded.inputs | {
-            "labels": self._token_labels(encoded),
+            "labels": self._token_labels(encoded, within),
             "sentence": encoded.text_ids,
             "offsets": encoded.offsets,
             "special": encoded.special_tokens_mask,
         }
-        order = sorted(range(len(encoded.text_ids)), key=lambda i: len(columns["input_ids"][i]))
+        rows = [
+            i
+            for i, (sentence, ranges) in enumerate(zip(encoded.text_ids, within, strict=True))
+            if not self._has_context(sentence) or any(start < end for start, end in ranges)
+        ]
+        order = sorted(rows, key=lambda i: len(columns["input_ids"][i]))
         return {name: [column[i] for i in order] for name, column in columns.items()}
 
-    def _token_labels(self, encoded: EncodedTexts) -> list[list[int]]:
-        """Return the label ids of the tokens of each row; those of words are at their first tokens."""
-        offsets = encoded.offsets
+    def _has_context(self, sentence: int) -> bool:
+        return len(self._read[sentence]) > len(self.texts[sentence])
+
+    def _within(self, sentence: int, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the places in a sentence of tokens of the text that is read; they are empty in its context."""
+        if not self._has_context(sentence):
+            return list(offsets)
+        first, length = self._starts[sentence], len(self.texts[sentence])
+        places = [(max(start - first, 0), min(end - first, length)) for start, end in offsets]
+        return [(start, end) if start < end else (0, 0) for start, end in places]
+
+    def _own_tokens(
+        self, sentence: int, offsets: list[tuple[int, int]], tags: list[str | None]
+    ) -> tuple[list[tuple[int, int]], list[str | None]]:
+        """Return the places and the tags of the tokens in a sentence, from those in the text that is read."""
+        places = self._within(sentence, offsets)
+        if not self._has_context(sentence):
+            return places, tags
+        own = [i for i, (start, end) in enumerate(places) if start < end]
+        own_tags = [tags[i] for i in own]
+        before, tag = (tags[own[0] - 1], tags[own[0]]) if own and own[0] else (None, None)
+        if before and tag and continues_entity(before, tag):  # the entity begins in the context
+            own_tags[0] = f"{'B' if tag[0] == 'I' else 'S'}{tag[1:]}"
+        return [places[i] for i in own], own_tags
+
+    def _token_labels(self, encoded: EncodedTexts, offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
+        """Return the label ids of the tokens of each row, given their places; those of words are at first tokens."""
         if labels_words(self.processor.config):
             starts = token_table(self.processor.tokenizer, ["word_start"])[:, 0].tolist()
-            ids_of_rows = encoded.inputs["input_ids"]
-            offsets = [word_offsets(row, [starts[i] for i in ids]) for row, ids in zip(offsets, ids_of_rows)]
+            rows_of_ids = encoded.inputs["input_ids"]
+            offsets = [word_offsets(row, [starts[i] for i in ids]) for row, ids in zip(offsets, rows_of_ids)]
         ids: dict[str | None, int] = {label: i for i, label in enumerate(self.labels)}
         ids[None] = IGNORED
         scheme = scheme_of(self.labels)
@@ -134,11 +163,11 @@ class EncodedCorpus:
     def _tokens(self, predictions: Sequence[Sequence[int]]) -> list[tuple[list[tuple[int, int]], list[str | None]]]:
         """Return the offsets and the predicted tags of the tokens of each sentence, its windows joined."""
         windows: list[list[list[tuple[tuple[int, int], str | None]]]] = [[] for _ in self.texts]
-        for sentence, offsets, special, row in zip(*self._places, predictions):
-            tags = (None if label == IGNORED else self.labels[label] for label in row)
-            window = [(pair, tag) for pair, is_special, tag in zip(offsets, special, tags) if not is_special]
+        for sentence, pairs, special, row in zip(*self._places, predictions):
+            of_row = (None if label == IGNORED else self.labels[label] for label in row)
+            window = [(pair, tag) for pair, is_special, tag in zip(pairs, special, of_row) if not is_special]
             windows[sentence].append(window)
-        joined = []
+        joined: list[tuple[list[tuple[int, int]], list[str | None]]] = []
         for of_sentence in windows:
             of_sentence.sort(key=lambda window: [pair for pair, _ in window])
             last = len(of_sentence) - 1
@@ -146,7 +175,8 @@ class EncodedCorpus:
                 window[own_tokens(len(window), self.stride, i == 0, i == last)] for i, window in enumerate(of_sentence)
             ]
             tokens = list(chain.from_iterable(parts))
-            joined.append(([pair for pair, _ in tokens], [tag for _, tag in tokens]))
+            offsets, tags = [pair for pair, _ in tokens], [tag for _, tag in tokens]
+            joined.append(self._own_tokens(len(joined), offsets, tags))
         return joined
 
     def decode(self, predictions: Sequence[Sequence[int]]) -> list[list[Span]]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ..alignment import Span
 from .sentences import Sentence, located
@@ -18,7 +19,14 @@ _OPEN, _CLOSE = "\ufdd0", "\ufdd1"  # noncharacters, which stand for the `<` and
 _TO_ASCII = {0xFF01 + i: 0x21 + i for i in range(94)} | str.maketrans("〈〉《》‹›", "<><><>")  # full-width forms
 
 
-def parse_inline(line: str, entity_types: Collection[str] | None = None) -> Sentence:
+class Marked(NamedTuple):
+    """The text of a line without its marks, and the entities that they mark."""
+
+    text: str
+    spans: list[Span]
+
+
+def parse_inline(line: str, entity_types: Collection[str] | None = None) -> Marked:
     """Return the text and the entities of a line such as `<손흥민:PS>은 <춘천:LC>에 있다.`
 
     Raises:
@@ -45,10 +53,10 @@ def parse_lines(
     for (number, _), (_, rest) in zip(lines, parsed, strict=True):
         with located(f"{path}:{number}"):
             _check_near_marks(rest, types, entity_types is not None)
-    return [sentence for sentence, _ in parsed]
+    return [Sentence(*sentence) for sentence, _ in parsed]
 
 
-def _parse_marks(line: str, entity_types: Collection[str] | None) -> tuple[Sentence, str]:
+def _parse_marks(line: str, entity_types: Collection[str] | None) -> tuple[Marked, str]:
     """Return the sentence, and the line with `_OPEN` in place of the `<` of a mark, `_CLOSE` in place of its `:TYPE>`.
 
     As brackets pair, `<` belongs to the nearest `>` that closes it, so a mark may contain pairs that are text.
@@ -75,7 +83,7 @@ def _parse_marks(line: str, entity_types: Collection[str] | None) -> tuple[Sente
         text += before
         spans.append(Span(len(text), len(text) + len(content), label))
         text, rest, position = text + content, f"{rest}{before}{_OPEN}{content}{_CLOSE}", close.end()
-    return Sentence(text + line[position:], spans), rest + line[position:]
+    return Marked(text + line[position:], spans), rest + line[position:]
 
 
 def _check_near_marks(rest: str, entity_types: Collection[str], are_all: bool) -> None:

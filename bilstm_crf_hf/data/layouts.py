@@ -6,14 +6,16 @@ To add a layout, write a function that reads it and add it to `LAYOUTS`.
 
 import logging
 import re
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import NamedTuple
 
 from .inline_marks import parse_lines
 from .lines import read_lines
+from .rows import Row
 from .sentences import Sentence, TaggedTokens
 from .tag_schemes import is_tag
 
@@ -89,7 +91,8 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     """Read a file with a token and its tag a line and blank lines between sentences, such as KLUE's or CoNLL-2003's.
 
     Columns are separated by tabs, or in a file without tabs by spaces; all lines have the same number of columns.
-    They are numbered from 0, or from the end by negative numbers. `-DOCSTART-` separates sentences like a blank line.
+    They are numbered from 0, or from the end by negative numbers. `-DOCSTART-` separates documents, and so sentences
+    like a blank line.
     Lines that begin with `#` before a sentence are comments if they have other columns or, after `# ` or `##`, no tag.
 
     Raises:
@@ -110,7 +113,11 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
     if token_column == tag_column:
         raise ValueError(f"{path}: column {token_column} cannot have both the tokens and the tags: name two columns")
 
-    sentences = [_tagged_tokens(path, block, split, width, token_column, tag_column) for block in blocks]
+    documents = _documents(lines, blocks)
+    sentences = [
+        _tagged_tokens(path, block, split, width, token_column, tag_column)._replace(document=document)
+        for block, document in zip(blocks, documents, strict=True)
+    ]
     if comments := sum(map(len, blocks)) - sum(len(sentence.tokens) for sentence in sentences):
         logger.info("%s: skipped %d lines of comments", path, comments)
     sentences = [sentence for sentence in sentences if sentence.tokens]
@@ -128,6 +135,38 @@ def read_columns(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagge
             problem = f"a sentence of {len(sentence.tokens)} tokens begins here: are blank lines missing?"
             logger.warning("%s:%d: %s", path, sentence.numbers[0], problem)
     return sentences
+
+
+def conll_rows(path: Path, token_column: int | None = None) -> Iterator[Row]:
+    """Read the sentences of a file in columns as rows with `tokens`, and with `document_id` if it marks documents.
+
+    Lines that begin with `#` before a sentence and have another number of columns than most lines are comments.
+
+    Raises:
+        ValueError: with the line, if it has another number of columns than most lines or no token; if the file has no
+            such column or no sentence, or its first column counts the tokens.
+    """
+    lines = list(enumerate(read_lines(path), 1))
+    if not (blocks := _blocks(lines)):
+        raise ValueError(f"{path}: no sentence in it")
+    split = _separator(path, [row for block in blocks for row in block])
+    ((width, _),) = Counter(len(split(line)) for block in blocks for _, line in block).most_common(1)
+    column = _column_index(path, token_column or 0, width)
+    rows = []
+    for block, document in zip(blocks, _documents(lines, blocks), strict=True):
+        columns_of_document = {} if document is None else {"document_id": document}
+        tokens = []
+        for number, line in dropwhile(lambda row: row[1][0] == "#" and len(split(row[1])) != width, block):
+            columns = split(line)
+            if len(columns) != width or not columns[column].strip():
+                problem = f"expected {width} columns as in most lines, and a token in column {column}, found {line!r}"
+                raise ValueError(f"{path}:{number}: {problem}: separate them by one tab, or by spaces")
+            tokens.append(columns[column])
+        if tokens:
+            rows.append(Row(f"{path}:{block[0][0]}", {"tokens": tokens} | columns_of_document))
+    if token_column is None and width > 1:
+        _check_is_no_index(path, [row.columns["tokens"] for row in rows])
+    yield from rows
 
 
 def _tagged_tokens(
@@ -163,6 +202,13 @@ def _blocks(lines: Lines) -> list[Lines]:
     """Return the runs of lines between blank lines and lines with `-DOCSTART-`."""
     groups = groupby(lines, lambda row: not row[1].strip() or row[1].upper().startswith("-DOCSTART"))
     return [list(block) for is_between, block in groups if not is_between]
+
+
+def _documents(lines: Lines, blocks: list[Lines]) -> list[int | None]:
+    """Return the number of the document of each block, which `-DOCSTART-` or `# newdoc` begins; None without these."""
+    mark = re.compile(r"-DOCSTART.*|#\s*newdoc(\s+id\s*=.*)?\s*", re.IGNORECASE)
+    starts = [number for number, line in lines if mark.fullmatch(line)]
+    return [bisect(starts, block[-1][0]) if starts else None for block in blocks]
 
 
 def _separator(path: Path, lines: Lines) -> Callable[[str], list[str]]:
@@ -254,7 +300,8 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
             not that of the comment `# text = `; if no word has a tag.
     """
     sentences, has_tags = [], False
-    for block in _blocks(lines):
+    blocks = _blocks(lines)
+    for block, document in zip(blocks, _documents(lines, blocks), strict=True):
         text, given, last_word, is_tagged = "", None, 0, False  # the last two belong to the multiword token before
         rows: list[tuple[int, str, str, tuple[int, int]]] = []
         for number, line in block:
@@ -286,7 +333,7 @@ def read_conllu(path: Path, lines: Lines, options: LayoutOptions) -> list[Tagged
             raise ValueError(f"{path}:{block[0][0]}: {problem}: correct SpaceAfter=No, or remove the comment")
         if rows:
             numbers, tokens, tags, ranges = zip(*rows, strict=True)
-            sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags, text, ranges))
+            sentences.append(TaggedTokens(f"{path}:", numbers, tokens, tags, text, ranges, document))
     if not has_tags:
         raise ValueError(f"{path}: no word has a tag such as NER=B-PS in the last column: name the annotated file")
     return sentences

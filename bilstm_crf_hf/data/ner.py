@@ -3,7 +3,8 @@
 `tags` has a `ClassLabel` for each character of `text`, white space included: a BIO tag. White space inside an entity is
 tagged I-, as in KLUE-NER. The labels are pairs of B- and I- in alphabetical order of the entity types, then O; the
 names of a BIO `ClassLabel` keep their order. Sentences without a visible character are dropped, and a warning counts
-them. The formats are those of `layouts` (files in lines) and `annotations` (rows).
+them. The formats are those of `layouts` (files in lines) and `annotations` (rows). With a `document_context`, the
+columns `before` and `after` have the text around each sentence, see `documents`.
 """
 
 import logging
@@ -17,9 +18,10 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from ..alignment import split_tag, tags_from_spans
 from .annotations import read_annotations
+from .documents import Context, with_context
 from .layouts import LAYOUTS, LayoutOptions, read_layout
 from .rows import TYPED_SUFFIXES, PathLike, check_suffix
-from .sentences import Sentence, TaggedTokens, join_tokens
+from .sentences import Sentence, TaggedTokens, join_tokens, located
 from .splits import open_splits
 from .tag_schemes import respell
 
@@ -41,6 +43,9 @@ class CorpusArguments:
     entity_types: list[str] | None = field(
         default=None, metadata={"help": "All entity types, if the training data do not have all of them."}
     )
+    document_context: int = field(
+        default=0, metadata={"help": "Number of sentences of the same document to read before and behind each one."}
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def load_ner_datasets(
     token_column: int | None = None,
     tag_column: int = -1,
     token_unit: str = "auto",
+    document_context: int = 0,
 ) -> DatasetDict:
     """Load the splits of a corpus from the Hugging Face Hub or from local files, with the same labels in all splits.
 
@@ -72,12 +78,14 @@ def load_ner_datasets(
         entity_types: all entity types, if `train` does not contain all of them. Inline marks of other types are errors.
         token_column, tag_column: see [`read_columns`]. Without `token_column`, the first one has the tokens.
         token_unit: how tokens are joined to a text, see [`join_tokens`].
+        document_context: number of sentences of the same document on either side that are the context of each one.
 
     Raises:
         FileNotFoundError: if a file does not exist.
         ValueError: if not exactly one of `dataset_name` and `data_files` is given, a suffix is unknown, a file cannot
             be read or does not have the columns that are named, `train` or the whole corpus has no entity, two types
-            differ only in case, or a split has a label that is not among those of `train`, or of `entity_types`.
+            differ only in case, or a split has a label that is not among those of `train`, or of `entity_types`; if
+            there is to be a context, for the reasons of [`with_context`].
     """
     sources = open_splits(dataset_name, dataset_config_name, data_files, revision)
     options = LayoutOptions(entity_types, token_column, tag_column)
@@ -108,7 +116,12 @@ def load_ner_datasets(
         has_marks = isinstance(data, Path) and _is_in_lines(data) and isinstance(rows[split][0], Sentence)
         if has_marks and entity_types is None and set(own_labels[split]) < set(labels):
             read_layout(data, options)
-    return DatasetDict({split: _dataset(sentences, labels) for split, sentences in splits.items()})
+    return DatasetDict(
+        {
+            split: _dataset(sentences, labels, _contexts(sentences, document_context, sources[split][0]))
+            for split, sentences in splits.items()
+        }
+    )
 
 
 def labels_of(dataset: Dataset) -> list[str]:
@@ -136,7 +149,7 @@ def _with_text(sentences: list[Sentence], source: str) -> list[Sentence]:
 
 def _check_entities(splits: Mapping[str, list[Sentence]], sources: Mapping[str, tuple[str, Any]]) -> None:
     """Raise ValueError if `train` or the whole corpus has no entity; warn if another split has none."""
-    bare = [split for split, sentences in splits.items() if not any(spans for _, spans in sentences)]
+    bare = [split for split, sentences in splits.items() if not any(sentence.spans for sentence in sentences)]
     for split in bare:
         problem = f"{sources[split][0]}: no entity in {len(splits[split])} sentences"
         remedy = "is another column that of the tags (tag_column, label_column), or the file not annotated?"
@@ -171,7 +184,7 @@ def _common_labels(
 def _own_labels(sentences: list[Sentence], names: list[str] | None) -> list[str]:
     """Return the labels of a split: the `names` that its source defines, completed, if they are BIO, or sorted ones."""
     if names is None:
-        return _bio_labels(label for _, spans in sentences for _, _, label in spans)
+        return _bio_labels(span.label for sentence in sentences for span in sentence.spans)
     labels = _bio_labels(split_tag(respell(name))[1] for name in names)
     return list(dict.fromkeys([*names, *labels])) if all(name[0] in "BIO" for name in names) else labels
 
@@ -180,8 +193,27 @@ def _bio_labels(entity_types: Iterable[str]) -> list[str]:
     return [*(f"{prefix}-{label}" for label in sorted(set(entity_types) - {""}) for prefix in "BI"), "O"]
 
 
-def _dataset(sentences: list[Sentence], labels: list[str]) -> Dataset:
+def _contexts(sentences: list[Sentence], size: int, source: str) -> list[Context]:
+    """Return the text around each sentence; none if `size` is 0."""
+    if not size:
+        return []
+    with located(source):
+        return [context for _, context in with_context(((None, each.text, each.document) for each in sentences), size)]
+
+
+def _dataset(sentences: list[Sentence], labels: list[str], contexts: list[Context]) -> Dataset:
     ids = {label: i for i, label in enumerate(labels)}
-    tags = [[ids[tag] for tag in tags_from_spans(spans, len(text))] for text, spans in sentences]
+    columns: dict[str, list] = {
+        "text": [each.text for each in sentences],
+        "tags": [[ids[tag] for tag in tags_from_spans(each.spans, len(each.text))] for each in sentences],
+    }
     features = Features({"text": Value("string"), "tags": List(ClassLabel(names=labels))})
-    return Dataset(pa.table({"text": [text for text, _ in sentences], "tags": tags}, schema=features.arrow_schema))
+    for name, texts in zip(Context._fields, zip(*contexts)):
+        columns[name], features[name] = list(texts), Value("string")
+    return Dataset(pa.table(columns, schema=features.arrow_schema))
+
+
+def contexts_of(dataset: Dataset) -> list[Context]:
+    """Return the text around each sentence of a data set that a function of this module returned."""
+    columns = [dataset[name] if name in dataset.column_names else [""] * len(dataset) for name in Context._fields]
+    return list(map(Context, *columns))

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .rows import read_rows, text_of
+from .rows import read_rows, text_of, words_of
+from .sentences import TOKEN_UNITS, token_unit_of
 
 logger = logging.getLogger(__name__)
 
@@ -12,7 +13,8 @@ logger = logging.getLogger(__name__)
 def read_texts(path: str, column: str = "text") -> Iterator[str]:
     """Read the texts of a file as a stream.
 
-    `path` is a file of any type in `rows.READERS`, or `FILE:COLUMN`. Lists of strings in the column are joined.
+    `path` is a file of any type in `rows.READERS`, or `FILE:COLUMN`. Lists of strings in the column are joined,
+    by a space unless each string is a character.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: see [`rows.read_rows`]; if a row has no text in this column.
@@ -20,11 +22,8 @@ def read_texts(path: str, column: str = "text") -> Iterator[str]:
     if not Path(path).exists() and ":" in path:
         path, column = path.rsplit(":", 1)
     for row in read_rows(path):
-        value = row.columns.get(column)
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            yield "".join(value)
-        else:
-            yield text_of(row, column)
+        words = words_of(row, column)
+        yield text_of(row, column) if words is None else TOKEN_UNITS[token_unit_of(words)[0]].join(words)
 
 
 def read_all(paths: Iterable[str]) -> list[str]:

@@ -119,6 +119,18 @@ def text_of(row: Row, column: str) -> str:
     raise ValueError(f"{row.place}: column {column} holds {shown(text)}, not a string: correct or remove the row")
 
 
+def words_of(row: Row, column: str) -> list[str] | None:
+    """Return the words in a column of a row, None if it holds no list; raise ValueError with the place of no string."""
+    words = row.columns.get(column)
+    if not isinstance(words, list):
+        return None
+    for i, word in enumerate(words):
+        if not isinstance(word, str):
+            problem = f"word {i} of column {column} is {shown(word)}, not a string"
+            raise ValueError(f"{row.place}: {problem}: correct it, or remove the row")
+    return words
+
+
 def shown(value: Any) -> str:
     """Return the beginning of a value as JSON, for an error message."""
     return json.dumps(value, ensure_ascii=False, default=repr)[:80]

@@ -21,11 +21,21 @@ TOKEN_UNITS = {"character": "", "word": " "}
 """The string between two tokens, by what the tokens of a corpus are."""
 
 
+def token_unit_of(tokens: Iterable[str]) -> tuple[str, str | None]:
+    """Return the key of `TOKEN_UNITS` for tokens, and the first one that is longer than a character, if there is one.
+
+    A character is what readers see as one (a grapheme cluster, such as an emoji of several code points).
+    """
+    longer = next((token for token in tokens if len(token) > 1 and not regex.fullmatch(r"\X", token)), None)
+    return "character" if longer is None else "word", longer
+
+
 class Sentence(NamedTuple):
-    """A text and its entities as spans of characters."""
+    """A text, its entities as spans of characters, and its document, if the corpus marks documents."""
 
     text: str
     spans: list[Span]
+    document: str | int | None = None
 
 
 class TaggedTokens(NamedTuple):
@@ -36,6 +46,7 @@ class TaggedTokens(NamedTuple):
         numbers: the number that completes the place of each token.
         text, ranges: the text and the range of characters of each token, where the corpus defines them; otherwise the
             tokens are joined.
+        document: the document of the sentence, if the corpus marks documents.
     """
 
     place: str
@@ -44,6 +55,7 @@ class TaggedTokens(NamedTuple):
     tags: Sequence[str]
     text: str | None = None
     ranges: Sequence[tuple[int, int]] = ()
+    document: str | int | None = None
 
 
 @contextmanager
@@ -58,8 +70,8 @@ def located(place: str) -> Iterator[None]:
 def join_tokens(splits: Iterable[Sequence[Sentence | TaggedTokens]], token_unit: str = "auto") -> list[list[Sentence]]:
     """Return the splits of a corpus with a text and entities in place of tokens and tags.
 
-    Tokens are joined without a space if each is a character as readers see it (a grapheme cluster, such as an emoji of
-    several code points), otherwise by one space. `token_unit` is `character` or `word`, which decides this, or `auto`.
+    Tokens are joined without a space if each is a character, see [`token_unit_of`], otherwise by one space.
+    `token_unit` is `character` or `word`, which decides this, or `auto`.
 
     Raises:
         ValueError: with the place, if a tag is not valid in the scheme of the corpus, or a word is white space only.
@@ -77,9 +89,8 @@ def join_tokens(splits: Iterable[Sequence[Sentence | TaggedTokens]], token_unit:
     if scheme.name != "BIO":
         logger.info("the tags of the corpus follow %s: they are converted to BIO", scheme.name)
     tokens = dict.fromkeys(chain.from_iterable(row.tokens for row in tagged if row.text is None))
-    longer = next((token for token in tokens if len(token) > 1 and not regex.fullmatch(r"\X", token)), None)
     if tokens and token_unit == "auto":
-        token_unit = "word" if longer else "character"
+        token_unit, longer = token_unit_of(tokens)
         how = f"words such as {longer!r}, joined by one space" if longer else "characters, concatenated"
         logger.info("the tokens of the corpus are %s (token_unit %s)", how, token_unit)
     joiner = TOKEN_UNITS.get(token_unit, "")  # without tokens, the unit is still "auto"
@@ -108,4 +119,5 @@ def _join(row: TaggedTokens, joiner: str, scheme: Scheme) -> Sentence:
         if ranges[span.end - 1][1] > ranges[following.start][0]:
             problem = "two entities have a part in the same multiword token"
             raise ValueError(f"{row.place}{row.numbers[following.start]}: {problem}: correct the tags")
-    return Sentence(text, [Span(ranges[start][0], ranges[end - 1][1], label) for start, end, label in spans])
+    on_text = [Span(ranges[start][0], ranges[end - 1][1], label) for start, end, label in spans]
+    return Sentence(text, on_text, row.document)

@@ -1,11 +1,12 @@
 """The splits of a corpus: from files, from a data set on the Hub, or from the sample of a recipe."""
 
+import math
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from .rows import PathLike
 
@@ -29,13 +30,19 @@ class SplitArguments:
     validation_split_percentage: int | None = field(
         default=None, metadata={"help": "Percentage of the train split to draw at random as validation split."}
     )
+    test_split_percentage: int | None = field(
+        default=None, metadata={"help": "Percentage of the train split to draw at random as test split."}
+    )
     text_column_name: str | None = field(default=None, metadata={"help": "Column of tokens or text."})
     label_column_name: str | None = field(default=None, metadata={"help": "Column of tags or classes."})
 
     def __post_init__(self) -> None:
-        percentage = self.validation_split_percentage
-        if percentage is not None and not 0 < percentage < 100:
-            raise ValueError(f"validation_split_percentage must be between 0 and 100, got {percentage}")
+        for split in ("validation", "test"):
+            percentage = getattr(self, f"{split}_split_percentage")
+            if percentage is not None and not 0 < percentage < 100:
+                raise ValueError(f"{split}_split_percentage must be between 0 and 100, got {percentage}")
+        if (together := (self.validation_split_percentage or 0) + (self.test_split_percentage or 0)) >= 100:
+            raise ValueError(f"{together} % of the train split would be held out: nothing is left to train on")
 
 
 @dataclass
@@ -62,6 +69,8 @@ def open_splits(
     """
     if (name is None) == (not files):
         raise ValueError("give either the dataset_name of a data set or data_files, the file of each split")
+    if name is not None and Path(name, "dataset_dict.json").is_file():
+        return {split: (f"{name} ({split})", dataset) for split, dataset in _from_disk(name).items()}
     if name is not None and Path(name).exists():
         files = _files_of_splits(Path(name))
     if not files:
@@ -73,6 +82,15 @@ def open_splits(
         if not Path(path).exists():
             raise FileNotFoundError(f"{path}: no such file or folder")
     return {split: (str(path), Path(path)) for split, path in files.items()}
+
+
+def _from_disk(folder: str) -> DatasetDict:
+    """Return the data set that `DatasetDict.save_to_disk` has saved in a folder; raise ValueError if it is damaged."""
+    try:
+        return load_from_disk(folder)
+    except Exception as error:  # datasets and Arrow have types of their own
+        problem = f"the data set cannot be read ({type(error).__name__}: {error})"
+        raise ValueError(f"{folder}: {problem}: save it again with save_to_disk") from error
 
 
 def _files_of_splits(folder: Path) -> dict[str, Path]:
@@ -98,7 +116,8 @@ def read_splits(
 ) -> DatasetDict:
     """Load the splits from the files or the data set in the arguments, else from the files in `sample`.
 
-    With a `validation_split_percentage`, the validation split is drawn from the train split.
+    With a `validation_split_percentage` or `test_split_percentage`, these splits are drawn from the train split, the
+    validation split first, so that its rows do not depend on the other.
 
     Args:
         load: `ner.load_ner_datasets` or `classification.load_classification_datasets`, which takes `options`.
@@ -106,9 +125,10 @@ def read_splits(
     Raises:
         ValueError: if a `needed` split does not exist, if an argument is not for the source, or if `load` raises it.
     """
-    percentage = arguments.validation_split_percentage
-    if percentage:
-        needed = needed - {"validation"} | {"train"}
+    percentages = {split: getattr(arguments, f"{split}_split_percentage") for split in ("validation", "test")}
+    percentages = {split: percentage for split, percentage in percentages.items() if percentage}
+    if percentages:
+        needed = needed - percentages.keys() | {"train"}
     files = {split: getattr(arguments, f"{split}_file", None) for split in SPLITS}
     files = {split: path for split, path in files.items() if path}
     if not files and arguments.dataset_name is None:
@@ -131,9 +151,12 @@ def read_splits(
         if missing == ["validation"]:
             remedy += " or validation_split_percentage" if files else " or another validation_split"
         raise ValueError(f"there is no {' and no '.join(missing)} split, only {', '.join(datasets)}: give {remedy}")
-    if percentage:
-        parts = datasets["train"].train_test_split(percentage / 100, seed=SAMPLE_SEED)
-        datasets |= {"train": parts["train"], "validation": parts["test"]}
+    if "test" in percentages and "test" in datasets:
+        raise ValueError("there is a test split: leave out test_split_percentage, or the file or data set that has it")
+    sizes = {split: math.ceil(percentages[split] / 100 * len(datasets["train"])) for split in percentages}
+    for split, size in sizes.items():
+        parts = datasets["train"].train_test_split(size, seed=SAMPLE_SEED)
+        datasets |= {"train": parts["train"], split: parts["test"]}
     return datasets
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from ..alignment import Span, render, split_tag
 from ..data.encoding import gold_spans
-from ..data.ner import labels_of
+from ..data.ner import contexts_of, labels_of
 from ..inference.predictors import EntityPredictor
 from .calibration import brier_score, calibration_bins, expected_calibration_error, precision_from
 from .errors import ERROR_KINDS, match_entities
@@ -54,7 +54,7 @@ class Error(NamedTuple):
 
 def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence]:
     """Tag a data set of `data.ner`; raise ValueError if no entity is found, or a gold entity has an unknown label."""
-    texts, names = list(dataset["text"]), labels_of(dataset)
+    texts, contexts, names = list(dataset["text"]), contexts_of(dataset), labels_of(dataset)
     gold = [gold_spans(text, tags, names) for text, tags in zip(texts, dataset["tags"], strict=True)]
     known = {split_tag(label)[1] for label in predictor.pipe.model.config.id2label.values()}
     if unknown := {span.label for spans in gold for span in spans} - known:
@@ -62,7 +62,7 @@ def tag_sentences(predictor: EntityPredictor, dataset: Dataset) -> list[Sentence
         raise ValueError(f"the model has no label for {', '.join(sorted(unknown))}; its entity types are {types}")
     predicted = [
         {Span(entity["start"], entity["end"], entity["entity_group"]): entity["score"] for entity in row["entities"]}
-        for row in predictor(texts)
+        for row in (predictor.in_context(texts, contexts) if any(map(any, contexts)) else predictor(texts))
     ]
     if not any(predicted):
         raise ValueError(f"the model finds no entity in {len(texts)} sentences: train it longer or with other settings")

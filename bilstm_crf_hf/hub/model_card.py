@@ -90,7 +90,8 @@ class TrainedModel:
     @property
     def settings(self) -> dict[str, Any]:
         """Return the hyperparameters, and the arguments of the training command that shape the model."""
-        names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "merge_labels", "class_weights"]
+        names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "document_context"]
+        names += ["merge_labels", "class_weights"]
         if not any(self.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
             names.append("min_frequency")  # of the characters of a new tokenizer
         chosen = {name: self.arguments.get(name) for name in names}
@@ -99,8 +100,8 @@ class TrainedModel:
 
     def split(self, prefix: str) -> str:
         """Return the name of the split of the data set with a prefix in `SPLITS`."""
-        percentage = self.arguments.get("validation_split_percentage")
-        return f"train ({percentage} % held out)" if prefix == "eval" and percentage else SPLITS[prefix]
+        percentage = self.arguments.get(f"{SPLITS[prefix]}_split_percentage")
+        return f"train ({percentage} % held out)" if percentage else SPLITS[prefix]
 
     def scores(self) -> Iterator[tuple[str, Metric, float]]:
         """Yield key of the split in `SPLITS`, metric and value of each score."""

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -20,44 +21,61 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from tqdm import tqdm
 
-from ..data.rows import READERS, Row, check_suffix, read_rows, text_of
+from ..data.documents import Context
+from ..data.rows import Row, check_suffix
+from ..data.sentences import TOKEN_UNITS, token_unit_of
+from ..entities import tags_of_words
 from ..utils.files import locked, to_json, write_atomically, write_json
-from .predictors import Predictor
+from .predictors import EntityPredictor, Predictor
+from .texts import COLUMNS, INPUT_SUFFIXES, TextOptions, Texts
 
 logger = logging.getLogger(__name__)
 
 ROW_GROUP_SHARDS = 64
 """Number of shards that form a row group of a Parquet file."""
+TAGS = "tags"
+"""Column of the tags of words."""
 SHARDS = ".parts"
 """Suffix of the folder with the shards of an output."""
 
 
 class Writer:
-    """A writer of the rows of `source` with predictions, in the format that `suffix`, one of `SUFFIXES`, selects.
+    """A writer of the rows of `texts` with predictions, in the format that `suffix`, one of `SUFFIXES`, selects.
 
     Attributes:
         schema: schema of the rows without predictions, for a Parquet file.
+
+    Raises:
+        ValueError: if the texts are to have tags or a context, but the predictor is no tagger, or if the format has no
+            place for tags.
     """
 
-    SUFFIXES = (".jsonl", ".parquet", ".txt")
+    SUFFIXES = (".jsonl", ".parquet", ".txt", COLUMNS)
 
-    def __init__(self, source: Path, suffix: str, text_column: str, predictor: Predictor) -> None:
-        self.source, self.suffix, self.text_column, self.predictor = source, suffix, text_column, predictor
+    def __init__(self, texts: Texts, suffix: str, predictor: Predictor) -> None:
+        self.texts, self.source, self.suffix, self.predictor = texts, texts.source, suffix, predictor
         self.schema = pa.schema([])
+        has_tags = texts.options.return_tags
+        if (has_tags or texts.options.document_context) and not isinstance(predictor, EntityPredictor):
+            raise ValueError(f"tags and document_context are for taggers, and the model is for {predictor.task}")
+        if has_tags != (suffix == COLUMNS) and suffix in (".txt", COLUMNS):
+            raise ValueError(f"a .txt file cannot hold return_tags, and a {COLUMNS} file needs it: name another file")
+        self.columns = predictor.columns | ({TAGS: pa.list_(pa.string())} if has_tags else {})
 
     def check(self, shards: Iterable[list[Row]]) -> dict[str, Any]:
-        """Check that all rows can be written, set `schema`, and return it and the number of rows, for the manifest.
+        """Check that all rows can be written, and return `rows`, `schema` and `token_unit` for the manifest.
 
         Raises:
             ValueError: if there is no row; with its place, if a row has no text or a column with the name of a new one,
                 or if the output format cannot hold a value, a mixture of types, or a text of several lines.
         """
-        new_columns = {self.predictor.prefix + name for name in self.predictor.columns}
-        count = 0
+        new_columns = {self.predictor.prefix + name for name in self.columns}
+        count, longer = 0, None
         for rows in shards:
             for row in rows:
-                text_of(row, self.text_column)
-                if self.suffix != ".txt" and (taken := sorted(new_columns & row.columns.keys())):
+                self.texts.text(row)
+                longer = longer or token_unit_of(self.texts.words(row) or [])[1]
+                if self.suffix not in (".txt", COLUMNS) and (taken := sorted(new_columns & row.columns.keys())):
                     remedy = "set --column_prefix to name the new columns differently"
                     raise ValueError(f"{row.place}: there is already a column {taken[0]}: {remedy}")
             if self.suffix == ".parquet":
@@ -67,12 +85,46 @@ class Writer:
             count += len(rows)
         if not count:
             raise ValueError(f"{self.source}: no row in it")
-        return {"rows": count, "schema": base64.b64encode(self.schema.serialize()).decode()}
+        unit = self.texts.token_unit
+        if unit == "auto":
+            unit = "character" if longer is None else "word"
+        return {"rows": count, "schema": base64.b64encode(self.schema.serialize()).decode(), "token_unit": unit}
+
+    def predict(self, rows: Sequence[tuple[Row, Context]]) -> list[dict[str, Any]]:
+        """Return the values of the new columns for a shard.
+
+        Raises:
+            RuntimeError: with the place of the text, if the model fails.
+        """
+        try:
+            return self._predict(rows)
+        except Exception as error:
+            place, remedy = f"{rows[0][0].place} to {rows[-1][0].place}", "set a smaller --batch_size"
+            for row in rows:
+                try:
+                    self._predict([row])
+                except Exception:  # the error below has the first one as its cause
+                    place, remedy = row[0].place, "correct or remove this text"
+                    break
+            raise RuntimeError(f"{place}: the model fails ({type(error).__name__}: {error}): {remedy}") from error
+
+    def _predict(self, rows: Sequence[tuple[Row, Context]]) -> list[dict[str, Any]]:
+        texts = [self.texts.text(row) for row, _ in rows]
+        if isinstance(self.predictor, EntityPredictor) and self.texts.options.document_context:
+            predictions = self.predictor.in_context(texts, [context for _, context in rows])
+        else:
+            predictions = self.predictor(texts)
+        if self.texts.options.return_tags:
+            return [values | self._tags(row, values) for (row, _), values in zip(rows, predictions, strict=True)]
+        return predictions
+
+    def _tags(self, row: Row, values: dict[str, Any]) -> dict[str, list[str]]:
+        return {TAGS: tags_of_words(self.texts.words(row) or (), values["entities"], self.texts.joiner)}
 
     def write(self, file: IO[bytes], rows: list[Row], predictions: list[dict[str, Any]]) -> None:
         """Write a shard as a file of its own."""
         if self.suffix == ".parquet":
-            added = pa.schema(list(self._prefixed(self.predictor.columns).items()))
+            added = pa.schema(list(self._prefixed(self.columns).items()))
             schema = pa.schema([*self.schema, *added], metadata=self.schema.metadata)
             records = [row.columns | self._prefixed(values) for row, values in zip(rows, predictions, strict=True)]
             pq.write_table(pa.Table.from_pylist(records, schema), file)
@@ -98,6 +150,8 @@ class Writer:
     def _count(self, shard: Path) -> int | None:
         """Return the number of rows in a shard, None if it is damaged or missing."""
         try:
+            if self.suffix == COLUMNS:
+                return shard.read_bytes().count(b"\n\n")
             return pq.read_metadata(shard).num_rows if self.suffix == ".parquet" else shard.read_bytes().count(b"\n")
         except (FileNotFoundError, pa.ArrowException):
             return None
@@ -108,10 +162,15 @@ class Writer:
     def _lines(self, rows: list[Row], predictions: list[dict[str, Any]]) -> Iterator[str]:
         for row, values in zip(rows, predictions, strict=True):
             if self.suffix == ".txt":
-                text = text_of(row, self.text_column)
+                text = self.texts.text(row)
                 if re.search(r"[\n\r]", text):
                     raise ValueError(f"{row.place}: the text has several lines: write a .jsonl or .parquet file")
                 yield self.predictor.format_line(text, values)
+                continue
+            if self.suffix == COLUMNS:
+                words = self.texts.words(row) or []
+                _check_columns(words, row.place)
+                yield "".join(f"{word}\t{tag}\n" for word, tag in zip(words, values.get(TAGS, words), strict=True))
                 continue
             try:
                 yield to_json(row.columns | self._prefixed(values), row.place)
@@ -132,6 +191,17 @@ class Writer:
         except (pa.ArrowException, OverflowError) as error:
             problem = f"a column does not have one Parquet type ({error}): write a .jsonl file"
             raise ValueError(f"{rows[0].place} to {rows[-1].place}: {problem}") from error
+
+
+def _check_columns(words: list[str], place: str) -> None:
+    """Raise ValueError if a file with a word a line could not hold the words of a text."""
+    remedy = "write a .jsonl or .parquet file"
+    if not words:
+        raise ValueError(f"{place}: there is no word, and a {COLUMNS} file has no place for that: {remedy}")
+    for i, word in enumerate(words):
+        if not word.strip() or re.search("[\t\n\r]", word) or word.upper().startswith("-DOCSTART"):
+            problem = f"word {i} is {word!r}, which no line of a {COLUMNS} file can hold"
+            raise ValueError(f"{place}: {problem}: {remedy}")
 
 
 class Shards:
@@ -185,7 +255,8 @@ class Shards:
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
             schema, rows = base64.b64decode(content["schema"], validate=True), content["rows"]
-            if isinstance(content["settings"], dict) and type(rows) is int and rows > 0:
+            is_whole = type(rows) is int and rows > 0 and content["token_unit"] in TOKEN_UNITS
+            if isinstance(content["settings"], dict) and is_whole:
                 return content | {"schema": pa.ipc.read_schema(pa.BufferReader(schema))}
         except (ValueError, TypeError, LookupError, OSError, RecursionError):  # OSError: of Arrow
             pass  # see below
@@ -222,7 +293,7 @@ def check_files(input_file: Path, output_file: Path) -> None:
         FileNotFoundError: if the input does not exist.
         ValueError: if a suffix is unknown; if the output is a folder, the input, or in the folder of another output.
     """
-    check_suffix(input_file, READERS)
+    check_suffix(input_file, INPUT_SUFFIXES)
     check_suffix(output_file, Writer.SUFFIXES)
     if not input_file.is_file():
         raise FileNotFoundError(f"{input_file}: no such file")
@@ -244,7 +315,7 @@ def predict_file(
     predictor: Predictor,
     input_file: Path,
     output_file: Path,
-    text_column: str,
+    options: TextOptions,
     shard_size: int,
     overwrite: bool,
     state: PartialState,
@@ -255,6 +326,7 @@ def predict_file(
     number of processes, makes the missing shards, and the output has the same bytes as that of an uninterrupted run.
 
     Args:
+        options: the way from rows to texts.
         shard_size: number of rows in a shard.
         overwrite: replace an existing output, once the new one is complete.
         state: the processes that share the work. All of them call this function.
@@ -262,27 +334,29 @@ def predict_file(
     Raises:
         BlockingIOError: if another run writes the same output.
         FileNotFoundError, FileExistsError: see [`check_files`] and [`Shards.begin`].
-        ValueError: see these, [`rows.read_rows`] and [`Writer.check`]; if the input file changes during the run.
+        ValueError: see these, [`Texts`], [`Writer`] and its methods; if the input file changes during the run.
         RuntimeError: with the place of the row, if the model fails. Finished shards stay.
     """
     check_files(input_file, output_file)
-    writer = Writer(input_file, output_file.suffix.lower(), text_column, predictor)
+    texts = Texts(input_file, options)
+    writer = Writer(texts, output_file.suffix.lower(), predictor)
     shards = Shards(output_file)
     version = _file_version(input_file)
 
-    def read_shards() -> Iterator[list[Row]]:
-        rows = read_rows(input_file)
+    def read_shards() -> Iterator[list[tuple[Row, Context]]]:
+        rows = texts.rows()
         while shard := list(islice(rows, shard_size)):
             yield shard
 
     with keep_output(output_file, state):
         if state.is_main_process:
-            settings = {"text_column": text_column, "shard_size": shard_size, "device": state.device.type}
-            shards.begin(version | settings | predictor.settings(), overwrite, lambda: writer.check(read_shards()))
+            settings = asdict(texts.options) | {"shard_size": shard_size, "device": state.device.type}
+            checked = ([row for row, _ in shard] for shard in read_shards())
+            shards.begin(version | settings | predictor.settings(), overwrite, lambda: writer.check(checked))
         state.wait_for_everyone()
         sizes: list[int] = []
         if (manifest := shards.contents()) is not None:
-            writer.schema = manifest["schema"]
+            writer.schema, texts.token_unit = manifest["schema"], manifest["token_unit"]
             sizes = [min(shard_size, manifest["rows"] - first) for first in range(0, manifest["rows"], shard_size)]
             _predict_shards(writer, shards, read_shards(), sizes, state)
         if state.is_main_process:
@@ -293,7 +367,11 @@ def predict_file(
 
 
 def _predict_shards(
-    writer: Writer, shards: Shards, contents: Iterable[list[Row]], sizes: list[int], state: PartialState
+    writer: Writer,
+    shards: Shards,
+    contents: Iterable[list[tuple[Row, Context]]],
+    sizes: list[int],
+    state: PartialState,
 ) -> None:
     """Make this process's part of the missing shards, and return when the shards of all processes are finished."""
     done = shards.done()
@@ -308,28 +386,12 @@ def _predict_shards(
     with tqdm(total=sum(sizes), initial=rows_done, unit=" rows", disable=not state.is_main_process) as bar:
         for i, rows in enumerate(islice(contents, max(mine, default=-1) + 1)):
             if i in mine:
-                predictions = _predict(writer.predictor, rows, writer.text_column)
+                predictions = writer.predict(rows)
                 with write_atomically(shards.path(i)) as file:
-                    writer.write(file, rows, predictions)
+                    writer.write(file, [row for row, _ in rows], predictions)
                 bar.update(sum(sizes[i] for i in shards.done()) - bar.n)
         state.wait_for_everyone()
         bar.update(sum(sizes) - bar.n)
-
-
-def _predict(predictor: Predictor, rows: list[Row], text_column: str) -> list[dict[str, Any]]:
-    """Return the predictions for a shard; if the model fails, raise RuntimeError with the place of the text."""
-    texts = [text_of(row, text_column) for row in rows]
-    try:
-        return predictor(texts)
-    except Exception as error:
-        place, remedy = f"{rows[0].place} to {rows[-1].place}", "set a smaller --batch_size"
-        for row, text in zip(rows, texts, strict=True):
-            try:
-                predictor([text])
-            except Exception:  # the error below has the first one as its cause
-                place, remedy = row.place, "correct or remove this text"
-                break
-        raise RuntimeError(f"{place}: the model fails ({type(error).__name__}: {error}): {remedy}") from error
 
 
 def _file_version(path: Path) -> dict[str, Any]:

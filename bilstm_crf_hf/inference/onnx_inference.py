@@ -14,7 +14,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
@@ -30,8 +31,8 @@ from tokenizers import Encoding, Tokenizer
 if TYPE_CHECKING or not Path(__file__).with_name("alignment.py").is_file():
     from ..alignment import Span, render
     from ..batching import BATCHES_SORTED, map_by_length, matrix, own_token_mask
-    from ..entities import entities_of_batch
-    from ..processing_bilstm_crf import TEXT_INPUTS, check_batches, check_is_text
+    from ..entities import entities_of_batch, tags_of_words
+    from ..processing_bilstm_crf import TEXT_INPUTS, check_are_words, check_batches, check_is_text
     from ..recursions import decode
     from ..threads import ordered_map, usable_cpus
 else:  # in the folder of a graph, the files beside this one form a package, another one in each folder
@@ -45,9 +46,10 @@ else:  # in the folder of a graph, the files beside this one form a package, ano
     )
     BATCHES_SORTED, map_by_length = batching.BATCHES_SORTED, batching.map_by_length
     matrix, own_token_mask = batching.matrix, batching.own_token_mask
-    Span, render, entities_of_batch = alignment.Span, alignment.render, entities.entities_of_batch
+    Span, render = alignment.Span, alignment.render
+    entities_of_batch, tags_of_words = entities.entities_of_batch, entities.tags_of_words
     TEXT_INPUTS, check_batches = processing.TEXT_INPUTS, processing.check_batches
-    check_is_text = processing.check_is_text
+    check_are_words, check_is_text = processing.check_are_words, processing.check_is_text
     decode, ordered_map, usable_cpus = recursions.decode, threads.ordered_map, threads.usable_cpus
 
 logger = logging.getLogger(__name__)
@@ -114,37 +116,68 @@ class OnnxPipeline:
         if limit := self.settings["max_length"]:
             self.tokenizer.enable_truncation(limit, stride=self.settings["stride"])
 
-    def __call__(self, texts: str | Iterable[str], batch_size: int = BATCH_SIZE, num_workers: int | None = None) -> Any:
+    def __call__(
+        self,
+        texts: str | Iterable[Any],
+        batch_size: int = BATCH_SIZE,
+        num_workers: int | None = None,
+        is_split_into_words: bool = False,
+        delimiter: str = " ",
+        return_tags: bool = False,
+    ) -> Any:
         """Return the result for a text, or those for each of many, in an iterator unless `texts` is a list or tuple.
 
         Args:
-            texts: a text, or many.
+            texts: a text, or many; with `is_split_into_words`, the words of one or many.
             batch_size: number of texts that are read at a time.
             num_workers: number of threads that read batches; 0 or 1: none beside the calling one. Default: as many as
                 the process may use.
+            is_split_into_words: whether a text is a list of words, which `delimiter` joins.
+            return_tags: whether the result is a BIO tag for each word in place of entities, see [`tags_of_words`].
 
         Raises:
             ValueError: if `texts` are no texts; with the index of a text, if it cannot be read; if `batch_size` is not
-                positive, or `num_workers` negative.
+                positive, or `num_workers` negative; if `return_tags` is given without words, or words to a classifier.
         """
         check_batches(batch_size, num_workers)
-        if isinstance(texts, str):
-            (result,) = self._results([texts], 1, 1)
-            return result if self.task == "token-classification" else [result]
-        if isinstance(texts, (bytes, Mapping, Set)) or not isinstance(texts, Iterable):
-            expected = "a text, or a list or stream of texts"
+        is_tagger = self.task == "token-classification"
+        read: Callable[[list], list] = self._read
+        check: Callable[[Any, str], None] = check_is_text
+        if return_tags and not is_split_into_words:
+            raise ValueError("return_tags is for words: give lists of words with is_split_into_words=True")
+        if is_split_into_words and not is_tagger:
+            raise ValueError("is_split_into_words is for taggers: give texts")
+        if is_split_into_words:
+            read, check = partial(self._read_words, delimiter, return_tags), check_are_words
+            if isinstance(texts, (list, tuple)) and texts and all(isinstance(word, str) for word in texts):
+                texts = [texts]
+        elif isinstance(texts, str):
+            (result,) = self._results([texts], 1, 1, read, check)
+            return result if is_tagger else [result]
+        if isinstance(texts, (str, bytes, Mapping, Set)) or not isinstance(texts, Iterable):
+            expected = (
+                "a list of words, or of such lists" if is_split_into_words else "a text, or a list or stream of texts"
+            )
             raise ValueError(f"the input is of the type {type(texts).__name__}: give {expected}")
-        results = self._results(texts, batch_size, usable_cpus() if num_workers is None else num_workers)
+        workers = usable_cpus() if num_workers is None else num_workers
+        results = self._results(texts, batch_size, workers, read, check)
         return list(results) if isinstance(texts, (list, tuple)) else results
 
-    def _results(self, texts: Iterable[str], batch_size: int, workers: int) -> Iterator[Any]:
-        """Yield the results of texts in their order; threads work on batches of similar length."""
-        checked = _checked(texts)
+    def _results(
+        self,
+        texts: Iterable[Any],
+        batch_size: int,
+        workers: int,
+        read: Callable[[list], list],
+        check: Callable[[Any, str], None],
+    ) -> Iterator[Any]:
+        """Yield the results of `read` for texts in their order; threads work on batches of similar length."""
+        checked = _checked(texts, check)
         if workers > 1:
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # further threads would only be in the way
 
-        def run(batches: list[list[str]]) -> Iterator[list]:
-            return ordered_map(self._read, batches, workers if min(workers, len(batches)) > 1 else 0)
+        def run(batches: list[list]) -> Iterator[list]:
+            return ordered_map(read, batches, workers if min(workers, len(batches)) > 1 else 0)
 
         while ahead := list(islice(checked, BATCHES_SORTED * batch_size * max(1, workers // 4))):
             yield from map_by_length(run, ahead, batch_size)
@@ -154,6 +187,13 @@ class OnnxPipeline:
         encodings = self.tokenizer.encode_batch(texts)
         read = self._entities if self.task == "token-classification" else self._labels
         return read(texts, encodings)
+
+    def _read_words(self, delimiter: str, return_tags: bool, texts: list[list[str]]) -> list:
+        """Return the entities of a batch of texts in words, or the tags of the words."""
+        found = self._read([delimiter.join(words) for words in texts])
+        if not return_tags:
+            return found
+        return [tags_of_words(words, entities, delimiter) for words, entities in zip(texts, found)]
 
     def _inputs(self, texts: list[str], windows: list[Encoding]) -> dict[str, ndarray]:
         """Return the inputs of the graph for windows, each with its text."""
@@ -214,10 +254,10 @@ class OnnxPipeline:
         return [{"label": self.labels[row.argmax()], "score": row.max().item()} for row in scores]
 
 
-def _checked(texts: Iterable[Any]) -> Iterator[str]:
-    """Yield texts; raise ValueError with the index of what cannot be read."""
+def _checked(texts: Iterable[Any], check: Callable[[Any, str], None]) -> Iterator[Any]:
+    """Yield texts; let `check` raise ValueError with the index of what cannot be read."""
     for i, text in enumerate(texts):
-        check_is_text(text, f"text {i}")
+        check(text, f"text {i}")
         yield text
 
 

@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 
 from .. import __version__
 from ..alignment import character_ranges
+from ..data.documents import Context
 from ..models import TAGGER, model_path
 from ..pipeline_bilstm_crf import (
     CUSTOM_PIPELINES,
@@ -165,6 +166,19 @@ class EntityPredictor(Predictor):
                 if start < end
             ]
         }
+
+    def in_context(self, texts: Sequence[str], contexts: Sequence[Context]) -> list[dict[str, Any]]:
+        """Return the entities of texts that are read within their contexts. Those that cross an edge are cut there."""
+        read = [f"{before}{text}{after}" for text, (before, after) in zip(texts, contexts, strict=True)]
+        found = []
+        for text, (before, _), values in zip(texts, contexts, self(read), strict=True):
+            entities = []
+            for entity in values["entities"]:
+                start, end = max(entity["start"] - len(before), 0), min(entity["end"] - len(before), len(text))
+                if start < end:
+                    entities.append(entity | {"start": start, "end": end, "word": text[start:end]})
+            found.append({"entities": entities})
+        return found
 
     def format_line(self, text: str, values: dict[str, Any]) -> str:
         """Return the text with its entities marked, as in `<춘천:LC>에서`."""

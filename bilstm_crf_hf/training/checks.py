@@ -42,6 +42,7 @@ BOUNDS = {
     "max_eval_samples": AT_LEAST_1,
     "max_seq_length": AT_LEAST_1,
     "stride": AT_LEAST_0,
+    "document_context": AT_LEAST_0,
     "num_examples": AT_LEAST_0,
     "max_unlabeled_samples": AT_LEAST_1,
     "max_unlabeled_characters": AT_LEAST_1,

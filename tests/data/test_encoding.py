@@ -257,6 +257,99 @@ def test_a_tokenizer_without_a_limit_splits_nothing(wordpiece):
     assert EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(wordpiece), BIO).split_sentences == 0
 
 
+# Context
+
+CONTEXTS = [
+    ("비가 온다. ", " 서울에서 춘천까지 걸었다"),
+    ("서울 부산 춘천 ", ""),
+    ("", " 부산은"),
+    ("", ""),
+    ("멀리 서울에서 ", " 만났다.  "),
+]
+IN_CONTEXT = SENTENCES
+for column, texts_around in zip(("before", "after"), zip(*CONTEXTS)):
+    IN_CONTEXT = IN_CONTEXT.add_column(column, list(texts_around))
+
+
+@pytest.mark.parametrize("name", ["characters", "wordpiece", "sentencepiece"])
+def test_the_context_is_read_with_a_sentence_and_its_labels_are_unknown(request, name):
+    tokenizer = request.getfixturevalue(name)
+    corpus = EncodedCorpus(IN_CONTEXT, BiLSTMCRFProcessor(tokenizer), BIO)
+    alone = EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(tokenizer), BIO)
+    joined = [before + text + after for (before, after), text in zip(CONTEXTS, TEXTS, strict=True)]
+    encoded = tokenizer(joined, return_offsets_mapping=True)
+    order = sorted(range(5), key=lambda i: len(encoded["input_ids"][i]))
+    assert corpus.inputs["input_ids"][:] == [encoded["input_ids"][i] for i in order]
+    known = [[label for label in row if label != -100] for row in corpus.inputs["labels"][:]]
+    own = {tuple(label for label in row if label != -100) for row in alone.inputs["labels"][:]}
+    assert set(map(tuple, known)) == own
+    for i, labels in zip(order, corpus.inputs["labels"][:], strict=True):
+        first, last = len(CONTEXTS[i][0]), len(CONTEXTS[i][0] + TEXTS[i])
+        for (start, end), label in zip(encoded["offset_mapping"][i], labels, strict=True):
+            assert label == -100 or (joined[i][start:end].strip() and first < end and start < last)
+    assert (corpus.texts, corpus.spans) == (alone.texts, alone.spans) == (TEXTS, GOLD)
+
+
+@pytest.mark.parametrize("name", ["characters", "wordpiece"])
+@pytest.mark.parametrize("labels", [BIO, BIOES], ids=parameter_id)
+def test_an_oracle_is_right_whatever_it_says_of_the_context(request, name, labels):
+    tokenizer = request.getfixturevalue(name)
+    expected = [expressible(tokenizer, *row) for row in ROWS]
+    sentences = dataset_of(list(zip(TEXTS, expected)))
+    for column in ("before", "after"):
+        sentences = sentences.add_column(column, IN_CONTEXT[column][:])
+    for max_length in (None, 40, 20, 12, 9):
+        corpus = EncodedCorpus(sentences, BiLSTMCRFProcessor(tokenizer), labels, max_length, stride=4)
+        gold = corpus.inputs["labels"][:]
+        assert all(any(label != -100 for label in row) for row in gold)
+        for said in (-100, labels.index("O"), labels.index("B-LC"), labels.index("I-OG")):
+            predictions = [[said if label == -100 else label for label in row] for row in gold]
+            found = corpus.decode(predictions)
+            assert found == (expected if said != -100 or name == "characters" else found), (max_length, said)
+            scores = EntityScorer(corpus)(EvalPrediction(predictions=rectangle(predictions), label_ids=rectangle(gold)))
+            assert scores["f1"] == 1, (max_length, said)
+        assert corpus.split_sentences == 0 or max_length
+
+
+@pytest.mark.parametrize(("labels", "continued"), [(BIO, "I-LC"), (BIOES, "I-LC"), (BIOES, "E-LC")], ids=str)
+def test_a_predicted_entity_that_begins_in_the_context_begins_with_the_sentence(characters, labels, continued):
+    sentence = dataset_of([("강은", [Span(0, 1, "LC")])]).add_column("before", ["서울 "]).add_column("after", [" 서울"])
+    corpus = EncodedCorpus(sentence, BiLSTMCRFProcessor(characters), labels)
+    gold = rectangle(corpus.inputs["labels"][:])
+    for before, is_right in (("B-LC", True), ("I-LC", True), ("O", False), ("B-PS", False)):
+        tags = ["O", "O", before, continued, "O", "O", "O", "O"]
+        predictions = np.array([[labels.index(tag) for tag in tags]])
+        assert corpus.decode(predictions) == [[Span(0, 1, "LC")]]
+        scores = EntityScorer(corpus)(EvalPrediction(predictions=predictions, label_ids=gold))
+        assert scores["f1"] == is_right  # else an inner tag that continues nothing, which strict scores ignore
+
+
+def test_rows_are_encoded_again_if_the_context_differs(characters, monkeypatch):
+    calls = []
+    EncodedCorpus(SENTENCES, BiLSTMCRFProcessor(characters), BIO, stride=29)  # the tokenizer keeps its truncation
+    encode = EncodedCorpus._encode
+    monkeypatch.setattr(EncodedCorpus, "_encode", lambda self: calls.append(1) or encode(self))
+    for _ in range(2):
+        for dataset in (dataset_of(ROWS[:1]), dataset_of(ROWS[:1]).add_column("after", [" 비 온다"])):
+            dataset = dataset if "before" in dataset.column_names else dataset.add_column("before", [""])
+            EncodedCorpus(dataset, BiLSTMCRFProcessor(characters), BIO, stride=29)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("max_length", [None, 60])
+def test_an_oracle_is_right_on_odd_words(max_length):
+    """Words of 5,000 characters, of mixed scripts, of marks and of spaces that are no white space to a tokenizer."""
+    words = ["a" * 5000, "Seoul서울京都", "مرحبا", "👨\u200d👩\u200d👧", "e\u0301", "\u200b", "x" * 4999, "NewYork"]
+    text, spans = " ".join(words), [Span(0, 5000, "LC"), Span(5001, 5010, "LC"), Span(5011, 5016, "PS")]
+    spans.append(Span(text.index("e\u0301"), text.index("NewYork") - 1, "OG"))
+    rows = dataset_of([(text, spans), ("서울", [Span(0, 2, "LC")])])
+    corpus = EncodedCorpus(rows, BiLSTMCRFProcessor(build_character_tokenizer([text, "서울"])), BIO, max_length)
+    labels = corpus.inputs["labels"][:]
+    assert corpus.decode(labels) == [spans, [Span(0, 2, "LC")]]
+    scores = EntityScorer(corpus)(EvalPrediction(predictions=rectangle(labels), label_ids=rectangle(labels)))
+    assert scores["f1"] == 1
+
+
 # Decoding
 
 

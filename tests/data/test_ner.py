@@ -153,6 +153,29 @@ def test_entity_types_say_what_an_inline_mark_is(write):
         load_ner_datasets(data_files={"train": path}, entity_types=["loc"])
 
 
+@pytest.mark.parametrize("saved", ["parquet", "disk"])
+def test_the_features_of_conll2003_are_read(tmp_path, saved):
+    names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
+    words = List(Value("string"))
+    tags = {"pos_tags": ['"', "NNP"], "chunk_tags": ["O", "B-NP", "I-NP"], "ner_tags": names}
+    features = Features(
+        {"id": Value("string"), "tokens": words, **{name: List(ClassLabel(names=tags[name])) for name in tags}}
+    )
+    row = {"id": "0", "tokens": ["Rome", "and", "New", "York"], "pos_tags": [1, 1, 1, 1], "chunk_tags": [1, 0, 1, 2]}
+    rows = Dataset.from_list([row | {"ner_tags": [5, 0, 5, 6]}], features=features)
+    splits = DatasetDict(train=rows, validation=rows, test=rows)
+    if saved == "disk":
+        splits.save_to_disk(tmp_path)
+    else:
+        for split in splits:
+            splits[split].to_parquet(tmp_path / f"{split}.parquet")
+    found = load_ner_datasets(str(tmp_path))
+    assert {split: marked(found[split]) for split in found} == dict.fromkeys(
+        ("train", "validation", "test"), ["<Rome:LOC> and <New York:LOC>"]
+    )
+    assert labels_of(found["train"]) == names
+
+
 def test_hub_data_sets_are_read_by_name(monkeypatch):
     rows = rows_of([["김", "구"]], [[1, 2]], ["O", "B-PS", "I-PS"])
     bad = rows_of([["김", "구"], ["나", "는"]], [[1, 2], [0, 2]], ["O", "B-PS", "I-PS"])

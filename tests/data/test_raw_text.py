@@ -29,6 +29,8 @@ def test_a_file_gives_the_texts_that_were_written(tmp_path, suffix, column):
 def test_lists_of_strings_are_joined(tmp_path):
     Dataset.from_dict({"tokens": [["부", "산", " ", "에"], ["서울"]]}).to_parquet(tmp_path / "a.parquet")
     assert list(read_texts(str(tmp_path / "a.parquet"), "tokens")) == ["부산 에", "서울"]
+    Dataset.from_dict({"tokens": [["New", "York", "."], ["a"], []]}).to_parquet(tmp_path / "b.parquet")
+    assert list(read_texts(str(tmp_path / "b.parquet"), "tokens")) == ["New York .", "a", ""]
 
 
 def test_a_file_whose_name_has_a_colon_is_that_file(tmp_path):

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from bilstm_crf_hf.data.classification import load_classification_datasets
 from bilstm_crf_hf.data.splits import SourceArguments, SplitArguments, load_splits, open_splits, read_splits
@@ -62,6 +63,41 @@ def test_what_is_no_folder_of_splits_is_refused(tmp_path):
         open_splits(str(tmp_path / "b"), None, None, None)
     with pytest.raises(ValueError, match="dataset_config_name goes with dataset_name, a data set on the Hub"):
         open_splits(str(write(tmp_path / "c" / "train.jsonl", "가").parent), "ner", None, None)
+
+
+def test_validation_and_test_are_drawn_from_one_file(tmp_path):
+    names = [str(i) for i in range(205)]
+    train = str(write(tmp_path / "train.jsonl", *names))
+
+    def split(**percentages):
+        arguments = SourceArguments(train_file=train, **percentages)
+        splits = load_splits(load_classification_datasets, arguments, {})
+        return {name: list(rows["text"]) for name, rows in splits.items()}
+
+    both = split(validation_split_percentage=10, test_split_percentage=10)
+    assert {name: len(rows) for name, rows in both.items()} == {"train": 163, "validation": 21, "test": 21}
+    assert sorted(sum(both.values(), [])) == sorted(names)
+    assert both == split(validation_split_percentage=10, test_split_percentage=10)
+    assert both["validation"] == split(validation_split_percentage=10)["validation"]
+    with pytest.raises(ValueError, match="there is a test split: leave out test_split_percentage"):
+        split(validation_split_percentage=10, test_split_percentage=10, test_file=train)
+    with pytest.raises(ValueError, match="100 % of the train split would be held out"):
+        split(validation_split_percentage=90, test_split_percentage=10)
+    with pytest.raises(ValueError, match="test_split_percentage must be between 0 and 100, got 0"):
+        split(test_split_percentage=0)
+
+
+def test_a_folder_of_save_to_disk_is_a_data_set(tmp_path):
+    rows = {"text": ["NA", "007"], "label": ["a", "b"]}
+    DatasetDict(train=Dataset.from_dict(rows), test=Dataset.from_dict(rows)).save_to_disk(tmp_path / "saved")
+    datasets = load_classification_datasets(str(tmp_path / "saved"))
+    assert {split: list(dataset["text"]) for split, dataset in datasets.items()} == dict.fromkeys(
+        ("train", "test"), ["NA", "007"]
+    )
+    (file,) = (tmp_path / "saved" / "test").glob("*.arrow")
+    file.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"saved: the data set cannot be read .*: save it again with save_to_disk"):
+        load_classification_datasets(str(tmp_path / "saved"))
 
 
 def test_the_same_rows_are_held_out_by_every_command(tmp_path):

@@ -251,6 +251,14 @@ def test_a_part_of_the_training_set_is_not_called_the_validation_split(tmp_path)
     assert "train (10 % held out) split" in eval_results_yaml(folder)
 
 
+def test_a_card_says_that_sentences_were_read_within_their_documents(tmp_path):
+    without = render_card(finished_run(tmp_path / "a"), "a/b", "v1").text
+    card = render_card(finished_run(tmp_path / "b", {"document_context": 2}), "a/b", "v1").text
+    assert "| `document_context` | 2 |" in card
+    assert "read with up to 2 neighbours of the same document on either side" in card
+    assert "document" not in without
+
+
 def test_a_card_says_how_and_how_well_scores_are_calibrated(tmp_path):
     """Also before a test split is measured, but not for another temperature than the one of the model."""
     measured = {"sentences": 1042, "without": {"ECE": 0.04}, "with": {"ECE": 0.01234}}

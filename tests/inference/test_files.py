@@ -34,6 +34,7 @@ from bilstm_crf_hf.commands import predict
 from bilstm_crf_hf.data.rows import read_rows
 from bilstm_crf_hf.inference.files import Shards, predict_file
 from bilstm_crf_hf.inference.predictors import EntityPredictor, load_predictor
+from bilstm_crf_hf.inference.texts import TextOptions
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -209,7 +210,7 @@ class SeoulPredictor(EntityPredictor):
 
 
 def predict_seoul(source: Path, output: Path, overwrite: bool = False) -> None:
-    predict_file(SeoulPredictor(), source, output, "text", 3, overwrite, PartialState(cpu=True))
+    predict_file(SeoulPredictor(), source, output, TextOptions(), 3, overwrite, PartialState(cpu=True))
 
 
 def killed_before(count: int, source: Path, output: Path, overwrite: bool) -> bool:
@@ -368,7 +369,7 @@ def test_memory_does_not_grow_with_the_input(texts, tmp_path):
         source = write(tmp_path / f"{count}.jsonl", [{"id": i, "text": texts[i % 8]} for i in range(count)])
         tracemalloc.start()
         state = PartialState(cpu=True)
-        predict_file(SeoulPredictor(), source, tmp_path / f"{count}-out.jsonl", "text", 500, False, state)
+        predict_file(SeoulPredictor(), source, tmp_path / f"{count}-out.jsonl", TextOptions(), 500, False, state)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
@@ -397,7 +398,7 @@ def test_memory_does_not_grow_with_the_input(texts, tmp_path):
         ("in.csv", "id;text\n1;서울", r"in\.csv:1: the header is one column, 'id;text'"),
         ("in.parquet", "PAR1", r"in\.parquet: not a Parquet file"),
         ("in.parquet", [{"text": "서울"}, {"text": None}], r"in\.parquet: row 1: column text holds null"),
-        ("in.parquet", [{"본문": "서울"}], r"in\.parquet: row 0: no column text; its columns are 본문"),
+        ("in.parquet", [{"본문": "서울"}], r"in\.parquet: no column text or tokens or words; its columns are 본문"),
         ("in.parquet", [{"text": "서울", "image": b"\0"}], r"row 0: .*bytes is not JSON serializable: write a \.parq"),
         ("in.doc", "서울", r"in\.doc: unknown suffix '\.doc'; known are \.txt, \.jsonl, \.json, \.csv, \.tsv, \.parq"),
     ],
@@ -570,7 +571,7 @@ class Failing(SeoulPredictor):
 def test_a_text_with_which_the_model_fails_is_named_and_finished_shards_stay(tmp_path, name, place):
     source = write(tmp_path / name, [{"text": f"서울 {i}"} for i in range(4)] + [{"text": "부산"}])
     output = tmp_path / "out.jsonl"
-    options = ("text", 3, False, PartialState(cpu=True))
+    options = (TextOptions(), 3, False, PartialState(cpu=True))
     message = rf"{place}: the model fails \(IndexError: could not create a primitive\): correct or remove this text"
     for _ in range(2):
         with pytest.raises(RuntimeError, match=message) as error:
@@ -590,7 +591,7 @@ def test_a_batch_with_which_the_model_fails_is_named(tmp_path):
     predictor.most = 2
     message = r"in\.jsonl:1 to .*in\.jsonl:3: the model fails \(IndexError: .*\): set a smaller --batch_size"
     with pytest.raises(RuntimeError, match=message):
-        predict_file(predictor, source, tmp_path / "out.jsonl", "text", 3, False, PartialState(cpu=True))
+        predict_file(predictor, source, tmp_path / "out.jsonl", TextOptions(), 3, False, PartialState(cpu=True))
 
 
 @pytest.mark.parametrize(
@@ -642,11 +643,11 @@ def test_a_file_in_the_place_of_the_shards_is_left_alone(tmp_path):
 def test_shards_of_another_version_are_refused_by_name(tmp_path):
     source, state = write(tmp_path / "in.jsonl", [{"text": "서울"}, {"text": "부산"}]), PartialState(cpu=True)
     with pytest.raises(RuntimeError, match="the model fails"):
-        predict_file(Failing(), source, tmp_path / "out.jsonl", "text", 1, False, state)
+        predict_file(Failing(), source, tmp_path / "out.jsonl", TextOptions(), 1, False, state)
     newer = SeoulPredictor()
     newer.settings = lambda: {"model": "서울", "bilstm_crf_hf": "9.0"}
     with pytest.raises(ValueError, match=r"shards of a run with other settings \(bilstm_crf_hf was None, is 9.0\)"):
-        predict_file(newer, source, tmp_path / "out.jsonl", "text", 1, False, state)
+        predict_file(newer, source, tmp_path / "out.jsonl", TextOptions(), 1, False, state)
 
 
 def test_a_number_that_json_does_not_have_is_refused_before_anything_is_predicted(tmp_path):
@@ -665,7 +666,7 @@ def test_a_full_disk_is_said_and_leaves_what_is_finished(tmp_path):
         try:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-            predict_file(SeoulPredictor(), source, output, "text", 1, False, PartialState(cpu=True))
+            predict_file(SeoulPredictor(), source, output, TextOptions(), 1, False, PartialState(cpu=True))
         except OSError as error:
             os.write(writing, str(error).encode())
         finally:
@@ -674,7 +675,7 @@ def test_a_full_disk_is_said_and_leaves_what_is_finished(tmp_path):
     parts = Shards(output)
     assert os.read(reading, 1000).decode() == f"[Errno 27] File too large: '{parts.path(3)}'"
     assert sorted(os.listdir(parts.folder)) == ["00000000.jsonl", "00000001.jsonl", "00000002.jsonl", "manifest.json"]
-    predict_file(SeoulPredictor(), source, output, "text", 1, False, PartialState(cpu=True))
+    predict_file(SeoulPredictor(), source, output, TextOptions(), 1, False, PartialState(cpu=True))
     assert len(read(output)) == 5
 
 

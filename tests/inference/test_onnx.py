@@ -392,9 +392,50 @@ def test_the_commands_run_a_graph(folder, texts, tmp_path, capsys):
     assert printed[0] == printed[1] == files[0].read_text() == files[1].read_text()
 
 
+def test_the_command_gives_words_the_same_tags_with_a_graph(folder, texts, tmp_path):
+    rows = [*(text.split() for text in texts), ["", "김연아", " ", "만나"]]
+    source, found = tmp_path / "in.jsonl", []
+    source.write_text(
+        "\n".join(json.dumps({"tokens": row, "doc_id": i // 3}) for i, row in enumerate(rows)), encoding="utf-8"
+    )
+    for backend in ("torch", "onnx"):
+        options = ["--backend", backend, "--use_cpu", "true", "--model_name_or_path", str(folder)]
+        output = str(tmp_path / f"{backend}.jsonl")
+        options += ["--return_tags", "true", "--document_context", "1", "--output_file", output]
+        predict.main([*options, "--input_file", str(source)])
+        lines = Path(output).read_text(encoding="utf-8").splitlines()
+        found.append([json.loads(line) for line in lines])
+    assert [row["tags"] for row in found[0]] == [row["tags"] for row in found[1]]
+    assert [len(row["tags"]) for row in found[1]] == list(map(len, rows))
+    assert same_results(*([row["entities"] for row in each] for each in found))
+
+
+@pytest.mark.parametrize("delimiter", [" ", ""])
+def test_words_have_the_entities_and_the_tags_of_the_pipeline(delimiter, folder, texts):
+    rows = [
+        *(text.split() for text in texts),
+        [],
+        [""],
+        [" ", "\u200b"],
+        ["", "김연아", "", "만나", "뉴 욕"],
+        ["a" * 5000],
+    ]
+    options = {"is_split_into_words": True, "delimiter": delimiter, "batch_size": 4}
+    pipes = [load_pipeline(folder, **backend) for backend in ({"device": "cpu"}, {"backend": "onnx"})]
+    expected, found = ([pipe(rows, **options), pipe(rows, return_tags=True, **options)] for pipe in pipes)
+    assert same_results(found[0], expected[0])
+    assert found[1] == expected[1]
+    assert list(map(len, found[1])) == list(map(len, rows))
+    assert len({tag for tags in found[1] for tag in tags}) > 4
+    assert list(pipes[1](iter(rows), return_tags=True, **options)) == found[1]
+    assert pipes[1](rows[0], return_tags=True, is_split_into_words=True, delimiter=delimiter) == found[1][:1]
+
+
 @pytest.mark.parametrize(
     ("inputs", "options"),
     [
+        (["서울"], {"return_tags": True}),
+        *((inputs, {"is_split_into_words": True}) for inputs in ("서울", [["서울"], "서울"], [["서울", None]], 3)),
         *((["서울"], {"batch_size": size}) for size in (0, -1, 1.5)),
         *((["서울"], {"num_workers": workers}) for workers in (-1, "two")),
         *((inputs, {}) for inputs in (b"seoul", {"text": "서울"}, {"서울"}, None, 3)),
@@ -404,7 +445,7 @@ def test_the_commands_run_a_graph(folder, texts, tmp_path, capsys):
 def test_calls_are_refused_as_the_pipeline_does(inputs, options, folder):
     messages = []
     for backend in ({"device": "cpu"}, {"backend": "onnx"}):
-        with pytest.raises(ValueError, match=r"set it to|the input is of the type|text \d is") as error:
+        with pytest.raises(ValueError, match=r"set it to|the input is of the type|text \d|for words") as error:
             load_pipeline(folder, **backend)(inputs, **options)
         messages.append(str(error.value))
     assert messages[0] == messages[1]

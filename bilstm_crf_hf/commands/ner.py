@@ -8,8 +8,10 @@ where no argument is given.
 
 from pathlib import Path
 
-from ..training.arguments import CardArguments, ModelArguments, TaggerTrainingArguments
+from ..training.arguments import CardArguments, TaggerArguments, TaggerTrainingArguments
+from ..training.distillation import DistillationTrainer, with_own_posteriors
 from ..training.ner import DataArguments, prepare_tagging, train_tagger
+from ..training.trainer import TaggerTrainer
 from . import sample_config, sample_files
 from .training_steps import publish_if_asked, start_training
 
@@ -17,10 +19,16 @@ from .training_steps import publish_if_asked, start_training
 def main(argv: list[str], recipes: Path | None = None) -> None:
     """Run the command."""
     with start_training(
-        (ModelArguments, DataArguments, CardArguments, TaggerTrainingArguments),
+        (TaggerArguments, DataArguments, CardArguments, TaggerTrainingArguments),
         argv,
         __doc__,
         sample_config("sample.yaml", recipes),
     ) as (*settings, arguments):
         model, corpora = prepare_tagging(settings[0], settings[1], sample_files("ner", "txt", recipes))
-        publish_if_asked(train_tagger(model, corpora, corpora["train"].inputs, settings, arguments))
+        rows, trainer_class = corpora["train"].inputs, TaggerTrainer
+        if share := settings[0].distill_from_self:
+            model.to(arguments.device)
+            rows = with_own_posteriors(model, corpora["train"], share, arguments.per_device_eval_batch_size)
+            trainer_class = DistillationTrainer
+            arguments.remove_unused_columns = False  # soft labels are not an input of the model
+        publish_if_asked(train_tagger(model, corpora, rows, settings, arguments, trainer_class))

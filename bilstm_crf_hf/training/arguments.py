@@ -83,6 +83,25 @@ class ModelArguments:
 
 
 @dataclass
+class TaggerArguments(ModelArguments):
+    """Arguments that name the tagger, and what it keeps in the training."""
+
+    distill_from_self: float = HfArg(
+        default=0.0,
+        help="Let the model in model_name_or_path hold on to the entity types of which the training data have no "
+        "entity: the weight, up to 1, of its own probabilities of them against the label O. Default: 0, it forgets.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distill_from_self and (self.head or not self.model_name_or_path):
+            raise ValueError(
+                "distill_from_self is for a trained tagger with its own head: name it with model_name_or_path and "
+                "leave out head, or leave out distill_from_self"
+            )
+
+
+@dataclass
 class CardArguments:
     """Arguments for the parts of a model card that cannot be derived from a run."""
 

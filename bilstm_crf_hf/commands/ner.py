@@ -1,17 +1,16 @@
 """Train a tagger: bilstm-crf ner [config.yaml] [--argument value ...]
 
 By default a new BiLSTM-CRF reads characters. --tokenizer_name lets it read the tokens of another tokenizer, and
---model_name_or_path fine-tunes any encoder with the same data and the same scores. In a clone, `python recipes/ner.py`
-without data of your own trains on the sentences in recipes/data/ner, with the settings in recipes/configs/sample.yaml
-where no argument is given.
+--model_name_or_path fine-tunes any encoder with the same data and the same scores. A trained tagger keeps its entity
+types and gets those of the data that it does not know; with --distill_from_self 1.0 it does not forget types that the
+data do not annotate. In a clone, `python recipes/ner.py` without data of your own trains on the sentences in
+recipes/data/ner, with the settings in recipes/configs/sample.yaml where no argument is given.
 """
 
 from pathlib import Path
 
 from ..training.arguments import CardArguments, TaggerArguments, TaggerTrainingArguments
-from ..training.distillation import DistillationTrainer, with_own_posteriors
-from ..training.ner import DataArguments, prepare_tagging, train_tagger
-from ..training.trainer import TaggerTrainer
+from ..training.ner import DataArguments, prepare_tagging, train_tagger, training_rows
 from . import sample_config, sample_files
 from .training_steps import publish_if_asked, start_training
 
@@ -25,10 +24,5 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         sample_config("sample.yaml", recipes),
     ) as (*settings, arguments):
         model, corpora = prepare_tagging(settings[0], settings[1], sample_files("ner", "txt", recipes))
-        rows, trainer_class = corpora["train"].inputs, TaggerTrainer
-        if share := settings[0].distill_from_self:
-            model.to(arguments.device)
-            rows = with_own_posteriors(model, corpora["train"], share, arguments.per_device_eval_batch_size)
-            trainer_class = DistillationTrainer
-            arguments.remove_unused_columns = False  # soft labels are not an input of the model
+        rows, trainer_class = training_rows(model, corpora, settings[0], arguments)
         publish_if_asked(train_tagger(model, corpora, rows, settings, arguments, trainer_class))

@@ -88,8 +88,8 @@ class TaggerArguments(ModelArguments):
 
     distill_from_self: float = HfArg(
         default=0.0,
-        help="Let the model in model_name_or_path hold on to the entity types of which the training data have no "
-        "entity: the weight, up to 1, of its own probabilities of them against the label O. Default: 0, it forgets.",
+        help="The weight, from 0 to 1, of what the tagger in model_name_or_path itself says of the entity types of "
+        "which the training data have no entity, against their label O. With 1 it holds on to them, with 0 it forgets.",
     )
 
     def __post_init__(self) -> None:

@@ -4,7 +4,6 @@ A teacher is any token classifier over any tokenizer. Its probabilities are spre
 averaged with those of other teachers there, and read off again at the tokens of the student.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +25,6 @@ from ..recursions import IMPOSSIBLE
 from .new_labels import entity_types, types_without_entity
 from .teachers import check_teacher
 from .trainer import TaggerTrainer
-
-logger = logging.getLogger(__name__)
 
 
 class Teacher:
@@ -162,7 +159,6 @@ def with_own_posteriors(model: PreTrainedModel, corpus: EncodedCorpus, share: fl
             "distill_from_self keeps entity types of which the training sentences have no entity, and they have some "
             f"of all types of the model ({', '.join(entity_types(corpus.labels))}): leave it out"
         )
-    logger.info("entity types without an entity in train, which the model holds on to: %s", ", ".join(held))
     possible = torch.eye(len(corpus.labels), dtype=torch.bool, device=model.device)  # (K, K), labels for each gold one
     possible[corpus.labels.index("O")] |= possible.new_tensor([label[2:] in held for label in corpus.labels])
     collator = TaggingCollator(corpus.processor.tokenizer)

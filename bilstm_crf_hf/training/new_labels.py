@@ -10,8 +10,8 @@ from ..alignment import scheme_of
 from ..data.encoding import EncodedCorpus
 from ..evaluation.tasks import label_maps
 
-NEW_LABEL_SCORE = -5.0
-"""Score of a new label less that of O before training: O loses 1 % of its probability to it."""
+NEW_LABEL_BIAS = -3.0
+"""Bias of new labels before training: low enough for them not to be predicted, and not too low to be learnt soon."""
 
 
 def entity_types(labels: Sequence[str]) -> list[str]:
@@ -45,9 +45,8 @@ def labels_to_add(own: Sequence[str], labels: Sequence[str]) -> list[str]:
 def with_labels(model: PreTrainedModel, new: Sequence[str]) -> PreTrainedModel:
     """Return a model with the weights of a tagger and with `new` labels behind its own.
 
-    So far the tagger has taken entities of new types for O. So their labels start as copies of O, in the classifier and
-    in the transitions, with a bias that is lower by `NEW_LABEL_SCORE`. With O in place of new labels, any path scores
-    higher: the best path, and with it the predictions, are as before.
+    The rows of new labels in the classifier are those of a new head, but with `NEW_LABEL_BIAS`. In the transitions of
+    the CRF, new labels are copies of O, for which the tagger has taken their entities so far.
     """
     own = [model.config.id2label[i] for i in range(model.config.num_labels)]
     config = deepcopy(model.config)
@@ -56,11 +55,11 @@ def with_labels(model: PreTrainedModel, new: Sequence[str]) -> PreTrainedModel:
     sources = torch.tensor([*range(len(own)), *[own.index("O")] * len(new)])
     before = model.state_dict()
     for name, value in grown.state_dict().items():
-        source = before[name]
-        for dimension, size in enumerate(value.shape):
-            if source.shape[dimension] != size:
-                source = source.index_select(dimension, sources)
-        value.copy_(source)
-        if value.shape != before[name].shape and name.endswith("bias"):
-            value[len(own) :] += NEW_LABEL_SCORE
+        known = before[name]
+        if value.shape != known.shape and name.startswith("crf."):
+            for dimension in range(known.dim()):
+                known = known.index_select(dimension, sources)
+        elif value.shape != known.shape and name.endswith("bias"):
+            value[len(own) :] = NEW_LABEL_BIAS
+        value[tuple(map(slice, known.shape))] = known
     return grown

@@ -46,7 +46,9 @@ TAGGERS = {
 }
 
 
-@pytest.mark.parametrize("name", TAGGERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "morphemes")) for name in TAGGERS]
+)
 def test_a_tagger_says_with_new_labels_what_it_said_without(name, tokenizer, texts, tmp_path):
     """Its best paths are the same; other probabilities change by what the new labels get."""
     tagger = TAGGERS[name](tokenizer, tmp_path / "encoder")
@@ -64,18 +66,17 @@ def test_a_tagger_says_with_new_labels_what_it_said_without(name, tokenizer, tex
             assert after.predictions.equal(before.predictions)
         else:
             assert inside.argmax(-1).equal(before.logits[0, 1:-1].argmax(-1))
-        assert_close(inside[:, :7], before.logits[0].softmax(-1)[1:-1], atol=0.05, rtol=0)
+        assert_close(inside[:, :7], before.logits[0].softmax(-1)[1:-1], atol=0.1, rtol=0)
 
 
-def test_rows_of_known_labels_are_kept_and_those_of_new_ones_begin_below_o(tokenizer):
+def test_rows_of_known_labels_are_kept_and_transitions_of_new_ones_are_those_of_o(tokenizer):
     tagger = new_tagger(tokenizer)
     grown = with_labels(tagger, NEW)
     before, after = tagger.state_dict(), grown.state_dict()
     for name in before:
         assert after[name][tuple(slice(size) for size in before[name].shape)].equal(before[name])
     outside = LABELS.index("O")
-    assert after["classifier.weight"][7:].equal(before["classifier.weight"][[outside] * 2])
-    assert_close(after["classifier.bias"][7:], before["classifier.bias"][[outside] * 2] - 5)
+    assert after["classifier.bias"][7:].tolist() == [-3, -3]
     assert after["crf.transitions"][7, :7].equal(before["crf.transitions"][outside])
     assert after["crf.transitions"][:7, 8].equal(before["crf.transitions"][:, outside])
     assert after["crf.end_transitions"][8] == before["crf.end_transitions"][outside]

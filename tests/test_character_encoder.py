@@ -18,8 +18,9 @@ from bilstm_crf_hf.data.encoding import EncodedCorpus
 from bilstm_crf_hf.evaluation.tasks import label_maps
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor, piece_inputs
 from bilstm_crf_hf.training.arguments import ModelArguments
-from bilstm_crf_hf.training.distillation import Teacher
+from bilstm_crf_hf.training.distillation import Teacher, with_own_posteriors
 from bilstm_crf_hf.training.loading import load_model
+from bilstm_crf_hf.training.new_labels import with_labels
 
 WORDPIECES = [
     "[PAD]",
@@ -176,3 +177,17 @@ def test_a_pipeline_without_the_pieces_refuses_the_model(model, tokenizer):
     tagger = model[0] if isinstance(model, tuple) else model
     with pytest.raises(ValueError, match="also reads the pieces of its encoder's tokenizer"):
         BiLSTMCRFTokenClassificationPipeline(model=tagger, tokenizer=tokenizer)
+
+
+def test_with_new_labels_it_holds_on_to_what_it_says(model, tokenizer, wordpiece, texts, tmp_path):
+    """In sentences without an entity, the labels to learn are its own predictions."""
+    path = tmp_path / "sentences.txt"
+    path.write_text("\n".join([*texts, "<한국은행:OG>"]), encoding="utf-8")
+    processor = BiLSTMCRFProcessor(tokenizer, piece_tokenizer=wordpiece)
+    corpus = EncodedCorpus(read_corpus(path), processor, [*LABELS, "B-OG", "I-OG"])
+    grown = with_labels(model, ["B-OG", "I-OG"])
+    rows = with_own_posteriors(grown, corpus, 1.0, batch_size=4)
+    for row, gold in zip(rows, corpus.inputs["labels"][:], strict=True):
+        if LABELS.index("O") in gold:
+            inputs = {name: torch.tensor([row[name]]) for name in rows.column_names if "labels" not in name}
+            assert row["labels"] == model(**inputs).predictions[0].tolist()

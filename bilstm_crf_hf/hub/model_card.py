@@ -90,8 +90,8 @@ class TrainedModel:
     @property
     def settings(self) -> dict[str, Any]:
         """Return the hyperparameters, and the arguments of the training command that shape the model."""
-        names = ["head", "read_morphemes", "freeze_embeddings", "max_seq_length", "document_context"]
-        names += ["merge_labels", "class_weights"]
+        names = ["head", "distill_from_self", "read_morphemes", "freeze_embeddings", "max_seq_length"]
+        names += ["document_context", "merge_labels", "class_weights"]
         if not any(self.arguments[name] for name in ("tokenizer_name", "model_name_or_path", "embeddings_from")):
             names.append("min_frequency")  # of the characters of a new tokenizer
         chosen = {name: self.arguments.get(name) for name in names}

@@ -87,6 +87,25 @@ class ModelArguments:
 
 
 @dataclass
+class TaggerArguments(ModelArguments):
+    """Arguments that name the tagger, and what it keeps in the training."""
+
+    distill_from_self: float = HfArg(
+        default=0.0,
+        help="The weight, from 0 to 1, of what the tagger in model_name_or_path itself says of the entity types of "
+        "which the training data have no entity, against their label O. With 1 it holds on to them, with 0 it forgets.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.distill_from_self and (self.head or not self.model_name_or_path):
+            raise ValueError(
+                "distill_from_self is for a trained tagger with its own head: name it with model_name_or_path and "
+                "leave out head, or leave out distill_from_self"
+            )
+
+
+@dataclass
 class CardArguments:
     """Arguments for the parts of a model card that cannot be derived from a run."""
 

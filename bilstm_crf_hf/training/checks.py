@@ -35,6 +35,7 @@ BOUNDS = {
     "weight_decay": AT_LEAST_0,
     "max_grad_norm": AT_LEAST_0,
     "label_smoothing_factor": (0, 1),
+    "distill_from_self": (0, 1),
     "eval_delay": AT_LEAST_0,
     "save_total_limit": AT_LEAST_1,
     "min_frequency": AT_LEAST_1,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from datasets.fingerprint import Hasher
+from datasets.fingerprint import Hasher, generate_random_fingerprint
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 from torch.nn.utils.rnn import pad_sequence
@@ -19,7 +19,10 @@ from transformers import PreTrainedModel
 from ..alignment import IGNORED, character_ranges
 from ..crf import LinearChainCRF
 from ..data.collation import TaggingCollator
+from ..data.encoding import EncodedCorpus
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..recursions import IMPOSSIBLE
+from .new_labels import entity_types, types_without_entity
 from .teachers import check_teacher
 from .trainer import TaggerTrainer
 
@@ -134,7 +137,63 @@ def with_soft_labels(dataset: Dataset, num_labels: int) -> Dataset:
         soft[known, labels[known]] = 1
         return {"soft_labels": soft.ravel()}
 
-    return dataset.map(add, features=Features({**dataset.features, "soft_labels": List(Value("float16"))}))
+    return dataset.map(add, features=soft_features(dataset))
+
+
+def with_own_posteriors(model: PreTrainedModel, corpus: EncodedCorpus, share: float, batch_size: int) -> Dataset:
+    """Return the rows of a corpus for a tagger that is to keep what it knows of the types without an entity in it.
+
+    A token with the gold label O may have O or a label of one of these types; all other gold labels hold. Under these
+    constraints, `labels` are the best path of the model, and `soft_labels` its posterior marginals times `share` plus
+    the gold labels times 1 - `share`. It is the distillation of ExtendNER (Monaikul et al., 2021) for whole sequences.
+
+    Raises:
+        ValueError: if the model has no CRF, or the corpus has entities of all types.
+    """
+    if getattr(model, "crf", None) is None:
+        raise ValueError(
+            f"distill_from_self is for taggers with a CRF, which {type(model).__name__} lacks: leave it out"
+        )
+    if not (held := types_without_entity(corpus)):
+        raise ValueError(
+            "distill_from_self keeps entity types of which the training sentences have no entity, and they have some "
+            f"of all types of the model ({', '.join(entity_types(corpus.labels))}): leave it out"
+        )
+    possible = torch.eye(len(corpus.labels), dtype=torch.bool, device=model.device)  # (K, K), labels for each gold one
+    possible[corpus.labels.index("O")] |= possible.new_tensor([label[2:] in held for label in corpus.labels])
+    collator = TaggingCollator(corpus.processor.tokenizer)
+    model.eval().update_crf()
+
+    @torch.inference_mode()
+    def label(columns: dict[str, list]) -> dict[str, list]:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        batch = {name: values.to(model.device) for name, values in collator(rows).items()}
+        inside, gold = batch["attention_mask"].bool(), batch.pop("labels")
+        known, tags = (gold != IGNORED)[..., None], gold.clamp(min=0)
+        emissions, sequences = model.emissions(**batch)
+        emissions = emissions.masked_fill(sequences.pack(known & ~possible[tags]), IMPOSSIBLE)
+        best, posterior = model.crf.viterbi(emissions, sequences.mask), model.crf.marginals(emissions, sequences.mask)
+        paths = sequences.unpack(best, fill=IGNORED).masked_fill(gold == IGNORED, IGNORED)
+        soft = (share * sequences.unpack(posterior) + (1 - share) * one_hot(tags, len(possible))) * known
+        return {
+            "labels": [row[own].cpu().numpy() for row, own in zip(paths, inside)],
+            "soft_labels": [row[own].half().flatten().cpu().numpy() for row, own in zip(soft, inside)],
+        }
+
+    return corpus.inputs.map(
+        label,
+        batched=True,
+        batch_size=batch_size,
+        features=soft_features(corpus.inputs),
+        keep_in_memory=True,
+        new_fingerprint=generate_random_fingerprint(),  # else the weights would be hashed
+        desc="Posteriors",
+    )
+
+
+def soft_features(dataset: Dataset) -> Features:
+    """Return the columns of `dataset` and `soft_labels`."""
+    return Features({**dataset.features, "soft_labels": List(Value("float16"))})
 
 
 class DistillationTrainer(TaggerTrainer):

@@ -28,6 +28,7 @@ from ..models import model_path
 from ..morphemes import kiwi
 from .arguments import NEW_HEAD, ModelArguments
 from .embeddings import WordVectors, copy_vectors, encoder_vectors, word_vectors
+from .new_labels import entity_types, labels_to_add, with_labels
 
 TOKENS = "it follows from the tokenizer"
 VECTORS = "it follows from the vectors in embeddings_file"
@@ -161,16 +162,20 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
         fields.setdefault("temperature", 1.0)  # that of the model fits the weights before the training
     if task is not TAGGING and getattr(config, "read_morphemes", False):
         fields["read_morphemes"] = False  # the pipeline of a text classifier does not compute them
-    own = config.id2label.values()
+    own, new = list(config.id2label.values()), []
     # The labels of pretraining, or of a tagger whose head has been taken off, have no meaning here.
     is_body = bool(config.architectures) and not any(each.serves(config.to_dict()) for each in PREDICTORS)
     if arguments.head == NEW_HEAD or is_body or all(label.startswith("LABEL_") for label in own):
+        if getattr(arguments, "distill_from_self", 0):
+            raise ValueError(f"{name} has no entity types to hold on to: leave out distill_from_self")
         fields |= label_maps(labels)
     elif missing := sorted(set(labels) - set(own)):
-        raise ValueError(
-            f"{name} has no label {', '.join(missing)} (it has {', '.join(own)}): train on data with its labels, or "
-            f"give it a new head (--head {NEW_HEAD})"
-        )
+        new = labels_to_add(own, labels) if task is TAGGING and "O" in own else []
+        if not set(missing) <= set(new):
+            raise ValueError(
+                f"{name} has no label {', '.join(missing)} (it has {', '.join(own)}): train on data with its labels, "
+                f"or give it a new head (--head {NEW_HEAD})"
+            )
     auto_class: Any = task.predictor.auto_class
     if arguments.head == NEW_HEAD:
         if hasattr(config, "encoder_config"):
@@ -182,6 +187,10 @@ def _pretrained(arguments: ModelArguments, labels: Sequence[str], task: Task) ->
         model = auto_class.from_pretrained(source, trust_remote_code=trust, **fields)
     if morphemes:
         _reset_morphemes(model.bilstm)
+    if new:
+        model = with_labels(model, new)
+        types = (", ".join(entity_types(part)) for part in (own, new))
+        logger.info("%s keeps the entity types %s and gets the new ones %s", name, *types)
     return model
 
 

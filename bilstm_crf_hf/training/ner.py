@@ -23,8 +23,10 @@ from ..evaluation.tasks import TAGGING
 from ..modeling_character_encoder import CharacterEncoderForTokenClassification
 from ..models import model_path
 from ..processing_bilstm_crf import BiLSTMCRFProcessor, usable_positions
-from .arguments import ModelArguments, TaggerTrainingArguments
+from .arguments import ModelArguments, TaggerArguments, TaggerTrainingArguments
+from .distillation import DistillationTrainer, with_own_posteriors
 from .loading import load_model, load_tokenizer
+from .new_labels import types_without_entity
 from .trainer import TaggerTrainer
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,33 @@ def prepare_tagging(
     if not any(corpora["train"].spans):  # the corpus has some, see `load_ner_datasets`
         raise ValueError(f"the {len(datasets['train'])} training sentences have no entity: raise max_train_samples")
     return model, corpora
+
+
+def training_rows(
+    model: PreTrainedModel,
+    corpora: Mapping[str, EncodedCorpus],
+    model_arguments: TaggerArguments,
+    arguments: TaggerTrainingArguments,
+) -> tuple[Dataset, type[TaggerTrainer]]:
+    """Return the rows to train a tagger on, with what it holds on to if it is asked to, and the trainer for them.
+
+    Raises:
+        ValueError: see [`with_own_posteriors`].
+    """
+    corpus, share = corpora["train"], model_arguments.distill_from_self
+    missing = ", ".join(types_without_entity(corpus))
+    if not share:
+        if missing and model_arguments.model_name_or_path and not model_arguments.head:
+            remedy = "give --distill_from_self 1.0 if they are not annotated"
+            logger.warning("train: no entity of %s: the model forgets what it knows of them, %s", missing, remedy)
+        return corpus.inputs, TaggerTrainer
+    rows = with_own_posteriors(model.to(arguments.device), corpus, share, arguments.per_device_eval_batch_size)
+    logger.info("train: no entity of %s, which the model holds on to", missing)
+    if unseen := ", ".join(types_without_entity(corpora["validation"])):
+        remedy = "choose the best epoch by the F1 of a type, with --metric_for_best_model TYPE_f1"
+        logger.warning("validation: no entity of %s: those that the model finds count as errors, %s", unseen, remedy)
+    arguments.remove_unused_columns = False  # soft labels are not an input of the model
+    return rows, DistillationTrainer
 
 
 def load_piece_tokenizer(

@@ -291,15 +291,23 @@ def test_analyze_reports_on_a_model_of_the_package(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_training_with_other_labels_starts_from_a_model_of_the_package(tmp_path, monkeypatch):
-    """The body stays as it is without a step of training; so do the model in the package and its name in the record."""
+    """The body stays as it is without a step of training; so do the model in the package and its name in the record.
+
+    Without a new head, the types are added to those of the model, which finds the same entities as before.
+    """
     monkeypatch.chdir(tmp_path)
     Path("train.txt").write_text("<손흥민:선수>은 <춘천:고향>에서 태어났다.\n" * 4, encoding="utf-8")
     options = ["--train_file", "train.txt", "--validation_file", "train.txt", "--entity_types", "선수", "고향"]
     options += ["--model_name_or_path", "klue-ner-small", "--output_dir", "mine", "--use_cpu", "true"]
-    with pytest.raises(ValueError, match="klue-ner-small has no label .*: .* or give it a new head .--head new."):
-        ner.main(options)
-    ner.main([*options, "--head", "new", "--learning_rate", "0", "--embedding_learning_rate", "0", "--max_steps", "1"])
-    trained, original = (load_pipeline(name, device="cpu").model for name in ("mine", "klue-ner-small"))
+    options += ["--learning_rate", "0", "--embedding_learning_rate", "0", "--max_steps", "1"]
+    ner.main([*options, "--output_dir", "more"])
+    ner.main([*options, "--head", "new"])
+    more, mine, tagger = (load_pipeline(name, device="cpu") for name in ("more", "mine", "klue-ner-small"))
+    text = "손흥민은 1992년 춘천에서 태어났다."
+    after, before = ([(each["entity_group"], each["word"]) for each in tag(text)] for tag in (more, tagger))
+    assert after == before
+    assert set(more.model.config.label2id) == {*tagger.model.config.label2id, "B-선수", "I-선수", "B-고향", "I-고향"}
+    trained, original = mine.model, tagger.model
     assert set(trained.config.label2id) == {"B-선수", "I-선수", "B-고향", "I-고향", "O"}
     ours, theirs = trained.bilstm.state_dict(), original.bilstm.state_dict()
     assert ours.keys() == theirs.keys()

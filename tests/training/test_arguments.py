@@ -9,7 +9,7 @@ from bilstm_crf_hf.commands import train_embeddings
 from bilstm_crf_hf.data.splits import SourceArguments
 from bilstm_crf_hf.evaluation.tasks import TASKS
 from bilstm_crf_hf.training import classification
-from bilstm_crf_hf.training.arguments import ModelArguments, TaggerTrainingArguments, parse_arguments
+from bilstm_crf_hf.training.arguments import ModelArguments, TaggerArguments, TaggerTrainingArguments, parse_arguments
 from bilstm_crf_hf.training.checks import REFUSED
 from bilstm_crf_hf.training.loading import load_model
 from bilstm_crf_hf.training.pretraining import PretrainingArguments
@@ -324,3 +324,9 @@ def test_the_prefix_of_a_metric_may_be_there():
     assert TaggerTrainingArguments(metric_for_best_model="eval_f1", use_cpu=True).metric_for_best_model == "f1"
     loss = TaggerTrainingArguments(metric_for_best_model="eval_loss", use_cpu=True)
     assert (loss.metric_for_best_model, loss.greater_is_better) == ("loss", False)
+
+
+@pytest.mark.parametrize("fields", [{}, {"head": "new", "model_name_or_path": "model"}])
+def test_holding_on_needs_a_trained_tagger(fields):
+    with pytest.raises(ValueError, match="distill_from_self is for a trained tagger with its own head: name it"):
+        TaggerArguments(distill_from_self=1.0, **fields)

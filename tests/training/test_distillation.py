@@ -35,8 +35,10 @@ from bilstm_crf_hf.training.distillation import (
     SoftLabels,
     Teacher,
     student_fingerprint,
+    with_own_posteriors,
     with_soft_labels,
 )
+from bilstm_crf_hf.training.new_labels import with_labels
 from bilstm_crf_hf.training.teachers import TeacherArguments, _read
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -324,6 +326,76 @@ def test_an_unknown_label_is_summed_over(tokenizer, texts, tmp_path):
     soft = with_soft_labels(Dataset.from_list([row]), len(LABELS))[0]
     loss, *_ = loss_of(model, tokenizer, [soft], tmp_path)
     assert_close(loss, model(**DataCollatorForTokenClassification(tokenizer)([row])).loss)
+
+
+# ---------------------------------------------------------------- what the model itself says
+
+
+def corpus_of(sentences, tokenizer, labels, folder) -> EncodedCorpus:
+    path = folder / "corpus.txt"
+    path.write_text("\n".join(sentences), encoding="utf-8")
+    return EncodedCorpus(read_corpus(path), BiLSTMCRFProcessor(tokenizer), labels)
+
+
+def enumerated_marginals(tagger, text_ids, allowed) -> torch.Tensor:
+    """Compute the probabilities (T, K) of the labels of a tagger from all paths of `allowed` labels."""
+    with torch.no_grad():
+        emissions = tagger.emissions(torch.tensor([text_ids]))[0][:, 0].double()
+    crf = tagger.crf.double()
+    start, steps, end = crf.start_transitions.detach(), crf.transitions.detach(), crf.end_transitions.detach()
+    paths, scores = [], []
+    for path in itertools.product(*allowed):
+        tags = ["O", *(LABELS[i] for i in path)]
+        if any(b[0] == "I" and a[2:] != b[2:] for a, b in zip(tags, tags[1:])):
+            continue
+        score = start[path[0]] + end[path[-1]] + sum(emissions[t, i] for t, i in enumerate(path))
+        paths.append(path)
+        scores.append(score + sum(steps[i, j] for i, j in zip(path, path[1:])))
+    weights = torch.stack(scores).softmax(0)
+    marginals = torch.zeros(len(allowed), len(LABELS), dtype=torch.float64)
+    for path, weight in zip(paths, weights):
+        marginals[range(len(path)), path] += weight
+    return marginals
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_soft_labels_are_the_old_models_posterior_given_the_new_entities(share, tokenizer, tmp_path):
+    """The corpus has OG, which is new, and PS. DT and LC, which it lacks, may be anywhere else.
+
+    The old model has no OG: it reads O there."""
+    sentences = ["<부산:OG>에 <김:PS>은", "서울<로:OG>"]
+    tagger = new_tagger(tokenizer, seed=5)
+    new = ["B-OG", "I-OG"]
+    labels = LABELS + new
+    corpus = corpus_of(sentences, tokenizer, labels, tmp_path)
+    rows = with_own_posteriors(with_labels(tagger, new), corpus, share, batch_size=2)
+    plain = corpus.inputs
+    assert rows["input_ids"][:] == plain["input_ids"][:]
+    free = [LABELS.index(label) for label in ("B-DT", "I-DT", "B-LC", "I-LC", "O")]
+    for row, gold in zip(rows, plain["labels"][:], strict=True):
+        gold_names = [labels[i] for i in gold[1:-1]]
+        allowed = [free if name == "O" else [LABELS.index("O" if name in new else name)] for name in gold_names]
+        expected = torch.zeros(len(gold_names), len(labels), dtype=torch.float64)
+        expected[:, :7] = enumerated_marginals(tagger, row["input_ids"], allowed)
+        for t, name in enumerate(gold_names):
+            if name in new:
+                expected[t] = torch.nn.functional.one_hot(torch.tensor(labels.index(name)), len(labels))
+        expected *= share
+        expected[range(len(gold_names)), gold[1:-1]] += 1 - share
+        soft = torch.tensor(row["soft_labels"]).view(-1, len(labels))
+        assert_close(soft[1:-1].double(), expected, atol=1e-3, rtol=0)  # float16
+        assert not soft[[0, -1]].any()
+        assert row["labels"][0] == row["labels"][-1] == -100
+        for name, label in zip(gold_names, row["labels"][1:-1], strict=True):
+            assert labels[label] == name or name == "O" and label in free
+
+
+def test_a_corpus_with_all_types_and_a_model_without_a_crf_are_refused(tagger, tokenizer, tmp_path):
+    corpus = corpus_of(SENTENCES, tokenizer, LABELS, tmp_path)
+    with pytest.raises(ValueError, match=r"they have some of all types of the model \(DT, LC, PS\): leave it out"):
+        with_own_posteriors(tagger, corpus, 1.0, 8)
+    with pytest.raises(ValueError, match="taggers with a CRF, which BertForTokenClassification lacks"):
+        with_own_posteriors(new_encoder(tokenizer, LABELS), corpus, 1.0, 8)
 
 
 # ---------------------------------------------------------------- the recipe

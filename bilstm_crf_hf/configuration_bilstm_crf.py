@@ -15,7 +15,7 @@ UNITS: dict[str, dict[str, int | float]] = {
         "embedding_size": 50,
         "hidden_size": 256,
         "locked_dropout": 0.4,
-        "ngram_dropout": 0.7,
+        "ngram_dropout": 0.5,
         "word_dropout": 0.05,
     },
 }
@@ -109,7 +109,7 @@ class BiLSTMCRFConfig(PreTrainedConfig):
     jamo_embedding_size: int = 16
     num_filters: int = 100
     character_dropout: float = 0.3
-    word_embedding_size: int = 25
+    word_embedding_size: int = 50
     word_buckets: int = 131072
     shape_embedding_size: int = 10
     num_word_vectors: int = 0

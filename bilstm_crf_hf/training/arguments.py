@@ -59,7 +59,7 @@ class ModelArguments:
     )
     embeddings_file: str | None = HfArg(default=None, help="Vectors for a new BiLSTM: word2vec, GloVe or fastText.")
     other_vectors: int = HfArg(
-        default=100_000,
+        default=200_000,
         help='The number of vectors in embeddings_file that unit "words" keeps of words not in training.',
     )
     read_morphemes: bool = HfArg(default=False, help="Let a BiLSTM-CRF also read the morphemes that Kiwi finds.")

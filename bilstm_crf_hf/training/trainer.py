@@ -45,7 +45,7 @@ from .threads import training_threads
 BILSTM_LEARNING_RATE, ENCODER_LEARNING_RATE = 2e-3, 5e-5
 ROW_UPDATE_FACTOR = 5
 """Factor of the learning rate of tables of which only the rows in a batch are updated."""
-VECTOR_FACTOR = 1 / 3
+VECTOR_FACTOR = 0.5
 """Factor of the learning rate of pretrained vectors of words: the words of the training should stay near the others."""
 
 

@@ -132,12 +132,12 @@ def tags_at_words(sentence: list[str], tags: list) -> list:
 def known_vectors(path: str, words: set[str]) -> Vectors:
     """Return the vectors of those words that have one, as they are or in small letters with digits as 0."""
     read = file_vectors(path, words | set(map(form_of, words)), others=0)
-    found = {word: (read.lookup(word), read.lookup(form_of(word))) for word in sorted(words)}
-    return {
-        word: (exact if exact is not None else form).numpy()
-        for word, (exact, form) in found.items()
-        if exact is not None or form is not None
-    }
+    vectors = {}
+    for word in sorted(words):
+        for form in (form_of(word), word):
+            if (vector := read.lookup(form)) is not None:
+                vectors[word] = vector.numpy()
+    return vectors
 
 
 def spacy_tagger(splits: dict[str, Units], vectors: Vectors, minutes: float, folder: Path) -> UnitTagger:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 
-from ..alignment import Span, tags_from_spans
+from ..alignment import Span, spans_from_tags, tags_from_spans
 from ..data.ner import labels_of
 from ..data.sentences import TOKEN_UNITS
 from ..data.vectors import file_vectors
@@ -117,10 +117,21 @@ def one_thread() -> Iterator[None]:
 
 
 def word_units(rows: Dataset) -> Units:
-    """Return the words and their tags of a split of a corpus of words."""
-    names, sentences = labels_of(rows), [text.split(SPACE) for text in rows["text"]]
-    tags = [tags_at_words(sentence, each) for sentence, each in zip(sentences, rows["tags"], strict=True)]
-    return Units(sentences, [[names[i] for i in each] for each in tags])
+    """Return the words and their tags of a split of a corpus of words.
+
+    Raises:
+        ValueError: if an entity begins or ends inside a word.
+    """
+    names, sentences, tags = labels_of(rows), [], []
+    for number, (text, ids) in enumerate(zip(rows["text"], rows["tags"], strict=True), 1):
+        of_characters = [names[i] for i in ids]
+        for start, end, label in spans_from_tags(of_characters):
+            if not {text[start - 1 : start], text[end : end + 1]} <= {"", SPACE}:
+                problem = f"{text[start:end]!r} ({label}) begins or ends inside a word"
+                raise ValueError(f"sentence {number}: {problem}: the table words is for corpora that tag words")
+        sentences.append(text.split(SPACE))
+        tags.append(tags_at_words(sentences[-1], of_characters))
+    return Units(sentences, tags)
 
 
 def tags_at_words(sentence: list[str], tags: list) -> list:

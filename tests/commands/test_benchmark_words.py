@@ -44,6 +44,12 @@ def test_the_words_and_tags_of_a_corpus_come_back(corpus):
     assert word_units(load_ner_datasets(data_files={"train": corpus})["train"]) == CORPUS
 
 
+def test_an_entity_that_ends_inside_a_word_is_an_error(write):
+    particle = write("particle.txt", "<춘천:LC>에서 만났다\n")
+    with pytest.raises(ValueError, match=r"sentence 1: '춘천' \(LC\) begins or ends inside a word"):
+        word_units(load_ner_datasets(data_files={"train": particle})["train"])
+
+
 def test_a_word_has_its_own_vector_or_that_of_its_form(vectors):
     found = known_vectors(vectors, {"Bonn", "Paris", "47", "nowhere"})
     assert {word: row.tolist() for word, row in found.items()} == {"Bonn": [0.5, -1], "Paris": [0, 2], "47": [1, 1]}

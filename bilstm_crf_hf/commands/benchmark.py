@@ -21,7 +21,7 @@ from transformers.hf_argparser import HfArg
 from .. import BiLSTMCRFForTokenClassification, BiLSTMCRFTokenClassificationPipeline, LinearChainCRF
 from ..data.ner import load_ner_datasets
 from ..data.tokenization import build_character_tokenizer
-from ..evaluation.markdown import Cell, formatted, markdown_table
+from ..evaluation.markdown import Cell, formatted, markdown_table, values_of
 from ..training.arguments import parse_arguments
 from ..utils.environment import hardware, versions
 from ..utils.files import write_json
@@ -30,8 +30,9 @@ from . import sample_files
 from .benchmark_inference import inference_rows
 from .benchmark_models import Models
 from .benchmark_training import epoch_rows, profile_rows, step_rows
+from .benchmark_words import word_rows
 
-SECTIONS = ("crf", "training", "epoch", "profile", "inference", "scaling", "stream")
+SECTIONS = ("crf", "training", "epoch", "profile", "inference", "scaling", "stream", "words")
 
 
 @dataclass
@@ -40,9 +41,13 @@ class BenchmarkArguments:
 
     train_file: str | None = HfArg(default=None, help="Sentences to train on. Default: the sample in a clone.")
     validation_file: str | None = HfArg(default=None, help="Sentences to tag. Default: the sample in a clone.")
+    test_file: str | None = HfArg(default=None, help="Sentences of words that the table words scores.")
+    embeddings_file: str | None = HfArg(default=None, help="Vectors of words for the peers in the table words.")
+    model_name_or_path: str | None = HfArg(default=None, help="A saved tagger for the table words.")
+    peer_minutes: float = HfArg(default=10.0, help="CPU minutes after which spaCy's training for the table words ends.")
     tokenizer_name: str | None = HfArg(default=None, help="WordPiece tokenizer of the peers. Default: characters.")
     device: str = HfArg(default="cpu", help="cpu or cuda. Scaling and stream are measured on the CPU.")
-    peers: bool = HfArg(default=False, help="Also time encoders, spaCy and CRFsuite if they are installed.")
+    peers: bool = HfArg(default=False, help="Also measure encoders, spaCy and CRFsuite if they are installed.")
     sections: list[str] = HfArg(
         default_factory=lambda: ["crf", "training", "inference", "scaling", "stream"],
         help=f"Tables to make: {', '.join(SECTIONS)}.",
@@ -57,6 +62,10 @@ class BenchmarkArguments:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.sections) - set(SECTIONS)):
             raise ValueError(f"sections: there is no table {', '.join(unknown)}, only {', '.join(SECTIONS)}")
+        if "words" in self.sections and not (self.train_file and self.validation_file and self.test_file):
+            raise ValueError(
+                "sections: the table words needs train_file, validation_file and test_file: name all three"
+            )
 
 
 def crf_candidates(batch: int, timesteps: int, num_tags: int, device: str = "cpu") -> dict[str, Callable[[], object]]:
@@ -127,9 +136,11 @@ def stream_rows(models: Models, sentences: int) -> Iterator[dict]:
             yield {"what": f"after {i:,} sentences", "resident MB": resident, "seconds": time.perf_counter() - began}
 
 
-def rounded(value: float | str | None) -> Cell | str | None:
-    """Return a number with three significant digits; text stays as it is."""
-    return value if value is None or isinstance(value, str) else formatted(value, ".3g" if value < 100 else ".0f")
+def rounded(value: Cell | float | str | None) -> Cell | str | None:
+    """Return a number with three significant digits; text and cells stay as they are."""
+    return (
+        value if value is None or isinstance(value, str | Cell) else formatted(value, ".3g" if value < 100 else ".0f")
+    )
 
 
 def main(argv: list[str], recipes: Path | None = None) -> None:
@@ -140,6 +151,8 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
     files = {split: path for split, path in named.items() if path} or sample_files("ner", "txt", recipes)
     if len(files) < 2:
         raise ValueError("give train_file and validation_file, or in a clone neither of them for the sample")
+    if arguments.test_file:
+        files["test"] = arguments.test_file
     folder, device, rounds = Path(arguments.output_dir), arguments.device, arguments.rounds
     folder.mkdir(parents=True, exist_ok=True)
     models = Models(load_ner_datasets(data_files=files), arguments.tokenizer_name, device, folder)
@@ -151,14 +164,24 @@ def main(argv: list[str], recipes: Path | None = None) -> None:
         "inference": lambda: inference_rows(models, rounds, arguments.peers),
         "scaling": lambda: scaling_rows(rounds),
         "stream": lambda: stream_rows(models, arguments.stream_sentences),
+        "words": lambda: word_rows(
+            models.data,
+            arguments.embeddings_file,
+            arguments.model_name_or_path,
+            arguments.peers,
+            arguments.peer_minutes,
+            rounds,
+            folder,
+        ),
     }
     report: dict[str, Any] = {"machine": hardware(), "device": hardware(device), "versions": versions()}
     report["arguments"] = vars(arguments)
     print(f"{report['machine']}; device: {report['device']}", flush=True)
     text = ""
     for name in arguments.sections:
-        report[name] = list(sections[name]())
-        table = markdown_table([{heading: rounded(value) for heading, value in row.items()} for row in report[name]])
+        rows = list(sections[name]())
+        report[name] = values_of(rows)
+        table = markdown_table([{heading: rounded(value) for heading, value in row.items()} for row in rows])
         section = f"## {name}\n\n{table}\n"
         print(section, flush=True)
         text += f"{section}\n"

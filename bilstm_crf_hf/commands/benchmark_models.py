@@ -34,6 +34,7 @@ from ..evaluation.tasks import label_maps
 from ..modeling_bilstm_crf import sequence_tokens
 from ..modeling_encoder import EncoderCRFForTokenClassification
 from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from .benchmark_libraries import Units, character_features, load_crfsuite, load_spacy, train_crfsuite, train_spacy
 
 TUTORIAL = {
     "embedding_size": 768,
@@ -161,23 +162,21 @@ class Models:
 
         They tag characters, since Korean entities end within words.
         """
-        sentences, tags = self._characters("train", 2000)
-        texts = self._characters("validation", 1000)[0]
-        libraries = {
-            "spaCy": ("spacy", train_spacy, load_spacy),
-            "CRFsuite": ("pycrfsuite", train_crfsuite, load_crfsuite),
-        }
+        train, validation = self._characters("train", 2000), self._characters("validation", 1000)
         found = {}
-        for name, (module, train, load) in libraries.items():
-            if find_spec(module):
-                train(sentences, tags, folder / name)
-                found[name] = Candidate(partial(load, folder / name), texts)
+        if find_spec("spacy"):
+            train_spacy(train, validation, folder / "spaCy", max_steps=200)
+            found["spaCy"] = Candidate(partial(load_spacy, folder / "spaCy"), validation.sentences)
+        if find_spec("pycrfsuite"):
+            train_crfsuite(train, folder / "CRFsuite", character_features, max_iterations=20)
+            load = partial(load_crfsuite, folder / "CRFsuite", character_features)
+            found["CRFsuite"] = Candidate(load, validation.sentences)
         return found
 
-    def _characters(self, split: str, limit: int) -> tuple[list[list[str]], list[list[str]]]:
+    def _characters(self, split: str, limit: int) -> Units:
         rows: Dataset = self.data[split].select(range(min(limit, len(self.data[split]))))
         names = labels_of(rows)
-        return [list(text) for text in rows["text"]], [[names[i] for i in tags] for tags in rows["tags"]]
+        return Units([list(text) for text in rows["text"]], [[names[i] for i in tags] for tags in rows["tags"]])
 
 
 def evenly(texts: list[str], count: int) -> list[str]:
@@ -244,58 +243,3 @@ def load_onnx_encoder(path: Path, tokenizer: PreTrainedTokenizerBase) -> Tagger:
             session.run(None, {name: batch[name] for name in ("input_ids", "attention_mask")})[0].argmax(-1)
 
     return tag
-
-
-def train_spacy(sentences: list[list[str]], tags: list[list[str]], path: Path) -> None:
-    """Train spaCy's transition-based NER over its default tok2vec, and save it."""
-    import spacy
-    from spacy.tokens import Doc
-    from spacy.training import Example
-
-    nlp = spacy.blank("xx")
-    nlp.add_pipe("ner")
-    docs = [Doc(nlp.vocab, words=sentence) for sentence in sentences]
-    examples = [Example.from_dict(doc, {"entities": row}) for doc, row in zip(docs, tags, strict=True)]
-    optimizer = nlp.initialize(lambda: examples)
-    for start in range(0, len(examples), 64):
-        nlp.update(examples[start : start + 64], sgd=optimizer)
-    nlp.to_disk(path)
-
-
-def load_spacy(path: Path) -> Tagger:
-    """Return a tagger that `train_spacy` saved."""
-    import spacy
-    from spacy.tokens import Doc
-
-    nlp = spacy.load(path)
-    return lambda texts: list(nlp.pipe(Doc(nlp.vocab, words=text) for text in texts))
-
-
-def crfsuite_features(sentence: list[str]) -> list[list[str]]:
-    """Return the n-grams of up to four units that begin or end within three of each unit."""
-    windows = [(first, first + n) for n in (1, 2, 3, 4) for first in range(-3, 5 - n)]
-    padded = ["^"] * 3 + sentence + ["$"] * 3
-    return [
-        [f"{first}:{last}:{''.join(padded[i + first : i + last])}" for first, last in windows]
-        for i in range(3, len(padded) - 3)
-    ]
-
-
-def train_crfsuite(sentences: list[list[str]], tags: list[list[str]], path: Path) -> None:
-    """Train CRFsuite's linear CRF, and save it."""
-    import pycrfsuite
-
-    trainer = pycrfsuite.Trainer(verbose=False)
-    for sentence, row in zip(sentences, tags, strict=True):
-        trainer.append(crfsuite_features(sentence), row)
-    trainer.set_params({"max_iterations": 20})
-    trainer.train(str(path))
-
-
-def load_crfsuite(path: Path) -> Tagger:
-    """Return a tagger that `train_crfsuite` saved."""
-    import pycrfsuite
-
-    tagger = pycrfsuite.Tagger()
-    tagger.open(str(path))
-    return lambda texts: [tagger.tag(crfsuite_features(text)) for text in texts]

@@ -11,25 +11,27 @@ SHORTEST = 0.05
 """Seconds of a turn; a function that is faster runs several times in it."""
 
 
-def medians(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each candidate; the candidates take turns, `rounds` times."""
+def medians(
+    candidates: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Return the median seconds of each candidate by a clock; the candidates take turns, `rounds` times."""
     repeats = {name: max(1, round(SHORTEST / seconds_of(run))) for name, run in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
             gc.collect()
-            seconds[name].append(seconds_of(run, repeats[name]))
+            seconds[name].append(seconds_of(run, repeats[name], clock))
     return {name: median(values) for name, values in seconds.items()}
 
 
-def seconds_of(run: Callable[[], object], repeats: int = 1) -> float:
+def seconds_of(run: Callable[[], object], repeats: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return the mean seconds of `repeats` calls, until the accelerator, if there is one, has finished their work."""
     synchronize()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         run()
     synchronize()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def synchronize() -> None:

@@ -20,6 +20,10 @@ WINDOW = 3
 """Number of characters that a filter of the convolution reads, as in Ma and Hovy (2016)."""
 
 
+ALPHABET = 2**12
+"""Largest number of characters for which tagging multiplies each once, and not each of its occurrences."""
+
+
 class WordSequences(Sequences):
     """The words of the sequences in a padded batch: each is a timestep and stands for all of its tokens.
 
@@ -146,11 +150,15 @@ class WordFeatures(TokenEmbeddings):
         at = torch.searchsorted(self.vector_hashes, hashes, right=True) - 1
         return at * (self.vector_hashes[at] == hashes)
 
+    def products(self, input_ids: Tensor) -> Tensor:
+        """Return the products of the filters and each character, (B, S, WINDOW * F)."""
+        if self.training or self.config.vocab_size > ALPHABET:
+            return self.filters(self.dropout(self.word_embeddings(input_ids)))
+        return nn.functional.embedding(input_ids, self.filters(self.word_embeddings.weight))
+
     def convolve(self, input_ids: Tensor, words: WordSequences) -> Tensor:
         """Return the largest output of each filter over the characters of each word, (T, B, F)."""
-        behind, at, ahead = self.filters(self.dropout(self.word_embeddings(input_ids))).chunk(
-            WINDOW, -1
-        )  # (B, S, F) each
+        behind, at, ahead = self.products(input_ids).chunk(WINDOW, -1)  # (B, S, F) each
         inner = words.inner[:, 1:, None]  # no filter reads beyond the edges of a word
         previous = nn.functional.pad(behind[:, :-1] * inner, (0, 0, 1, 0))
         following = nn.functional.pad(ahead[:, 1:] * inner, (0, 0, 0, 1))

@@ -96,6 +96,14 @@ def test_words_are_pooled_as_one_by_one(model, tokenizer):
                     assert hashes[t, b, 1] == word_hashes(tokenizer, [form])
 
 
+def test_training_and_tagging_multiply_the_same(tokenizer):
+    """Dropout aside, the products of characters are those of their occurrences."""
+    model = new_model(tokenizer, character_dropout=0.0, locked_dropout=0.0, ngram_dropout=0.0, word_dropout=0.0)
+    batch = encode(tokenizer, TEXTS)
+    emissions, _ = model.emissions(**batch)
+    assert_close(model.train().emissions(**batch)[0], emissions)
+
+
 def test_different_words_have_different_hashes(tokenizer):
     """Anagrams, prefixes and repetitions, too; as few collisions as a random function into 2^32 has."""
     letters = random.Random(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
@@ -46,7 +47,8 @@ class Task:
         main_metric: key of the score that ranks systems and selects the best epoch.
         label: the kind of label, in words.
         variable: name of the pipeline in the snippets of model cards.
-        examples: sentences for model cards and for the check of an export.
+        examples: Korean sentences for model cards and for the check of an export.
+        translations: such sentences in other languages, by their codes.
     """
 
     title: str
@@ -58,6 +60,13 @@ class Task:
     label: str
     variable: str
     examples: tuple[str, ...]
+    translations: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+    def examples_in(self, language: str) -> tuple[str, ...]:
+        """Return sentences in a language; English ones if there are none, Korean ones if there are none of these."""
+        if language == "ko":
+            return self.examples
+        return self.translations.get(language) or self.translations.get("en") or self.examples
 
     @property
     def pipeline_tag(self) -> str:
@@ -116,6 +125,11 @@ TAGGING = Task(
         "어제 저녁 여덟 시에 세종문화회관에서 조성진 독주회를 봤다.",
         "삼성전자는 올해 직원 3천 명을 새로 뽑는다.",
     ),
+    translations={
+        "en": ("Marie Curie was born in Warsaw.", "The European Commission met in Brussels on Monday."),
+        "ja": ("夏目漱石は東京で生まれた。", "トヨタ自動車は名古屋に工場を建てた。"),
+        "nl": ("Vincent van Gogh werd geboren in Zundert.", "De Europese Commissie vergaderde maandag in Brussel."),
+    },
 )
 
 CLASSIFICATION = Task(

@@ -85,7 +85,7 @@ class TrainedModel:
     @property
     def examples(self) -> list[str]:
         """Return texts for the snippet and the widget."""
-        return list(self.arguments.get("examples") or self.task.examples)
+        return list(self.arguments.get("examples") or self.task.examples_in(self.arguments.get("language", "ko")))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def test_all_systems_of_the_reference_runs_have_a_card():
         "klue-ner-frozen",
         "klue-ner-e5",
     }
-    assert set(CARDS) == tagging | {"nsmc", "nsmc-e5", "emotion", "emotion-e5", "emotion-merged"}
+    languages = {"conll2003", "conll2002-nl", "stockmark-ja", "wnut17"}
+    assert set(CARDS) == tagging | languages | {"nsmc", "nsmc-e5", "emotion", "emotion-e5", "emotion-merged"}
     index = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {f"{name}/README.md" for name in CARDS} <= set(re.findall(r"\]\(([^)]+)\)", index))
 
@@ -52,7 +53,8 @@ def test_a_card_has_what_the_hub_asks_for(name):
     data = ModelCard.load(FOLDER / name / "README.md").data
     for field in ("language", "license", "library_name", "pipeline_tag", "tags", "metrics", "eval_results"):
         assert getattr(data, field), field
-    assert all(re.search("[가-힣]", sentence["text"]) for sentence in data.widget)
+    script = {"ko": "[가-힣]", "ja": "[一-龯]"}.get(data.language, "[A-Z][a-z]")
+    assert all(re.search(script, sentence["text"]) for sentence in data.widget)
 
 
 @pytest.mark.parametrize("name", CARDS)

@@ -265,6 +265,21 @@ def test_punctuation_at_the_edge_of_a_word_is_a_word(text, words):
     assert [tokenizer.decode(piece).replace("##", "") for piece in pieces] == words.split()
 
 
+def test_long_runs_of_punctuation_are_read_in_time():
+    """With a pattern that tries each part of a run, the first one takes minutes."""
+    tokenizer = build_character_tokenizer(["ax!?.,)"], unit="words")
+    for text in ("!" * 3000 + "x", "a" + "." * 3000 + "x", "),." * 1000 + "x"):
+        assert len(words_of(tokenizer, tokenizer(text)["input_ids"])) == 1
+
+
+def test_all_characters_of_chinese_and_korean_may_be_known():
+    """A character class of a pattern has a limit of 10,000 ranges."""
+    characters = [*map(chr, range(0x4E00, 0xA000)), *map(chr, range(0xAC00, 0xD7A4))]
+    tokenizer = build_character_tokenizer(["".join(characters), "-]^a"], unit="words")
+    tokens = tokenizer("猫힣가 あ-]^a\\", add_special_tokens=False).tokens()
+    assert tokens == ["猫", "##힣", "##가", UNKNOWN, "##-", "##]", "##^", "##a", f"##{UNKNOWN}"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -19,8 +19,9 @@ from bilstm_crf_hf import (
     BiLSTMForSequenceClassification,
 )
 from bilstm_crf_hf.alignment import Span, spans_from_tags, tags_from_spans, within_words
-from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.encoding import EncodedCorpus, offsets_of_words
 from bilstm_crf_hf.data.tokenization import UNKNOWN, build_character_tokenizer
+from bilstm_crf_hf.inference.onnx_inference import OnnxPipeline
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.token_table import CAPITAL, DIGIT, FURTHER_CAPITAL, LETTER, SIGN, form_of
 from bilstm_crf_hf.training.embeddings import word_hashes
@@ -138,6 +139,31 @@ def test_left_padding_changes_nothing(model, tokenizer):
     for name in left:
         left[name][0] = rows.roll(int(pad)) if (rows := right[name][0]) is not None else rows
     assert (model(**left).predictions[0].roll(-int(pad)) == model(**right).predictions[0]).all()
+
+
+@pytest.mark.parametrize("token", ["[SEP]", "a"])
+def test_a_token_outside_of_the_sequence_separates_words(model, tokenizer, token):
+    """A special token, or one that is masked, within a word: what it is does not matter."""
+    ids = tokenizer(["Anna"])["input_ids"][0]
+    place = tokenizer.convert_tokens_to_ids(token)
+    row = torch.tensor([[*ids[:3], place, *ids[3:]]])  # An Xna
+    batch = {"input_ids": row, "attention_mask": torch.ones_like(row).index_fill(1, torch.tensor([3]), 0)}
+    apart = encode(tokenizer, ["An"])["input_ids"][0, 1:-1].tolist(), ids[3:5]
+    sequences = model.bilstm.sequences(**batch)
+    assert sequences.lengths.tolist() == [2]
+    features = model.bilstm.features
+    pooled = features.convolve(row, sequences)[:, 0]
+    for word, expected in zip(apart, pooled, strict=True):
+        alone = torch.tensor([word])
+        assert_close(features.convolve(alone, model.bilstm.sequences(alone))[0, 0], expected)
+    if token == "[SEP]":
+        offsets = [(0, 0), (0, 1), (1, 2), (2, 7), (7, 8), (8, 9), (0, 0)]
+        (ranges,) = offsets_of_words(tokenizer, row.tolist(), [offsets])
+        assert {i: pair for i, pair in enumerate(ranges) if pair[0] < pair[1]} == {1: (0, 2), 4: (7, 9)}
+    exported = OnnxPipeline.__new__(OnnxPipeline)
+    exported.settings = {"word_start_ids": features.token_table[:, 1].nonzero()[:, 0].tolist()}
+    begins = exported._units(row.numpy(), sequences.tokens.chosen.numpy())
+    assert begins.tolist() == sequences.chosen.tolist()
 
 
 def test_the_chain_runs_over_words(model, tokenizer):

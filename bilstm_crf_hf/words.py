@@ -29,7 +29,8 @@ class WordSequences(Sequences):
 
     Args:
         tokens: the sequences of tokens.
-        starts: (B, S), true for tokens that begin a word; the first token of a sequence begins one in any case.
+        starts: (B, S), true for tokens that begin a word; a token behind one that is not in the sequence, or none, does
+            in any case.
 
     Attributes:
         first: (B, S), the place of the first token of the word of each token.
@@ -38,7 +39,8 @@ class WordSequences(Sequences):
 
     def __init__(self, tokens: Sequences, starts: Tensor) -> None:
         self.tokens = tokens
-        self.arrange(tokens.chosen & (starts | (tokens.chosen.cumsum(1) == 1)))
+        follows = nn.functional.pad(tokens.chosen[:, :-1], (1, 0))  # whether the token before is in the sequence
+        self.arrange(tokens.chosen & (starts | ~follows))
         self.first = self.order.gather(1, self.ranks)
         self.inner = tokens.chosen & ~self.chosen
 

@@ -19,8 +19,9 @@ from bilstm_crf_hf import (
     BiLSTMForSequenceClassification,
 )
 from bilstm_crf_hf.alignment import Span, spans_from_tags, tags_from_spans, within_words
-from bilstm_crf_hf.data.encoding import EncodedCorpus
+from bilstm_crf_hf.data.encoding import EncodedCorpus, offsets_of_words
 from bilstm_crf_hf.data.tokenization import UNKNOWN, build_character_tokenizer
+from bilstm_crf_hf.inference.onnx_inference import OnnxPipeline
 from bilstm_crf_hf.processing_bilstm_crf import BiLSTMCRFProcessor
 from bilstm_crf_hf.token_table import CAPITAL, DIGIT, FURTHER_CAPITAL, LETTER, SIGN, form_of
 from bilstm_crf_hf.training.embeddings import word_hashes
@@ -148,6 +149,31 @@ def test_left_padding_changes_nothing(model, tokenizer):
     assert (model(**left).predictions[0].roll(-int(pad)) == model(**right).predictions[0]).all()
 
 
+@pytest.mark.parametrize("token", ["[SEP]", "a"])
+def test_a_token_outside_of_the_sequence_separates_words(model, tokenizer, token):
+    """A special token, or one that is masked, within a word: what it is does not matter."""
+    ids = tokenizer(["Anna"])["input_ids"][0]
+    place = tokenizer.convert_tokens_to_ids(token)
+    row = torch.tensor([[*ids[:3], place, *ids[3:]]])  # An Xna
+    batch = {"input_ids": row, "attention_mask": torch.ones_like(row).index_fill(1, torch.tensor([3]), 0)}
+    apart = encode(tokenizer, ["An"])["input_ids"][0, 1:-1].tolist(), ids[3:5]
+    sequences = model.bilstm.sequences(**batch)
+    assert sequences.lengths.tolist() == [2]
+    features = model.bilstm.features
+    pooled = features.convolve(row, sequences)[:, 0]
+    for word, expected in zip(apart, pooled, strict=True):
+        alone = torch.tensor([word])
+        assert_close(features.convolve(alone, model.bilstm.sequences(alone))[0, 0], expected)
+    if token == "[SEP]":
+        offsets = [(0, 0), (0, 1), (1, 2), (2, 7), (7, 8), (8, 9), (0, 0)]
+        (ranges,) = offsets_of_words(tokenizer, row.tolist(), [offsets])
+        assert {i: pair for i, pair in enumerate(ranges) if pair[0] < pair[1]} == {1: (0, 2), 4: (7, 9)}
+    exported = OnnxPipeline.__new__(OnnxPipeline)
+    exported.settings = {"word_start_ids": features.token_table[:, 1].nonzero()[:, 0].tolist()}
+    begins = exported._units(row.numpy(), sequences.tokens.chosen.numpy())
+    assert begins.tolist() == sequences.chosen.tolist()
+
+
 def test_the_chain_runs_over_words(model, tokenizer):
     """The loss is that of the chain of words: labels behind the first token of a word do not matter."""
     batch = encode(tokenizer, TEXTS[:1])
@@ -271,6 +297,21 @@ def test_punctuation_at_the_edge_of_a_word_is_a_word(text, words):
     tokenizer = build_character_tokenizer([text], unit="words")
     pieces = words_of(tokenizer, tokenizer(text)["input_ids"])
     assert [tokenizer.decode(piece).replace("##", "") for piece in pieces] == words.split()
+
+
+def test_long_runs_of_punctuation_are_read_in_time():
+    """With a pattern that tries each part of a run, the first one takes minutes."""
+    tokenizer = build_character_tokenizer(["ax!?.,)"], unit="words")
+    for text in ("!" * 3000 + "x", "a" + "." * 3000 + "x", "),." * 1000 + "x"):
+        assert len(words_of(tokenizer, tokenizer(text)["input_ids"])) == 1
+
+
+def test_all_characters_of_chinese_and_korean_may_be_known():
+    """A character class of a pattern has a limit of 10,000 ranges."""
+    characters = [*map(chr, range(0x4E00, 0xA000)), *map(chr, range(0xAC00, 0xD7A4))]
+    tokenizer = build_character_tokenizer(["".join(characters), "-]^a"], unit="words")
+    tokens = tokenizer("猫힣가 あ-]^a\\", add_special_tokens=False).tokens()
+    assert tokens == ["猫", "##힣", "##가", UNKNOWN, "##-", "##]", "##^", "##a", f"##{UNKNOWN}"]
 
 
 @pytest.mark.parametrize(

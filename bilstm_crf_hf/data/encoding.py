@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from transformers import PreTrainedTokenizerBase
 
 from .. import __version__
 from ..alignment import (
@@ -33,6 +34,7 @@ from ..processing_bilstm_crf import (
     own_tokens,
     usable_positions,
 )
+from ..sequences import sequence_tokens
 from ..token_table import token_table
 from ..utils.files import write_atomically
 from .ner import contexts_of, labels_of
@@ -145,9 +147,7 @@ class EncodedCorpus:
     def _token_labels(self, encoded: EncodedTexts, offsets: list[list[tuple[int, int]]]) -> list[list[int]]:
         """Return the label ids of the tokens of each row, given their places; those of words are at first tokens."""
         if labels_words(self.processor.config):
-            starts = token_table(self.processor.tokenizer, ["word_start"])[:, 0].tolist()
-            rows_of_ids = encoded.inputs["input_ids"]
-            offsets = [word_offsets(row, [starts[i] for i in ids]) for row, ids in zip(offsets, rows_of_ids)]
+            offsets = offsets_of_words(self.processor.tokenizer, encoded.inputs["input_ids"], offsets)
         ids: dict[str | None, int] = {label: i for i, label in enumerate(self.labels)}
         ids[None] = IGNORED
         scheme = scheme_of(self.labels)
@@ -189,6 +189,24 @@ class EncodedCorpus:
         rows = zip(self.texts, self._tokens(predictions), strict=True)
         tags = ((text, character_tags(text, *tokens)) for text, tokens in rows)
         return [[tag for tag, c in zip(row, text, strict=True) if not c.isspace()] for text, row in tags]
+
+
+def offsets_of_words(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], offsets: Sequence[Sequence[tuple[int, int]]]
+) -> list[list[tuple[int, int]]]:
+    """Return the range of each word of `rows` of token ids at its first token, and empty ranges at all others.
+
+    The words are those of `words.WordSequences`: special tokens within a text separate them.
+    """
+    is_start = token_table(tokenizer, ["word_start"])[:, 0].bool().tolist()
+    special: Any = sequence_tokens(tokenizer)["special_token_ids"]
+    ranges = []
+    for ids, of_row in zip(rows, offsets, strict=True):
+        own = [i not in special for i in ids]
+        places = [pair if is_own else (0, 0) for pair, is_own in zip(of_row, own)]
+        starts = [is_start[i] or not follows for i, follows in zip(ids, [False, *own])]
+        ranges.append(word_offsets(places, starts))
+    return ranges
 
 
 def best_labels(outputs: tuple | np.ndarray, labels: np.ndarray) -> np.ndarray:

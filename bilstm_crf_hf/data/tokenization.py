@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import groupby
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -18,14 +19,17 @@ _OPENING, _CLOSING = r"[\"“”‘«»„(\[{¿¡]", r"[\"”»)\]},;:!?]"
 WORD_EDGES = "|".join(
     [
         rf"^({_OPENING})\1*(?=.)",
-        rf"({_CLOSING})\2*(?=[\"”»)\]}},;:!?.'’]*$)",
+        rf"(?>({_CLOSING})\2*)(?=[\"”»)\]}},;:!?.'’]*$)",
         r"(?<=\p{L})['’]s?$",
-        r"(?<=[\p{L})\]\"”»])\.{2,}(?=[\"”»)\]'’]*$)",
+        r"(?<=[\p{L})\]\"”»])(?>\.{2,})(?=[\"”»)\]'’]*$)",
         r"(?<=\p{Ll}{3})\.(?=[\"”»)\]'’]*$)",
     ]
 )
 """Pattern of what is a word of its own at an edge of what stands between two spaces: brackets, quotation marks, commas
-and the like, `'s`, and a full stop behind three small letters, which `U.S.`, `Mr.` and `Inc.` do not have."""
+and the like, `'s`, and a full stop behind three small letters, which `U.S.`, `Mr.` and `Inc.` do not have.
+
+An atomic group, `(?>...)`, gives nothing back: else the time for a word such as `!!!x` would grow with the cube of its
+length."""
 
 
 def build_character_tokenizer(
@@ -53,8 +57,8 @@ def build_character_tokenizer(
         raise ValueError(f"no character occurs {min_frequency} times or more: give more texts, or lower min_frequency")
     pre_tokenizer: pre_tokenizers.PreTokenizer = pre_tokenizers.WhitespaceSplit()
     if unit == "words":
-        known = "".join(f"\\x{{{ord(c):x}}}" for c in characters)
-        normalizer = normalizers.Sequence([normalizer, normalizers.Replace(Regex(rf"[^\s{known}]"), UNKNOWN)])
+        unknown = Regex(rf"[^\s{_ranges(characters)}]")
+        normalizer = normalizers.Sequence([normalizer, normalizers.Replace(unknown, UNKNOWN)])
         pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizer, pre_tokenizers.Split(Regex(WORD_EDGES), "isolated")])
         characters = sorted({*characters, UNKNOWN})
         model_max_length = VERY_LARGE_INTEGER
@@ -77,3 +81,11 @@ def build_character_tokenizer(
         clean_up_tokenization_spaces=False,
         **SPECIAL_TOKENS,
     )
+
+
+def _ranges(characters: list[str]) -> str:
+    """Return sorted characters for a character class of a pattern, as ranges, of which it may have 10,000."""
+    # In a run of consecutive characters, the code minus the place in the list is the same.
+    runs = groupby(enumerate(map(ord, characters)), lambda pair: pair[1] - pair[0])
+    codes = ([code for _, code in run] for _, run in runs)
+    return "".join(f"\\x{{{run[0]:x}}}-\\x{{{run[-1]:x}}}" for run in codes)

@@ -241,7 +241,8 @@ class OnnxPipeline:
         """Return which tokens, (B, S), begin a unit of the chain: all of it, or the first ones of words."""
         if (starts := self.settings.get("word_start_ids")) is None:
             return in_chain
-        return in_chain & (np.isin(ids, starts) | (in_chain.cumsum(1) == 1))
+        follows = np.pad(in_chain, ((0, 0), (1, 0)))[:, :-1]  # whether the token before is in the chain
+        return in_chain & (np.isin(ids, starts) | ~follows)
 
     def _labels(self, texts: list[str], encodings: list[Encoding]) -> list[dict[str, Any]]:
         """Return the most probable label of each text, of which encodings may hold the beginning."""

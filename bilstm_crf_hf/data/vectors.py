@@ -119,7 +119,7 @@ def _table(path: Path, rows: Iterable[Row], wanted: Container[str], others: int 
         repeated += word in vectors
         vectors.setdefault(word, vector)
     if not vectors:
-        raise ValueError(f"{path}: no vector in it")
+        raise ValueError(f"{path}: no vector in it{' of the words that are called for' if wanted else ''}")
     if repeated:
         logger.warning("%s: %d words occur again; their first vectors count", path, repeated)
     width = len(next(iter(vectors.values())))
@@ -134,7 +134,7 @@ def _header(line: bytes) -> tuple[int, int] | None:
 
 def _text_rows(path: Path, lines: Iterator[str]) -> Iterator[Row]:
     """Parse each line as a word, which may contain spaces, and as many numbers as the header or the first line has."""
-    first = next(lines)
+    first = next(lines, "")  # a .gz file may be empty
     header = _header(first.encode())
     width = header[1] if header else len(_fields(first)) - 1
     if width < 1:

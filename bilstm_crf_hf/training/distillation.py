@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from ..alignment import IGNORED, character_ranges
 from ..crf import LinearChainCRF
 from ..data.collation import TaggingCollator
-from ..data.encoding import EncodedCorpus
-from ..processing_bilstm_crf import BiLSTMCRFProcessor
+from ..data.encoding import EncodedCorpus, offsets_of_words
+from ..processing_bilstm_crf import BiLSTMCRFProcessor, labels_words
 from ..recursions import IMPOSSIBLE
 from .new_labels import entity_types, types_without_entity
 from .teachers import check_teacher
@@ -77,9 +77,10 @@ class SoftLabels:
     """Texts as rows for a student: its inputs, `labels` and `soft_labels`.
 
     `soft_labels` are the mean probabilities of the teachers for the first character of each token, (S * K) numbers, 0
-    for special tokens. `labels` are the most probable sequence if tokens were independent except for the constraints
-    of BIO. A character that some teachers do not read has the mean of the others; one that no teacher reads has the
-    soft labels 0 and the label -100, which is an unknown label.
+    for special tokens; those of a student of words stand at the first tokens of its words. `labels` are the most
+    probable sequence if tokens were independent except for the constraints of BIO. A character that some teachers do
+    not read has the mean of the others; one that no teacher reads has the soft labels 0 and the label -100, which is an
+    unknown label.
 
     Args:
         teachers: at least one.
@@ -98,8 +99,11 @@ class SoftLabels:
         totals = [np.sum(rows, axis=0) for rows in zip(*(teacher(texts) for teacher in self.teachers))]
         probabilities = [total / total.sum(-1, keepdims=True).clip(min=1e-6) for total in totals]  # (len(text), K)
         encoded = self.processor(texts)
-        firsts = []  # the first character of each token, -1 if it has none
-        for text, offsets in zip(texts, encoded.offsets, strict=True):
+        places = encoded.offsets
+        if labels_words(self.processor.config):
+            places = offsets_of_words(self.processor.tokenizer, encoded.inputs["input_ids"], places)
+        firsts = []  # the first character of each token, or of each word at its first token; -1 if there is none
+        for text, offsets in zip(texts, places, strict=True):
             firsts.append(np.array([start if start < end else -1 for start, end in character_ranges(text, offsets)]))
         inner = [torch.from_numpy(rows[first[first >= 0]]) for rows, first in zip(probabilities, firsts, strict=True)]
         columns: dict[str, list] = encoded.inputs | {"labels": [], "soft_labels": []}
@@ -124,7 +128,8 @@ class SoftLabels:
 
 def student_fingerprint(processor: BiLSTMCRFProcessor, labels: Sequence[str]) -> str:
     """Return a name for all students that can learn from the same rows of [`SoftLabels`], if these have its inputs."""
-    return Hasher.hash((sorted(processor.tokenizer.get_vocab().items()), list(labels)))
+    unit = ["words"] if labels_words(processor.config) else []
+    return Hasher.hash((sorted(processor.tokenizer.get_vocab().items()), list(labels), *unit))
 
 
 def with_soft_labels(dataset: Dataset, num_labels: int) -> Dataset:

@@ -85,7 +85,8 @@ def word_vectors(
     """
     backend = tokenizer.backend_tokenizer
     normalized = map(backend.normalizer.normalize_str, texts) if backend.normalizer else texts
-    counts = Counter(word for text in normalized for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+    pieces = (word for text in normalized for word, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+    counts = Counter(word.removeprefix(WORD_START) for word in pieces)
     wanted = set(counts) | set(map(form_of, counts))
     read = file_vectors(path, wanted, others)
     held = set(read.words)

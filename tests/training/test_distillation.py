@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from bilstm_crf_hf import BiLSTMCRFConfig
 from bilstm_crf_hf.commands import distill
 from bilstm_crf_hf.data.collation import TaggingCollator
 from bilstm_crf_hf.data.encoding import EncodedCorpus
@@ -180,6 +181,22 @@ def test_best_paths_are_those_of_all_valid_ones():
         assert labels == [-100, *best, -100]
         greedy.append(is_valid([FEW[i] for i in rows.argmax(-1)]))
     assert set(greedy) == {True, False}
+
+
+def test_a_student_of_words_has_the_labels_of_first_characters():
+    """An entity that a teacher begins within a word does not go on in the next one, which the chain rules out."""
+    text, names = "ab cd", ["B-X", "I-X", "O"]
+    tokenizer = build_character_tokenizer([text], unit="words")
+    config = BiLSTMCRFConfig(unit="words")
+    teacher = FixedTeacher(**{text: np.eye(3)[[2, 0, 2, 1, 1]].tolist()})  # O B-X, I-X I-X
+    soft_labels = SoftLabels([teacher], BiLSTMCRFProcessor(tokenizer, config), names)
+    columns = soft_labels([text])
+    labels = columns["labels"][0].tolist()
+    assert [label == -100 for label in labels] == [True, False, True, False, True, True]
+    assert [labels[1], labels[3]] in ([2, 2], [0, 1])
+    assert np.reshape(columns["soft_labels"][0], (-1, 3))[[1, 3]].tolist() == [[0, 0, 1], [0, 1, 0]]
+    characters = BiLSTMCRFProcessor(tokenizer)
+    assert student_fingerprint(soft_labels.processor, names) != student_fingerprint(characters, names)
 
 
 def test_what_no_teacher_reads_is_unknown(tokenizer, wordpiece):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from conftest import LABELS
 from gensim.models import KeyedVectors
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModelForTokenClassification, BertConfig, BertModel
+from transformers import AutoModelForTokenClassification, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bilstm_crf_hf.data.vectors import Vectors, file_vectors
 from bilstm_crf_hf.training.arguments import ModelArguments
-from bilstm_crf_hf.training.embeddings import copy_vectors, encoder_vectors
+from bilstm_crf_hf.training.embeddings import copy_vectors, encoder_vectors, word_hashes, word_vectors
 from bilstm_crf_hf.training.loading import load_model, load_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -166,6 +167,18 @@ def test_other_words_have_vectors_up_to_a_number(word_file):
     assert model.config.num_word_vectors == 1 + 8
     _, model = word_tagger(word_file, other_vectors=0)
     assert model.config.num_word_vectors == 1 + 7
+
+
+def test_words_of_sentencepiece_have_vectors(word_file):
+    letters = [("<unk>", -9.0), ("<pad>", -9.0), ("▁", -2.0), *((c, -2.0) for c in sorted({*"".join(WORD_TEXTS)}))]
+    backend = Tokenizer(models.Unigram(letters, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
+    found = word_vectors(word_file, tokenizer, WORD_TEXTS, others=0)
+    held = ["rome", "Rome", "anna", "0000-00-00", ".", "was", "saw"]
+    expected = word_hashes(tokenizer, held)
+    assert set(found.hashes.tolist()) == set(expected[expected >= 0].tolist())
+    assert len(found.hashes) >= 5
 
 
 def test_no_vector_for_any_word_is_an_error(word_file):

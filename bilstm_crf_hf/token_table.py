@@ -87,9 +87,11 @@ class TokenEmbeddings(nn.Module):
         self.reset_table()
 
     def reset_table(self, table: Tensor | None = None) -> None:
-        """Set the description of the vocabulary, see [`token_table`]. Default: all characters differ."""
+        """Set the description of the vocabulary, see [`token_table`]. Default: each id is a different word."""
         if table is None:
             table = torch.zeros_like(self.token_table)
+            if "word_start" in self.columns:
+                table[:, self.columns["word_start"]] = 1
             for name in {"character", "form"} & self.columns.keys():
                 table[:, self.columns[name]] = torch.arange(len(table), device=table.device)
         init.copy_(self.token_table, table)
@@ -99,7 +101,7 @@ class TokenEmbeddings(nn.Module):
         self.reset_table()
 
     def resize_table(self, vocab_size: int) -> None:
-        """Keep the description of the first `vocab_size` ids; each further id is a different character."""
+        """Keep the description of the first `vocab_size` ids; each further id is a different word."""
         known = self.token_table[:vocab_size]
         self.token_table = known.new_empty(vocab_size, known.shape[1])
         self.reset_table()

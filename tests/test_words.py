@@ -140,6 +140,14 @@ def test_texts_are_tagged_alone_as_in_a_batch(model, tokenizer):
         assert_close(together.path_log_probs[i, :length], alone.path_log_probs[0], atol=1e-5, rtol=1e-5)
 
 
+def test_tokens_that_are_added_are_words(tokenizer):
+    model = new_model(tokenizer)
+    size = len(tokenizer)
+    model.resize_token_embeddings(size + 1)
+    row = [*tokenizer(["Rome"], add_special_tokens=False)["input_ids"][0], size, size]
+    assert model.bilstm.sequences(torch.tensor([row])).lengths.tolist() == [3]
+
+
 def test_left_padding_changes_nothing(model, tokenizer):
     right = encode(tokenizer, TEXTS[:2])
     pad = right["attention_mask"][0].eq(0).sum()

@@ -1,8 +1,7 @@
 """The registry of tasks: one entry for tagging, one for classification, with all that depends on the task."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
@@ -60,7 +59,7 @@ class Task:
     label: str
     variable: str
     examples: tuple[str, ...]
-    translations: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    translations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def examples_in(self, language: str) -> tuple[str, ...]:
         """Return sentences in a language; English ones if there are none, Korean ones if there are none of these."""

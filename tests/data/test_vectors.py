@@ -138,7 +138,7 @@ def test_gensims_own_format_is_refused_with_what_to_do(vectors, tmp_path):
         ("a.vec", "0" * 2**25, "a.vec:1: expected a word and the elements of its vector"),
         ("glove.txt", "가 1 2 3\n나 1 2\n", "glove.txt:2: 2 numbers after the word, expected 3"),
         ("a.txt.gz", gzip.compress(b"a 1 2\n", mtime=0)[:-9], "a.txt.gz: not a file of vectors, or incomplete"),
-        ("a.txt.gz", gzip.compress(b""), "a.txt.gz:1: expected a word and the elements of its vector"),
+        ("a.txt.gz", gzip.compress(b"", mtime=0), "a.txt.gz:1: expected a word and the elements of its vector"),
         ("a.txt.gz", "가 1 2\n", "a.txt.gz: not a file of vectors, or incomplete"),
         ("a.bin", "2 4\n가 0000", "a.bin: row 0: the file ends here, but has 2 vectors by its first line"),
         ("a.bin", "9999999999 9999\n가 0000", "a.bin: row 0: the file ends here, but has 9999999999 vectors"),

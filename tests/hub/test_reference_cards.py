@@ -42,7 +42,7 @@ def test_all_systems_of_the_reference_runs_have_a_card():
         "klue-ner-frozen",
         "klue-ner-e5",
     }
-    languages = {"conll2003", "conll2002-nl", "stockmark-ja", "wnut17"}
+    languages = {"conll2003", "conll2002-nl", "wnut17"}
     assert set(CARDS) == tagging | languages | {"nsmc", "nsmc-e5", "emotion", "emotion-e5", "emotion-merged"}
     index = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert {f"{name}/README.md" for name in CARDS} <= set(re.findall(r"\]\(([^)]+)\)", index))
